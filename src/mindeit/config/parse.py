@@ -1,0 +1,118 @@
+"""From a command line to a checked configuration."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mindeit.config.options import Key, allowed, convert, keys_of
+from mindeit.config.rules import check_combinations
+from mindeit.config.schema import ALL, SECTIONS, Config, GeneralOptions
+from mindeit.config.show import config_text, help_text
+from mindeit.config.sources import COMMAND_LINE, Source, Written, read_command_line, read_files, shorten
+from mindeit.errors import UserError
+
+DEFAULT = "default"
+MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may have thousands
+
+
+@dataclasses.dataclass
+class Settled:
+    """One value for each key, where it came from, and what was wrong (``wrong`` names the keys)."""
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    mistakes: list[str] = dataclasses.field(default_factory=list)
+    wrong: set[str] = dataclasses.field(default_factory=set)
+
+
+def parse(
+    argv: Sequence[str], *, description: str, door: type | None = None, sections: Sequence[str] = ALL
+) -> Config:
+    """The configuration of one script: defaults, then the YAML file, then the command line (``sys.argv[1:]``).
+
+    ``sections`` are the groups that the script uses: they are its options, and only they are checked for impossible
+    combinations; a YAML file may hold every key whatever the script. ``door`` is a dataclass of the options that this
+    script alone has. All mistakes are raised as one UserError; ``--help`` and ``--print_config`` print and exit.
+    """
+    schema = [key for section, declaration in SECTIONS.items() for key in keys_of(section, declaration)]
+    own = list(keys_of("door", door)) if door else []
+    used = own + [key for key in schema if key.section in sections]
+    general = [key for key in keys_of("general", GeneralOptions) if sections or key.name == "help"]
+    titles = {name: _title(kind) for name, kind in {**SECTIONS, "general": GeneralOptions, "door": door}.items()}
+
+    command = read_command_line(argv, used + general, unused=[key for key in schema if key not in used])
+    asked = _settle(command.written, general)
+    if asked.values["help"]:
+        _print_and_exit(help_text(os.path.basename(sys.argv[0]), description, titles, used + general))
+    path = asked.values.get("config")
+    source = read_files(path, schema) if path else Source()
+    source += command
+    shared, doors = _settle(source.written, schema), _settle(source.written, own)
+    origins = {**shared.origins, **doors.origins}
+    config = Config(door=door(**doors.values) if door else None, origins=origins, **_groups(schema, shared.values))
+
+    checked = {key.name for key in used if key.section != "door"} - shared.wrong
+    mistakes = source.mistakes + asked.mistakes + shared.mistakes + doors.mistakes
+    mistakes += check_combinations(shared.values, shared.origins, checked)
+    if not asked.values.get("print_config"):
+        mistakes += _missing(own, origins)
+    if mistakes:
+        raise UserError(_all_in_one(mistakes))
+    if asked.values.get("print_config"):
+        _print_and_exit(config_text({**shared.values, **doors.values}, origins, titles, used))
+    return config
+
+
+def _settle(written: Iterable[Written], keys: Sequence[Key]) -> Settled:
+    """Convert what was written for these keys; of several values the last counts, but each must be right."""
+    settled = Settled({key.name: key.default for key in keys}, {key.name: DEFAULT for key in keys})
+    sections = {key.section for key in keys}
+    for item in written:
+        key = item.key
+        if key.section not in sections:
+            continue
+        settled.origins[key.name] = item.origin
+        try:
+            settled.values[key.name] = convert(key, item.text)
+        except ValueError:
+            shown = shorten(item.text if isinstance(item.text, str) else f"[{', '.join(item.text)}]")
+            name = f"--{key.name}" if item.origin == COMMAND_LINE and not key.option.positional else key.name
+            settled.mistakes.append(f"{item.place}: {name} is '{shown}', allowed: {allowed(key)}")
+            settled.wrong.add(key.name)
+    return settled
+
+
+def _missing(keys: Iterable[Key], origins: dict[str, str]) -> list[str]:
+    return [
+        f"{COMMAND_LINE}: {'' if key.option.positional else '--'}{key.name} is missing ({key.option.help})"
+        for key in keys if key.option.required and origins[key.name] == DEFAULT
+    ]
+
+
+def _groups(keys: Iterable[Key], values: dict[str, Any]) -> dict[str, Any]:
+    """The frozen groups of the schema, filled."""
+    filled: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for key in keys:
+        filled[key.section][key.name] = values[key.name]
+    return {section: SECTIONS[section](**group) for section, group in filled.items()}
+
+
+def _all_in_one(mistakes: list[str]) -> str:
+    if len(mistakes) == 1:
+        return mistakes[0]
+    more = [f"and {len(mistakes) - MOST_SHOWN} more"] if len(mistakes) > MOST_SHOWN else []
+    return "\n  ".join([f"{len(mistakes)} mistakes", *mistakes[:MOST_SHOWN], *more])
+
+
+def _title(declaration: type | None) -> str:
+    text = (declaration.__doc__ or "").strip() if declaration else ""
+    written = text and not text.startswith(f"{declaration.__name__}(")  # else the text that dataclass makes up
+    return text.splitlines()[0] if written else "This script"
+
+
+def _print_and_exit(text: str) -> None:
+    print(text, flush=True)
+    sys.exit(0)

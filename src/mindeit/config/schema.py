@@ -1,0 +1,203 @@
+"""Every key there is, in groups. Names are MindCV's where MindCV has the notion; defaults are the official DeiT
+recipe; None means that the model, its checkpoint or the data decides."""
+# ruff: noqa: UP045  (the hints are read at run time, on Python 3.9 too)
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from mindeit.config.options import option
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Devices and precision"""
+
+    device_target: str = option("CPU", "where to compute", choices=("CPU", "GPU", "Ascend"))
+    device_id: Optional[int] = option(None, "number of the device; None: the first one, or by rank", at_least=0)
+    distributed: bool = option(False, "one process per device, by mpirun, msrun or srun", aliases=("distribute",))
+    mode: int = option(0, "0: graph, 1: PyNative", choices=(0, 1), spellings={"graph": 0, "pynative": 1})
+    amp_level: str = option(
+        "O0", "precision; O0: float32, O2: float16 but for norms and losses, O3: float16, bf16: as O2 in bfloat16",
+        choices=("O0", "O2", "O3", "bf16"))
+    seed: int = option(0, "start of every random choice", at_least=0, below=2**32)
+    num_parallel_workers: Optional[int] = option(None, "workers that read pictures; None: by the cores", at_least=1)
+    dataset_sink_mode: bool = option(False, "let the device fetch its batches (GPU, Ascend)")
+    compile_cache: Optional[str] = option(None, "folder that keeps compiled graphs for the next run")
+    log_interval: int = option(100, "steps between two lines of progress", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Data"""
+
+    dataset: str = option(
+        "image_folder", "kind of source; imagenet is a folder of folders too",
+        spellings={"imagenet": "image_folder", "imagefolder": "image_folder", "tar": "webdataset"},
+        choices=("image_folder", "cifar10", "cifar100", "inat2018", "inat2019", "mindrecord", "webdataset", "digits"))
+    data_dir: Optional[str] = option(None, "folder of the data")
+    train_split: str = option("train", "its part for training")
+    val_split: str = option("val", "its part for evaluation")
+    label_file: Optional[str] = option(None, "lines of 'picture label', for a flat folder of pictures")
+    batch_size: int = option(128, "pictures per device and step", at_least=1)
+    image_resize: Optional[int] = option(None, "pixels a side; None: the model's own", at_least=1)
+    crop_pct: Optional[float] = option(
+        None, "share of the side that evaluation keeps; None: the model's own", above=0, at_most=1)
+    interpolation: str = option(
+        "bicubic", "resizing; random: one of the two for each training picture, bicubic in evaluation",
+        choices=("bicubic", "bilinear", "random"))
+    mean: Optional[tuple[float, float, float]] = option(
+        None, "taken off each channel, of 1 (not 255); None: the model's own", at_least=0, at_most=1)
+    std: Optional[tuple[float, float, float]] = option(
+        None, "each channel is divided by, of 1 (not 255); None: the model's own", above=0, at_most=1)
+    skip_bad_images: bool = option(False, "go on past unreadable pictures, count and list them")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation"""
+
+    scale: tuple[float, float] = option(
+        (0.08, 1.0), "area of the random crop, as a share", above=0, at_most=1, ascending=True)
+    ratio: tuple[float, float] = option(
+        (0.75, 4 / 3), "width by height of the random crop", above=0, ascending=True)
+    simple_random_crop: bool = option(False, "resize, pad and crop instead of a crop of random area", aliases=("src",))
+    hflip: float = option(0.5, "probability of a horizontal flip", at_least=0, at_most=1)
+    auto_augment: Optional[str] = option(
+        "rand-m9-mstd0.5-inc1", "rand-mM-mstdS-incI (randaug-... is the same), original, v0, 3-augment or None")
+    color_jitter: float = option(0.3, "strength, without auto_augment or with 3-augment", at_least=0)
+    re_prob: float = option(0.25, "probability of random erasing", at_least=0, at_most=1)
+    re_value: str = option(
+        "pixel", "what fills the erased box: noise per pixel, one random colour, black",
+        choices=("pixel", "rand", "const"), spellings={"random": "pixel", "0": "const"})
+    re_count: int = option(1, "most boxes erased in a picture", at_least=1)
+    aug_repeats: int = option(3, "repeated augmentation: views of a picture in an epoch; 0 or 1: off", at_least=0)
+    mixup: float = option(0.8, "alpha of mixup; 0: off", at_least=0)
+    cutmix: float = option(1.0, "alpha of CutMix; 0: off", at_least=0)
+    mixup_prob: float = option(
+        1.0, "probability of mixup or CutMix", at_least=0, at_most=1, aliases=("cutmix_prob",))
+    switch_prob: float = option(0.5, "probability of CutMix where both are on", at_least=0, at_most=1)
+    mixup_mode: str = option("batch", "lambda per batch, pair or picture", choices=("batch", "pair", "elem"))
+    mixup_off_epoch: int = option(0, "no mixup and CutMix from this epoch on; 0: never", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Model"""
+
+    model: Optional[str] = option(None, "name of the model; None: the checkpoint's")
+    num_classes: Optional[int] = option(None, "classes; None: the checkpoint's or the data's", at_least=1)
+    pretrained: bool = option(False, "start from the official weights, downloaded once")
+    ckpt_path: Optional[str] = option(None, "start from these weights (.ckpt, .safetensors or official .pth)")
+    use_ema: bool = option(False, "take the averaged weights of that checkpoint")
+    drop_rate: float = option(0.0, "dropout", at_least=0, below=1)
+    drop_path_rate: float = option(0.1, "stochastic depth", at_least=0, below=1)
+    train_mode: bool = option(True, "False: dropout and drop path stay off in training (384 fine-tuning)")
+    attn_only: bool = option(False, "train only attention, head and position table")
+    freeze: tuple[str, ...] = option((), "names, or beginnings of names, of parameters that stay as they are")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Loss and distillation"""
+
+    loss: str = option("CE", "cross entropy, or binary cross entropy per class", choices=("CE", "BCE"))
+    label_smoothing: float = option(0.1, "share of the target spread over all classes", at_least=0, below=1)
+    bce_target_threshold: Optional[float] = option(
+        None, "BCE: targets above it become 1, others 0; None: as they are", at_least=0, below=1)
+    distillation_type: str = option("none", "how the teacher is followed", choices=("none", "soft", "hard"))
+    distillation_alpha: float = option(0.5, "weight of the teacher's part", at_least=0, at_most=1)
+    distillation_tau: float = option(1.0, "temperature of soft distillation", above=0)
+    distillation_reduction: str = option(
+        "official", "soft: divide by batch times classes, as upstream, or by the batch",
+        choices=("official", "batchmean"))
+    teacher: str = option("regnety_160", "name of the teacher's model")
+    teacher_ckpt_path: Optional[str] = option(None, "the teacher's weights; None: the official file, downloaded once")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer"""
+
+    opt: str = option("adamw", "optimizer", choices=("adamw", "lamb", "sgd", "adan", "lion"))
+    weight_decay: float = option(0.05, "decay, of matrices only", at_least=0)
+    eps: float = option(1e-8, "added to the denominator", above=0)
+    betas: Optional[tuple[float, ...]] = option(None, "moments' decay; None: the optimizer's own", at_least=0, below=1)
+    momentum: float = option(0.9, "of sgd", at_least=0, below=1)
+    layer_decay: Optional[float] = option(
+        None, "learning rate of a layer over that of the next; None: 1", above=0, at_most=1)
+    clip_grad: bool = option(False, "clip gradients")
+    clip_mode: str = option("norm", "by their common norm, or value by value", choices=("norm", "value"))
+    clip_value: float = option(1.0, "where they are clipped", above=0)
+    gradient_accumulation_steps: int = option(1, "batches before an update", at_least=1)
+    loss_scale_type: str = option("dynamic", "scaling of the loss in float16", choices=("dynamic", "fixed"))
+    loss_scale: float = option(65536.0, "that scale, at first", above=0)
+    ema: bool = option(True, "average the weights, evaluate the average alongside")
+    ema_decay: float = option(0.99996, "of that average", at_least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """Epochs and learning rate"""
+
+    epoch_size: int = option(300, "epochs", at_least=1)
+    scheduler: str = option(
+        "cosine_decay", "course of the learning rate", choices=("cosine_decay", "step_decay", "constant"),
+        spellings={"cosine": "cosine_decay", "step": "step_decay"})
+    lr: float = option(5e-4, "learning rate for 512 pictures a step; times the whole batch / 512", above=0)
+    unscale_lr: bool = option(False, "take lr as it is, whatever the batch")
+    min_lr: float = option(1e-5, "where cosine_decay ends (as it is)", at_least=0)
+    warmup_lr: float = option(1e-6, "where warm-up starts (as it is)", at_least=0)
+    warmup_epochs: int = option(5, "epochs of linear warm-up", at_least=0)
+    lr_epoch_stair: bool = option(True, "one learning rate an epoch; False: one a step")
+    decay_epochs: int = option(30, "step_decay: epochs between two steps", at_least=1)
+    decay_rate: float = option(0.1, "step_decay: factor of a step", above=0, at_most=1)
+    val_while_train: bool = option(True, "evaluate during training")
+    val_interval: int = option(1, "epochs between two evaluations", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints"""
+
+    ckpt_save_dir: str = option("outputs", "folder of checkpoints, history and curves")
+    ckpt_save_interval: int = option(1, "epochs between two checkpoints", at_least=1)
+    keep_checkpoint_max: int = option(3, "numbered checkpoints kept (besides last and best)", at_least=1)
+    resume: Optional[str] = option(None, "continue: a checkpoint, or auto for the newest sound one in ckpt_save_dir")
+
+
+SECTIONS: dict[str, type] = {
+    "run": RunConfig, "data": DataConfig, "augment": AugmentConfig, "model": ModelConfig, "loss": LossConfig,
+    "optim": OptimConfig, "schedule": ScheduleConfig, "checkpoint": CheckpointConfig,
+}
+ALL = tuple(SECTIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneralOptions:
+    """General"""
+
+    config: Optional[str] = option(None, "YAML file; the command line overrides it", aliases=("c",))
+    print_config: bool = option(False, "print every key, its value and where it came from, then stop")
+    help: bool = option(False, "print this text, then stop", aliases=("h",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The groups, one script's own options (``door``), and where each value came from."""
+
+    run: RunConfig
+    data: DataConfig
+    augment: AugmentConfig
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    checkpoint: CheckpointConfig
+    door: Any
+    origins: Mapping[str, str]  # key -> "default", the YAML file's path or "command line"
+
+    def flat(self) -> dict[str, Any]:
+        """Every key of the schema and its value, in one dictionary."""
+        return {key: value for section in ALL for key, value in vars(getattr(self, section)).items()}

@@ -1,0 +1,201 @@
+"""What was written, and where: the keys of a YAML file and the options of a command line, not yet converted."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import yaml
+
+from mindeit.config.options import BOOLEANS, NOTHING, Key, Text, split_list
+from mindeit.errors import UserError, nearest
+
+COMMAND_LINE = "command line"
+LARGEST_FILE = 100_000  # bytes; a configuration is a page, a checkpoint given by mistake is not
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One key as written; ``place`` is its origin, with the line for a file."""
+
+    key: Key
+    text: Text
+    origin: str
+    place: str
+
+
+@dataclasses.dataclass
+class Source:
+    """All that one file or command line holds, and the mistakes that reading it found."""
+
+    written: list[Written] = dataclasses.field(default_factory=list)
+    mistakes: list[str] = dataclasses.field(default_factory=list)
+
+    def __iadd__(self, other: Source) -> Source:
+        self.written += other.written
+        self.mistakes += other.mistakes
+        return self
+
+
+def read_files(path: str, keys: Iterable[Key]) -> Source:
+    """A YAML file, after the one it ``extends`` (so that the later value of a key is the one that counts)."""
+    keys = list(keys)
+    file, base, place = _read_file(path, keys)
+    if base is None:
+        return file
+    source, deeper, deeper_place = _read_file(base, keys, f"{place}: extends: ")
+    if deeper is not None:
+        source.mistakes.append(f"{deeper_place}: 'extends' in a file that {path} extends; allowed: one level")
+    source += file
+    return source
+
+
+def _read_file(path: str, keys: list[Key], reader: str = "") -> tuple[Source, str | None, str]:
+    """One file: its keys, the path of the file it extends (or None), and where it says so."""
+    source, extends, extends_place = Source(), None, ""
+    known = {name: key for key in keys for name in (key.name, *key.option.aliases)}
+    lines: dict[str, int] = {}
+    try:
+        entries = _entries(path)
+    except UserError as error:
+        return Source(mistakes=[f"{reader}{error}"]), None, ""
+    for name, text, line in entries:
+        place = f"{path}:{line}"
+        canonical = known[name].name if name in known else name
+        if canonical in lines:
+            source.mistakes.append(f"{place}: '{shorten(name)}' is given twice, first in line {lines[canonical]}")
+            continue
+        lines[canonical] = line
+        if name == "extends" and isinstance(text, str) and text:
+            extends, extends_place = os.path.normpath(os.path.join(os.path.dirname(path), text)), place
+        elif name == "extends":
+            source.mistakes.append(f"{place}: 'extends' allows the path of one YAML file")
+        elif name not in known:
+            source.mistakes.append(f"{place}: unknown key '{shorten(name)}'{nearest(name, known)}")
+        elif text is None:
+            source.mistakes.append(f"{place}: '{name}' holds a nested block, allowed: a value or a flat list")
+        else:
+            source.written.append(Written(known[name], text, path, place))
+    return source, extends, extends_place
+
+
+def _entries(path: str) -> list[tuple[str, Text | None, int]]:
+    """Name, text and line of each key. The nodes are read as they are: no tag is followed, no object is made."""
+    text = _read_text(path)
+    try:
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except RecursionError:
+        raise UserError(f"{path}: not a configuration: nested too deeply") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "syntax error"
+        raise UserError(f"{where}: not valid YAML: {reason}") from None
+    except (ValueError, OverflowError) as error:  # an escape or a version number beyond all measure
+        raise UserError(f"{path}: not valid YAML: {shorten(error)}") from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: not a configuration: allowed are lines of 'key: value'")
+    return [(_text(name) if isinstance(name, yaml.ScalarNode) else "?", _text(value), name.start_mark.line + 1)
+            for name, value in root.value]
+
+
+def _text(node: yaml.Node) -> Text | None:
+    if isinstance(node, yaml.ScalarNode):
+        return node.value
+    if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
+        return tuple(item.value for item in node.value)
+    return None
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise UserError(f"{path}: not a configuration: larger than {LARGEST_FILE} bytes")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        folder = os.path.dirname(path) or "."
+        files = os.listdir(folder) if os.path.isdir(folder) else []
+        raise UserError(f"{path}: no such file{nearest(os.path.basename(path), files)}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_command_line(argv: Sequence[str], keys: Iterable[Key], unused: Iterable[Key] = ()) -> Source:
+    """``--key value``, ``--key=value``, a bare boolean ``--key``, hyphens for underscores; the last one counts.
+
+    ``unused`` are keys that other scripts have: naming one is a mistake of its own kind.
+    """
+    keys, source, words, loose = list(keys), Source(), deque(argv), []
+    known = {flag: key for key in keys for flag in key.flags}
+    elsewhere = {flag for key in unused for flag in key.flags}
+    while words:
+        word = words.popleft()
+        if word == "--":
+            loose += words
+            break
+        if not _is_flag(word):
+            loose.append(word)
+            continue
+        name, equals, text = word.partition("=")
+        flag = name[:2] + name[2:].replace("-", "_")
+        if flag not in known:
+            near = nearest(flag.lstrip("-"), (key.name for key in keys))
+            unknown = f"unknown option '{shorten(name)}'{near}"
+            unused_here = f"'{name}' is an option of other scripts, not of this one"
+            source.mistakes.append(f"{COMMAND_LINE}: {unused_here if flag in elsewhere else unknown}")
+            _skip_values(words)
+            continue
+        value = text if equals else _take(known[flag], words)
+        if value is None:
+            source.mistakes.append(f"{COMMAND_LINE}: '{flag}' needs a value")
+        else:
+            source.written.append(Written(known[flag], value, COMMAND_LINE, COMMAND_LINE))
+    source += _positional(loose, keys)
+    return source
+
+
+def _is_flag(word: str) -> bool:
+    return re.match(r"-(?!\.?\d).", word) is not None  # -1 and -.5 are values, and so is -
+
+
+def _skip_values(words: deque[str]) -> None:
+    while words and not _is_flag(words[0]):  # of an unknown option: not one more mistake each
+        words.popleft()
+
+
+def _take(key: Key, words: deque[str]) -> Text | None:
+    """The words that are the value of an option; None where there are none."""
+    if key.kind is bool and key.length is None:
+        return words.popleft() if words and words[0].lower() in BOOLEANS else "True"
+    if not words or _is_flag(words[0]):
+        return None
+    if key.length is None:
+        return words.popleft()
+    items: tuple[str, ...] = ()
+    while words and not _is_flag(words[0]) and (key.length == 0 or len(items) < key.length):
+        word = words.popleft()
+        if key.optional and not items and word.lower() in NOTHING:
+            return word
+        items += split_list(word)
+    return items
+
+
+def _positional(words: Sequence[str], keys: Iterable[Key]) -> Source:
+    taker = next((key for key in keys if key.option.positional), None)
+    if taker is None:
+        return Source(mistakes=[f"{COMMAND_LINE}: '{shorten(word)}' belongs to no option" for word in words])
+    return Source([Written(taker, tuple(words), COMMAND_LINE, COMMAND_LINE)] if words else [])
+
+
+def shorten(text: object, longest: int = 60) -> str:
+    """Text as it can stand in a line, whatever it holds."""
+    line = str(text).encode("unicode_escape").decode("ascii") if not str(text).isprintable() else str(text)
+    return line if len(line) <= longest else line[: longest - 3] + "..."

@@ -1,0 +1,67 @@
+"""Files that are read whole or refused in one line, and files that appear whole or not at all."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Union
+
+from mindeit.errors import UserError
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def existing_file(path: PathLike) -> Path:
+    """``path``, if it is a file that can be read and holds something."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, a file is needed")
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: no permission to read")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: is empty")
+    return path
+
+
+@contextmanager
+def atomic(path: PathLike) -> Iterator[Path]:
+    """A temporary name beside ``path`` that becomes ``path`` when the block ends well, and vanishes when it doesn't."""
+    path = Path(path)
+    temporary = _temporary_beside(path)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's are the owner's alone
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: PathLike) -> None:
+    """Say before any work that ``path`` cannot be written."""
+    _temporary_beside(Path(path)).unlink()
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _temporary_beside(path: Path) -> Path:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, the name of a file is needed")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write there: {error.strerror}") from None
+    os.close(handle)
+    return Path(name)
