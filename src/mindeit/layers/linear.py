@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindeit.layers.initial import truncated_normal, zeros
+
+
+class Linear(nn.Cell):
+    """(..., in) -> (..., out). The weight is (out, in) and starts as the official models' do, not as nn.Dense does."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = Parameter(truncated_normal((out_features, in_features)), name="weight")
+        self.bias = Parameter(zeros((out_features,)), name="bias")
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = self.matmul(ops.reshape(x, (-1, self.in_features)), self.weight)
+        return ops.reshape(self.bias_add(rows, self.bias), x.shape[:-1] + (self.out_features,))

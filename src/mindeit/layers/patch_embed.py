@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindeit.layers.initial import uniform
+
+
+class PatchProjection(nn.Cell):
+    """A convolution whose stride is its kernel, as the matrix product it is: on CPU 100 times nn.Conv2d's speed.
+
+    The weight keeps the convolution's shape (embed_dim, channels, patch, patch) and its uniform initial values.
+    """
+
+    def __init__(self, patch_size: int, channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size, self.fan_in = patch_size, channels * patch_size**2
+        bound = self.fan_in**-0.5
+        self.weight = Parameter(uniform((embed_dim, channels, patch_size, patch_size), bound), name="weight")
+        self.bias = Parameter(uniform((embed_dim,), bound), name="bias")
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, images: Tensor) -> Tensor:
+        batch, channels, height, width = images.shape
+        size = self.patch_size
+        rows, columns = height // size, width // size
+        grid = ops.reshape(images, (batch, channels, rows, size, columns, size))
+        patches = ops.reshape(ops.transpose(grid, (0, 2, 4, 1, 3, 5)), (-1, self.fan_in))
+        weight = ops.reshape(self.weight, (-1, self.fan_in)).astype(patches.dtype)
+        return ops.reshape(self.bias_add(self.matmul(patches, weight), self.bias), (batch, rows * columns, -1))
+
+
+class PatchEmbed(nn.Cell):
+    """(batch, 3, image_size, image_size) -> (batch, patches, embed_dim), row by row."""
+
+    def __init__(self, image_size: int, patch_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.num_patches = (image_size // patch_size) ** 2
+        self.proj = PatchProjection(patch_size, 3, embed_dim)
+
+    def construct(self, images: Tensor) -> Tensor:
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            raise ValueError(f"images must be (batch, 3, {self.image_size}, {self.image_size}), got {images.shape}")
+        return self.proj(images)

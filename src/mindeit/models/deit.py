@@ -1,0 +1,92 @@
+"""DeiT and distilled DeiT (https://arxiv.org/abs/2012.12877), after models.py of facebookresearch/deit."""
+from __future__ import annotations
+
+from typing import Union
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindeit.errors import UserError
+from mindeit.layers.block import Block
+from mindeit.layers.initial import truncated_normal
+from mindeit.layers.linear import Linear
+from mindeit.layers.norm import LayerNorm
+from mindeit.layers.patch_embed import PatchEmbed
+
+PATCH_SIZE = 16
+
+
+class VisionTransformer(nn.Cell):
+    """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
+
+    A distilled model returns ``(cls_logits, dist_logits)`` in training and their mean in evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        distilled: bool,
+        num_classes: int,
+        image_size: int,
+        drop_path_rate: float,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_classes, self.image_size = embed_dim, num_classes, image_size
+        self.distilled = distilled
+        self.extra_tokens = 2 if distilled else 1
+        self.patch_embed = PatchEmbed(image_size, PATCH_SIZE, embed_dim)
+        tokens = self.patch_embed.num_patches + self.extra_tokens
+        self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
+        self.pos_embed = Parameter(truncated_normal((1, tokens, embed_dim)), name="pos_embed")
+        if distilled:
+            self.dist_token = Parameter(truncated_normal((1, 1, embed_dim)), name="dist_token")
+        self.pos_drop = nn.Dropout(p=drop_rate)
+        drop_paths = np.linspace(0, drop_path_rate, depth).tolist()  # linear over depth, none in the first block
+        self.blocks = nn.CellList([Block(embed_dim, num_heads, drop_rate, rate) for rate in drop_paths])
+        self.norm = LayerNorm(embed_dim)
+        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        if distilled:
+            self.head_dist = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+
+    def construct(self, images: Tensor) -> Union[Tensor, tuple[Tensor, Tensor]]:
+        tokens = self.forward_features(images)
+        logits = self.head(tokens[:, 0])
+        if not self.distilled:
+            return logits
+        dist_logits = self.head_dist(tokens[:, 1])
+        if self.training:
+            return logits, dist_logits
+        return (logits + dist_logits) / 2
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Tokens after the last norm, (batch, extra_tokens + patches, embed_dim); the class token comes first."""
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def embed(self, images: Tensor) -> Tensor:
+        patches = self.patch_embed(images)
+        shape = (patches.shape[0], 1, self.embed_dim)
+        tokens = (ops.broadcast_to(self.cls_token, shape).astype(patches.dtype), patches)
+        if self.distilled:
+            tokens = (tokens[0], ops.broadcast_to(self.dist_token, shape).astype(patches.dtype), patches)
+        return self.pos_drop(ops.concat(tokens, 1) + self.pos_embed)
+
+    def attentions(self, images: Tensor) -> list[Tensor]:
+        """Each block's attention weights, (batch, heads, tokens, tokens)."""
+        x, maps = self.embed(images), []
+        for block in self.blocks:
+            maps.append(block.attn.weights(block.norm1(x)))
+            x = block(x)
+        return maps
+
+
+def build(*, image_size: int, **arguments) -> VisionTransformer:
+    if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
+        raise UserError(f"image_size is {image_size}; allowed: multiples of the patch size {PATCH_SIZE}")
+    return VisionTransformer(image_size=image_size, **arguments)

@@ -1,0 +1,100 @@
+"""Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device."""
+from __future__ import annotations
+
+import ctypes
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+TARGETS = ("CPU", "GPU", "Ascend")
+# What MindSpore's back end opens at start: the driver first, then the toolkit's libraries.
+_LIBRARIES = {
+    "CPU": (),
+    "GPU": ("libcuda.so.1", "libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libnccl.so.2"),
+    "Ascend": ("libascend_hal.so", "libascendcl.so", "libge_runner.so", "libhccl.so"),
+}
+
+
+def target() -> str:
+    """``"CPU"``, ``"GPU"`` or ``"Ascend"``: the device in use."""
+    import mindspore as ms
+
+    return ms.get_context("device_target")
+
+
+def setup(device_target: str = "CPU", *, device_id: Optional[int] = None, graph: bool = True) -> None:
+    """Pick the device and compile whole graphs (or run operator by operator, for debugging).
+
+    ``device_id`` None is the first device, or in a cluster the one that MindSpore gives to the rank. Call it before
+    ``cluster.start``: once the ranks are connected, the device is settled.
+    """
+    missing = [name for name in _LIBRARIES[device_target] if not _can_open(name)]
+    if missing and missing[0] == _LIBRARIES[device_target][0]:
+        raise UserError(_unavailable(device_target, device_id, missing))  # no driver, no device: spare the user the log
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE if graph else ms.PYNATIVE_MODE)
+    if device_id is None and target() == device_target:
+        return  # MindSpore's own choice already; it may be set once only
+    try:
+        ms.set_device(device_target, device_id)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(_unavailable(device_target, device_id, missing, str(error))) from None
+
+
+def _can_open(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _unavailable(device_target: str, device_id: Optional[int], missing: list[str], text: str = "") -> str:
+    reason = f"missing {', '.join(missing)}" if missing else text.strip().split("\n")[0]
+    device = device_target if device_id is None else f"{device_target} {device_id}"
+    return f"device {device} is not available: {reason}; --device_target CPU works anywhere"
+
+
+def compile_ahead(model: nn.Cell, shape: tuple[int, ...], *, shown: bool) -> None:
+    """Compile the graph for float32 inputs of ``shape``, so that rates measured later are of computing alone."""
+    import mindspore as ms
+
+    if ms.get_context("mode") != ms.GRAPH_MODE:
+        return
+    start = time.monotonic()
+    model.compile(ms.Tensor(np.zeros(shape, np.float32)))
+    if shown:
+        print(f"compiled the graph in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def operator_by_operator() -> Iterator[None]:
+    """Run in PyNative mode inside the block, where hooks work; restores the mode in force."""
+    import mindspore as ms
+
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
+
+
+def seed(value: int) -> None:
+    """Seed every generator in reach; ``mindspore.set_seed`` leaves Python's own alone."""
+    import mindspore as ms
+
+    ms.set_seed(value)
+    np.random.seed(value % 2**32)
+    random.seed(value)

@@ -1,0 +1,25 @@
+"""Mixed precision: in what type each part of a model computes. Parameters stay float32."""
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import nn
+
+HALVES = {"O2": ms.float16, "O3": ms.float16, "bf16": ms.bfloat16}
+NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
+    """O0: float32. O2 and bf16: half precision except for norms (and softmax, see kernels). O3: norms as well."""
+    if amp_level == "O0":
+        return model
+    model.to_float(HALVES[amp_level])
+    if amp_level != "O3":
+        for cell in model.cells():
+            _keep_norms(cell)
+    return model
+
+
+def _keep_norms(cell: nn.Cell) -> None:
+    for part in (cell, *(child for _, child in cell.cells_and_names())):
+        if isinstance(part, NORMS):
+            part.to_float(ms.float32)

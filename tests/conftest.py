@@ -1,0 +1,72 @@
+"""Shared by all tests: graph or PyNative mode on request, and models that hold the reference weights."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+
+
+@pytest.fixture(params=["graph", "pynative"])
+def mode(request):
+    """Run a test in each of MindSpore's modes, and leave its own (PyNative) behind."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
+    yield request.param
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """Sixty embedded digits as an image folder: ``val/<class>/*.png``."""
+    from mindeit.data import open_source
+
+    folder = tmp_path_factory.mktemp("digits")
+    source = open_source("digits", None, "val")
+    for index in range(60):
+        place = folder / "val" / source.class_names[source.labels[index]]
+        place.mkdir(parents=True, exist_ok=True)
+        source.read(index).resize((40, 30)).save(place / f"{index:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A DeiT-tiny of ten named classes for small images, so that a run takes seconds."""
+    from dataclasses import replace
+
+    from mindeit import checkpoint as checkpoints
+    from mindeit.models.registry import build, spec
+    from mindeit.runtime import device
+
+    device.seed(3)
+    name, path = "deit_tiny_distilled_patch16_224", tmp_path_factory.mktemp("model") / "small.ckpt"
+    names = tuple(str(digit) for digit in range(10))
+    state = {p.name: p.asnumpy() for p in build(name, num_classes=10, image_size=32).get_parameters()}
+    state["head.weight"] = 100 * state["head.weight"]  # far from even scores, so that the digits differ
+    card = replace(checkpoints.card_for(spec(name), 10, 32, names), crop_pct=0.8)
+    checkpoints.write(path, state, card)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a script of the project as a user does: ``run("validate.py", ...)`` -> the finished process."""
+
+    def call(script: str, *arguments: object, ranks: int = 1, **variables: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        if ranks > 1:
+            command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(ranks), *command]
+        environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", **variables}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+
+    return call

@@ -1,0 +1,264 @@
+"""The models against numbers of the official PyTorch code (float64 logits are the truth)."""
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+from reference import NUMBERS, SHAPES, direction, golden, official_state, pictures
+
+import mindeit
+from mindeit.checkpoint import load_strict
+from mindeit.convert.names import official_names, rename
+from mindeit.models.registry import build
+from mindeit.models.summary import summary
+
+TINY, DISTILLED = "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
+TOLERANCE = 2e-5  # of the true logits' standard deviation; PyTorch's own float32 is within 2.1e-6
+ALL = tuple(SHAPES)
+LARGE = [name for name in ALL if "base" in name or "regnet" in name]
+
+
+def with_reference_weights(name: str) -> nn.Cell:
+    model = build(name.partition("|")[0])
+    ours = {official: own for own, official in official_names(model).items()}
+    load_strict(model, rename(official_state(name), ours), "reference")
+    return model.set_train(False)
+
+
+def gap(got: Tensor, want: np.ndarray) -> float:
+    assert got.shape == want.shape
+    return float(np.abs(got.asnumpy() - want).max() / want.std())
+
+
+# -- equal to PyTorch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [TINY, DISTILLED, f"{TINY}|eps", pytest.param("regnety_160", marks=pytest.mark.slow)])
+def test_logits_match_the_official_code(name, mode):
+    logits = with_reference_weights(name)(Tensor(pictures()))
+    assert gap(logits, golden(f"{name}/logits64")) < TOLERANCE
+
+
+def test_graph_and_pynative_agree():
+    model, logits = with_reference_weights(TINY), {}
+    for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
+        ms.set_context(mode=mode)
+        logits[mode] = model(Tensor(pictures())).asnumpy()
+    graph, pynative = logits.values()
+    assert np.abs(graph - pynative).max() < 1e-5 * graph.std()
+
+
+def test_both_heads_match_the_official_code_in_training(mode):
+    model = with_reference_weights(DISTILLED).set_train(True)
+    cls_logits, dist_logits = model(Tensor(pictures()))
+    assert gap(cls_logits, golden(f"{DISTILLED}/head64")) < TOLERANCE
+    assert gap(dist_logits, golden(f"{DISTILLED}/head_dist64")) < TOLERANCE
+
+
+def test_forward_features_are_the_tokens_after_the_last_norm(mode):
+    tokens = with_reference_weights(DISTILLED).forward_features(Tensor(pictures()))
+    assert tokens.shape == (2, 198, 192)
+    assert gap(tokens[:, :2], golden(f"{DISTILLED}/feat64")) < TOLERANCE
+
+
+def test_without_classes_the_class_token_comes_out():
+    model = build(TINY, num_classes=0)
+    state = {k: v for k, v in official_state(TINY).items() if not k.startswith("head")}
+    load_strict(model, rename(state, {official: own for own, official in official_names(model).items()}), "reference")
+    features = model.set_train(False)(Tensor(pictures()))
+    assert gap(features, golden(f"{TINY}/feat64")) < TOLERANCE
+
+
+def test_the_whole_gradient_matches_the_official_code(mode):
+    model = with_reference_weights(DISTILLED).set_train(True)
+    images, labels = Tensor(pictures()), Tensor(np.array(NUMBERS["gradient"]["labels"], np.int32))
+
+    def loss_of(images):
+        cls_logits, dist_logits = model(images)
+        return ops.cross_entropy(cls_logits, labels) + ops.cross_entropy(dist_logits, labels)
+
+    weights = model.trainable_params()
+    loss, gradients = ms.value_and_grad(loss_of, None, ms.ParameterTuple(weights))(images)
+    assert loss.asnumpy() == pytest.approx(NUMBERS["gradient"]["loss"], rel=2e-5)
+    names, checked = official_names(model), 0
+    for parameter, gradient in zip(weights, gradients):
+        name = names[parameter.name]
+        norm, dot = NUMBERS["gradient"]["tensors"][name]
+        values = gradient.asnumpy().astype(np.float64)
+        assert np.linalg.norm(values) == pytest.approx(norm, rel=1e-4), name
+        assert (values * direction(name, values.shape)).sum() == pytest.approx(dot, abs=1e-4 * norm), name
+        checked += 1
+    assert checked == len(NUMBERS["gradient"]["tensors"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in ALL if n not in (TINY, DISTILLED, "regnety_160")])
+def test_every_model_matches_its_pytorch_twin(name):
+    from mindeit.checkpoint import card_for
+    from mindeit.convert.parity import verify
+    from mindeit.models.registry import spec
+
+    model = build(name)
+    ours = {official: own for own, official in official_names(model).items()}
+    report = verify(rename(official_state(name), ours), card_for(spec(name), 1000))
+    assert report.max_gap < TOLERANCE
+    assert report.departs is None
+
+
+# -- names, shapes, counts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in ALL])
+def test_parameters_carry_official_names_and_shapes(name):
+    model = build(name)
+    names = official_names(model)
+    assert {names[p.name]: list(p.shape) for p in model.get_parameters()} == SHAPES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gflops"),
+    [
+        ("deit_tiny_patch16_224", 5717416, 1.26),
+        ("deit_small_patch16_224", 22050664, 4.61),
+        ("deit_tiny_distilled_patch16_224", 5910800, 1.27),
+        ("deit_small_distilled_patch16_224", 22436432, 4.63),
+        pytest.param("deit_base_patch16_224", 86567656, 17.6, marks=pytest.mark.slow),
+        pytest.param("deit_base_distilled_patch16_224", 87338192, 17.7, marks=pytest.mark.slow),
+        pytest.param("deit_base_patch16_384", 86859496, 55.5, marks=pytest.mark.slow),
+        pytest.param("deit_base_distilled_patch16_384", 87630032, 55.7, marks=pytest.mark.slow),
+        pytest.param("regnety_160", 83590140, 15.9, marks=pytest.mark.slow),
+    ],
+)
+def test_summary_equals_the_published_figures(name, parameters, gflops):
+    counted = summary(build(name))
+    assert counted.parameters == parameters
+    digits = 2 if gflops < 10 else 1
+    assert round(counted.gflops, digits) == gflops
+
+
+def test_summary_lists_the_modules():
+    text = str(summary(build(TINY, num_classes=10)))
+    assert text.splitlines()[0].split() == ["module", "parameters", "GFLOPs", "(224x224)"]
+    assert text.splitlines()[-4].split() == ["blocks.11", "444,864", "0.103"]
+    assert text.splitlines()[-1].split()[:2] == ["total", "5,526,346"]
+
+
+# -- initial values -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [DISTILLED, pytest.param("regnety_160", marks=pytest.mark.slow)])
+def test_initial_values_follow_the_official_rule(name):
+    from mindeit.runtime import device
+
+    device.seed(1)
+    model = build(name)
+    names = official_names(model)
+    for parameter in model.get_parameters():
+        mean, std = NUMBERS["initial_values"][name][names[parameter.name]]
+        values = parameter.asnumpy()
+        assert values.std() == pytest.approx(std, rel=5 / values.size**0.5 + 0.01, abs=1e-7), parameter.name
+        assert values.mean() == pytest.approx(mean, abs=8 * std / values.size**0.5 + 1e-7), parameter.name
+
+
+def test_the_seed_decides_the_initial_values():
+    from mindeit.runtime import device
+
+    def head(seed: int) -> np.ndarray:
+        device.seed(seed)
+        return build(TINY, num_classes=3).head.weight.asnumpy()
+
+    assert np.array_equal(head(1), head(1))
+    assert not np.array_equal(head(1), head(2))
+
+
+# -- options ------------------------------------------------------------------------------------------------------
+
+
+def test_drop_path_grows_linearly_over_depth():
+    blocks = build(TINY, drop_path_rate=0.1).blocks
+    assert [block.drop_path.probability for block in blocks] == pytest.approx(NUMBERS["drop_path_at_0.1"], abs=1e-7)
+
+
+def test_drop_path_keeps_or_drops_whole_samples_and_keeps_the_mean(mode):
+    from mindeit.layers.drop_path import DropPath
+
+    ms.set_seed(0)
+    x = Tensor(np.ones((4000, 3, 2), np.float32))
+    dropped = DropPath(0.25).set_train(True)(x).asnumpy()
+    assert set(np.unique(dropped).round(5)) == {0, np.float32(1.33333)}
+    assert (dropped == dropped[:, :1, :1]).all()
+    assert dropped.mean() == pytest.approx(1, abs=0.05)
+    assert np.array_equal(DropPath(0.25).set_train(False)(x).asnumpy(), x.asnumpy())
+
+
+def test_another_image_size_builds_the_matching_position_table(mode):
+    model = build(DISTILLED, image_size=96, num_classes=7).set_train(False)
+    assert model.pos_embed.shape == (1, 6 * 6 + 2, 192)
+    assert model(Tensor(pictures(1, 96))).shape == (1, 7)
+
+
+def test_dropout_acts_in_training_only():
+    model = build(TINY, drop_rate=0.5, num_classes=5, image_size=32)
+    x = Tensor(pictures(1, 32))
+    model.set_train(False)
+    assert np.array_equal(model(x).asnumpy(), model(x).asnumpy())
+    model.set_train(True)
+    assert not np.array_equal(model(x).asnumpy(), model(x).asnumpy())
+
+
+def test_attentions_give_each_blocks_weights(mode):
+    model = with_reference_weights(TINY)
+    maps = model.attentions(Tensor(pictures(1)))
+    assert len(maps) == 12
+    assert {tuple(m.shape) for m in maps} == {(1, 3, 197, 197)}
+    assert np.allclose(maps[-1].asnumpy().sum(-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["O2", "O3"])
+def test_half_precision_stays_near_float32(level, mode):
+    from mindeit.runtime import precision
+
+    model = precision.apply(with_reference_weights(DISTILLED), level)
+    logits = model(Tensor(pictures()))
+    assert logits.dtype == ms.float16
+    assert 1e-5 < gap(logits, golden(f"{DISTILLED}/logits64")) < 0.02
+
+
+# -- the registry -------------------------------------------------------------------------------------------------
+
+
+def test_list_models_takes_a_pattern():
+    assert set(mindeit.list_models("deit_*")) == {name for name in ALL if name.startswith("deit_")}
+    assert mindeit.list_models("*384") == ["deit_base_patch16_384", "deit_base_distilled_patch16_384"]
+    assert mindeit.list_models("resnet*") == []
+
+
+def test_an_unknown_model_names_the_nearest():
+    with pytest.raises(mindeit.UserError) as error:
+        mindeit.create_model("deit_tiny_patch16_225")
+    assert str(error.value) == (
+        "unknown model 'deit_tiny_patch16_225' (nearest: 'deit_tiny_patch16_224'); "
+        "python convert_pt2ms.py --list shows all"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 100}, "image_size is 100; allowed: multiples of the patch size 16"),
+        ({"image_size": 0}, "image_size is 0; allowed: multiples of the patch size 16"),
+        ({"num_classes": -1}, "num_classes is -1; allowed: 0 (features) or the number of classes"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0; allowed: at least 0 and less than 1"),
+        ({"drop_rate": -0.1}, "drop_rate is -0.1; allowed: at least 0 and less than 1"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(mindeit.UserError) as error:
+        mindeit.create_model(TINY, **options)
+    assert str(error.value) == message
+
+
+def test_images_of_another_size_are_refused_with_both_shapes(mode):
+    with pytest.raises(ValueError, match=r"images must be \(batch, 3, 224, 224\)"):
+        build(TINY)(Tensor(np.zeros((1, 3, 192, 192), np.float32)))
