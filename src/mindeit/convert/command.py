@@ -1,0 +1,78 @@
+"""One file of weights into another, proven if wanted: what ``convert_pt2ms.py`` does."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindeit.checkpoint import ModelCard
+
+OURS = (".ckpt", ".safetensors")
+OFFICIAL = (".pth", ".pt", ".bin", ".safetensors")
+
+
+class Different(Exception):
+    """PyTorch and MindSpore do not agree on the converted weights."""
+
+
+def convert(
+    source: str,
+    target: str,
+    *,
+    model: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    use_ema: bool = False,
+    to_pt: bool = False,
+    verify: bool = False,
+) -> None:
+    """Write ``target`` and say so; `Different`, and nothing written, where ``verify`` finds a gap.
+
+    What is proven is the file itself, read back, not the arrays it was written from.
+    """
+    check_target(source, target, OFFICIAL if to_pt else OURS)
+    from mindeit import checkpoint
+    from mindeit.convert.load import load_weights, to_official
+    from mindeit.convert.torch_files import write_official
+    from mindeit.files import atomic
+
+    state, card = load_weights(source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema)
+    with atomic(target) as temporary:
+        if to_pt:
+            write_official(temporary, to_official(state, card))
+        else:
+            checkpoint.write(temporary, state, card)
+        if verify:
+            _prove(temporary, card)
+        size = temporary.stat().st_size
+    tensors = len(state) + (len(card.counters) if to_pt else 0)
+    print(f"wrote {target}: {card.model}, {tensors} tensors, {size / 1e6:.1f} MB, "
+          f"{card.num_classes} classes, images of {card.image_size}")
+
+
+def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
+    """Before long work: the name's ending is allowed, and its folder can be written (or made)."""
+    path = Path(target)
+    if path.suffix not in suffixes:
+        raise UserError(f"output {target} ends in '{path.suffix}'; allowed: {', '.join(suffixes)}")
+    if path.is_dir():
+        raise UserError(f"output {target} is a folder; the name of a file is needed")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise UserError(f"input and output are the same file: {target}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"output {target} cannot be written: {folder} is no folder that may be written")
+
+
+def _prove(path: Path, card: ModelCard) -> None:
+    from mindeit.convert.load import load_weights
+    from mindeit.convert.parity import verify
+
+    headless = None if card.num_classes else 0  # an official file has no card to say so
+    report = verify(*load_weights(path, model=card.model, num_classes=headless, image_size=card.image_size))
+    print(report, flush=True)
+    if not report.ok:
+        raise Different

@@ -1,0 +1,150 @@
+"""convert_pt2ms.py as users run it: real processes, exit codes, messages."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from convert_weights import DISTILLED, TINY, official_state, same_bits, write_pth
+
+from mindeit import checkpoint
+from mindeit.convert import command, parity
+from mindeit.convert.torch_files import read_official
+
+ROOT = Path(__file__).parent.parent
+CLASSES, SIZE = 20, 64
+
+
+@pytest.fixture(scope="module")
+def pth(tmp_path_factory) -> Path:
+    return write_pth(tmp_path_factory.mktemp("door") / "a.pth", official_state(DISTILLED, CLASSES, SIZE))
+
+
+def door(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "convert_pt2ms.py", *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=300)
+
+
+def refused(*arguments) -> str:
+    run = door(*arguments)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    return run.stderr
+
+
+def test_there_and_back_with_proof(pth, tmp_path):
+    there = door("--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
+    assert (there.returncode, there.stderr) == (0, "")
+    assert there.stdout.splitlines()[0].startswith(f"parity of {DISTILLED}: PyTorch ")
+    assert there.stdout.splitlines()[-1].startswith(f"wrote {tmp_path / 'a.ckpt'}: {DISTILLED}, 155 tensors, ")
+    assert there.stdout.endswith(f"{CLASSES} classes, images of {SIZE}\n")
+    back = door("--input", tmp_path / "a.ckpt", "--output", tmp_path / "b.pth", "--to_pt")
+    assert (back.returncode, back.stderr) == (0, "")
+    assert same_bits(read_official(tmp_path / "b.pth"), official_state(DISTILLED, CLASSES, SIZE))
+    assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.pth"]
+
+
+def test_other_classes_and_resolution_as_safetensors(pth, tmp_path):
+    run = door("--input", pth, "--output", tmp_path / "a.safetensors", "--num_classes", 3, "--image_size", 96)
+    assert run.returncode == 0
+    state, card = checkpoint.read(tmp_path / "a.safetensors")
+    assert (card.num_classes, card.image_size) == (3, 96)
+    assert state["head_dist.weight"].shape == (3, 192)
+    assert state["pos_embed"].shape == (1, 38, 192)
+
+
+def test_list_prints_the_official_files():
+    run = door("--list")
+    assert run.returncode == 0
+    assert "deit_tiny_patch16_224-a1311bcf.pth" in run.stdout
+
+
+def test_help_names_every_option():
+    run = door("--help")
+    assert run.returncode == 0
+    for option in ("input", "output", "model", "num_classes", "image_size", "use_ema", "to_pt", "verify", "list"):
+        assert f"--{option}" in run.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["--input", "a", "--output", "b"]])
+def test_quick_answers_import_no_framework(arguments):
+    code = (
+        "import sys, runpy, atexit\n"
+        "atexit.register(lambda: print('\\nimported:', {'torch', 'mindspore'} & set(sys.modules)))\n"
+        "runpy.run_path('convert_pt2ms.py', run_name='__main__')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.stdout.endswith("imported: set()\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--imput", "a.pth"], "unknown option --imput (nearest: '--input')"),
+        (["--inp", "a.pth"], "unknown option --inp (nearest: '--input')"),
+        ([], "--input and --output are needed"),
+        (["--input", "a.pth", "--output", "b.txt"], "ends in '.txt'; allowed: .ckpt, .safetensors"),
+        (["--input", "a.pth", "--output", "b.ckpt", "--to_pt"], "allowed: .pth, .pt, .bin, .safetensors"),
+        (["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"], "invalid int value: 'ten'"),
+        (["--input", "none.pth", "--output", "b.ckpt"], "none.pth"),
+        (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments, words):
+    assert words in refused(*arguments)
+
+
+def test_output_that_is_the_input_or_a_folder_is_refused(pth, tmp_path):
+    same = tmp_path / "same.safetensors"
+    same.write_bytes(b"kept")
+    assert "are the same file" in refused("--input", same, "--output", same)
+    assert same.read_bytes() == b"kept"
+    (tmp_path / "folder.ckpt").mkdir()
+    assert "is a folder" in refused("--input", pth, "--output", tmp_path / "folder.ckpt")
+
+
+def test_malicious_file_writes_nothing_and_runs_nothing(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was_run"),)
+
+    torch.save({"model": {"a": torch.ones(1)}, "x": Trap()}, tmp_path / "a.pth")
+    text = refused("--input", tmp_path / "a.pth", "--output", tmp_path / "a.ckpt")
+    assert f"holds '{os.mkdir.__module__}.mkdir', which could run code: refused" in text
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_weights_that_do_not_fit_write_nothing(tmp_path):
+    state = dict(official_state(TINY, CLASSES, SIZE))
+    state["more"] = state.pop("norm.bias")
+    text = refused("--input", write_pth(tmp_path / "a.pth", state), "--output", tmp_path / "new" / "a.ckpt")
+    assert "1 missing: norm.bias; 1 unexpected: more" in text
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_difference_leaves_the_old_file_and_says_so(pth, tmp_path, monkeypatch, capsys):
+    def altered(state, card, way_back=parity.to_official):
+        return {**way_back(state, card), "norm.bias": np.ones(192, np.float32)}
+
+    monkeypatch.setattr(parity, "to_official", altered)
+    (tmp_path / "a.ckpt").write_bytes(b"old")
+    with pytest.raises(command.Different):
+        command.convert(str(pth), str(tmp_path / "a.ckpt"), verify=True)
+    assert "DIFFERENT" in capsys.readouterr().out
+    assert (tmp_path / "a.ckpt").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_difference_is_exit_code_1(pth, tmp_path):
+    """NaN in the file: converted faithfully, and still nothing that could be called equal."""
+    state = {**official_state(DISTILLED, CLASSES, SIZE), "norm.bias": np.full(192, np.nan, np.float32)}
+    run = door("--input", write_pth(tmp_path / "a.pth", state), "--output", tmp_path / "a.ckpt", "--verify")
+    assert run.returncode == 1
+    assert "DIFFERENT" in run.stdout
+    assert run.stderr == f"nothing was written to {tmp_path / 'a.ckpt'}: PyTorch and MindSpore differ\n"
+    assert os.listdir(tmp_path) == ["a.pth"]

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from convert_weights import TINY, official_state, write_pth
+
+from mindeit import checkpoint, create_model
+from mindeit.convert import pretrained
+from mindeit.convert.download import download, expected_hash
+from mindeit.convert.pretrained import cache_folder, catalog_table, fetch_pretrained
+from mindeit.errors import UserError
+from mindeit.models.catalogue import CATALOGUE
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves ``server.files``; ``ranges`` tells whether it resumes, ``cut_at`` where it hangs up (once each)."""
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        self.server.requests.append((self.path, asked))
+        content = self.server.files.get(self.path.lstrip("/"))
+        if content is None:
+            return self.send_error(404)
+        start = int(re.match(r"bytes=(\d+)-", asked)[1]) if asked and self.server.ranges else 0
+        if start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = self.server.cut_at.pop(0) if self.server.cut_at else len(content)
+        self.wfile.write(content[start:end])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.files, http.requests, http.ranges, http.cut_at = {}, [], True, []
+        http.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield http
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def blob(server) -> tuple[str, bytes]:
+    """A file on the server: its name ends in its hash."""
+    content = np.random.default_rng(0).bytes(300_000)
+    name = f"blob-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    server.files[name] = content
+    return name, content
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, server) -> Path:
+    monkeypatch.setenv("MINDEIT_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINDEIT_URL", server.url + "/")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def published(server, tmp_path, monkeypatch) -> str:
+    """Random weights in the place of the official file of the tiny model."""
+    content = write_pth(tmp_path / "made.pth", official_state(TINY)).read_bytes()
+    name = f"tiny-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    server.files[name] = content
+    row = CATALOGUE[TINY]
+    monkeypatch.setitem(
+        CATALOGUE, TINY, dataclasses.replace(row, published=dataclasses.replace(row.published, file=name)))
+    return name
+
+
+def test_file_arrives_whole(server, blob, tmp_path):
+    name, content = blob
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_partial_download_is_resumed(server, blob, tmp_path):
+    name, content = blob
+    (tmp_path / f"{name}.part").write_bytes(content[:100_000])
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert server.requests == [(f"/{name}", "bytes=100000-")]
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_server_without_ranges_starts_over(server, blob, tmp_path):
+    name, content = blob
+    server.ranges = False
+    (tmp_path / f"{name}.part").write_bytes(content[:100_000])
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert len(server.requests) == 1
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_broken_connection_is_taken_up_where_it_stopped(server, blob, tmp_path):
+    name, content = blob
+    server.cut_at = [50_000, 120_000]
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert [asked for _, asked in server.requests] == [None, "bytes=50000-", "bytes=120000-"]
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_connection_that_keeps_breaking_leaves_what_arrived(server, blob, tmp_path):
+    name, content = blob
+    server.cut_at = [10_000, 20_000, 30_000, 40_000]
+    with pytest.raises(UserError, match=r"the connection broke off\); 40000 bytes are kept, run again to go on"):
+        download(f"{server.url}/{name}", tmp_path / name)
+    assert (tmp_path / f"{name}.part").read_bytes() == content[:40_000]
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_complete_part_is_taken(server, blob, tmp_path):
+    name, content = blob
+    (tmp_path / f"{name}.part").write_bytes(content)
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_part_of_another_file_is_replaced(server, blob, tmp_path):
+    name, content = blob
+    (tmp_path / f"{name}.part").write_bytes(b"x" * 1000)
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_wrong_hash_is_refused_and_nothing_stays(server, tmp_path):
+    server.files["blob-00000000.pth"] = b"something else"
+    with pytest.raises(UserError, match="is damaged: its SHA-256 does not begin with 00000000"):
+        download(f"{server.url}/blob-00000000.pth", tmp_path / "blob-00000000.pth")
+    assert os.listdir(tmp_path) == []
+
+
+def test_unknown_file_is_one_line(server, tmp_path):
+    with pytest.raises(UserError, match=r"cannot download .*/a-00000000.pth \(HTTP 404 Not Found\); or fetch it"):
+        download(f"{server.url}/a-00000000.pth", tmp_path / "a-00000000.pth")
+    assert len(server.requests) == 1
+
+
+def test_every_official_name_holds_its_hash():
+    names = [row.published.file for row in CATALOGUE.values() if row.published]
+    assert len(names) == len({expected_hash(name) for name in names}) >= 9
+    assert expected_hash("deit_tiny_patch16_224-a1311bcf.pth") == "a1311bcf"
+
+
+def test_first_call_downloads_and_converts_the_others_reuse(server, cache, published):
+    path = fetch_pretrained(TINY)
+    state, card = checkpoint.read(path)
+    assert (path.parent, path.suffix, card.model) == (cache, ".ckpt", TINY)
+    assert np.array_equal(state["norm.gamma"], official_state(TINY)["norm.weight"])
+    assert fetch_pretrained(TINY) == path
+    assert server.requests == [(f"/{published}", None)]
+
+
+def test_create_model_pretrained_holds_the_downloaded_weights(cache, published):
+    model = create_model(TINY, pretrained=True, num_classes=10)
+    assert model.head.weight.shape == (10, 192)
+    assert np.array_equal(model.norm.gamma.asnumpy(), official_state(TINY)["norm.weight"])
+
+
+def test_offline_one_line_names_the_address_and_where_to_put_the_file(cache, published, server, monkeypatch):
+    content = server.files[published]
+    monkeypatch.setenv("MINDEIT_URL", "http://127.0.0.1:9")
+    with pytest.raises(UserError) as caught:
+        fetch_pretrained(TINY)
+    assert str(caught.value) == (
+        f"cannot download http://127.0.0.1:9/{published} (Connection refused); "
+        f"or fetch it elsewhere and put it at {cache / published}")
+    (cache / published).write_bytes(content)
+    assert fetch_pretrained(TINY).exists()
+
+
+def test_damaged_file_in_the_cache_is_named(cache, published):
+    cache.mkdir()
+    (cache / published).write_bytes(b"half a file")
+    with pytest.raises(UserError, match=f"{published} is damaged: its SHA-256 .*; delete it"):
+        fetch_pretrained(TINY)
+
+
+def test_processes_that_start_together_share_one_download_and_conversion(server, cache, published):
+    code = (
+        "import dataclasses\n"
+        "from mindeit.models.catalogue import CATALOGUE\n"
+        "from mindeit.convert import pretrained\n"
+        "convert = pretrained._convert\n"
+        "pretrained._convert = lambda *arguments: (print('converting'), convert(*arguments))\n"
+        f"row = CATALOGUE['{TINY}']\n"
+        f"file = dataclasses.replace(row.published, file='{published}')\n"
+        f"CATALOGUE['{TINY}'] = dataclasses.replace(row, published=file)\n"
+        f"print(pretrained.fetch_pretrained('{TINY}'))\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    lines = [line for run in runs for line in run.communicate(timeout=120)[0].splitlines()]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sorted(lines) == sorted(["converting", *[str(fetch_pretrained(TINY))] * 2])
+    assert len(server.requests) == 1
+
+
+def test_cache_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, published):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINDEIT_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"cannot make the cache .* \(MINDEIT_HOME\): Not a directory"):
+        fetch_pretrained(TINY)
+
+
+def test_cache_is_in_the_home_folder_unless_told(monkeypatch):
+    monkeypatch.delenv("MINDEIT_HOME", raising=False)
+    assert cache_folder() == Path.home() / ".cache" / "mindeit"
+
+
+def test_without_a_mirror_the_authors_address_is_used(monkeypatch):
+    monkeypatch.delenv("MINDEIT_URL", raising=False)
+    assert pretrained._url(CATALOGUE[TINY].published) == (
+        "https://dl.fbaipublicfiles.com/deit/deit_tiny_patch16_224-a1311bcf.pth")
+
+
+def test_table_shows_every_official_file_with_its_figures():
+    lines = catalog_table().splitlines()
+    assert len(lines) == 1 + len(CATALOGUE)
+    row = next(line.split() for line in lines if line.startswith("deit_base_distilled_patch16_384"))
+    assert row[1:5] == ["87.6", "55.7", "85.22", "97.2"]
+    assert row[5].endswith("/deit_base_distilled_patch16_384-d0272ac0.pth")

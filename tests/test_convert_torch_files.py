@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import os
+import pathlib
+import pickle
+import stat
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from convert_weights import same_bits, tensors, training_checkpoint, write_pth
+
+from mindeit.convert.torch_files import read_official, read_safetensors, write_official
+from mindeit.errors import UserError
+
+STATE = {
+    "norm.weight": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+    "bn.num_batches_tracked": np.array(41, np.int64),
+    "norm.bias": np.array([0.1, -0.0, 1e-42], np.float32),
+}
+EMA = {name: np.array(array + 1, array.dtype) for name, array in STATE.items()}
+
+
+class Runs:
+    """Pickled as a call: whoever unpickles it carelessly runs the command."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def message(path, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        read_official(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": tensors(STATE)},
+        tensors(STATE),
+        {"state_dict": tensors(STATE)},
+        {"model": tensors(STATE, prefix="module.")},
+        training_checkpoint(STATE, EMA),
+    ],
+    ids=["model", "bare", "state_dict", "module prefix", "training checkpoint"],
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_every_kind_of_official_file_gives_the_same_bits(tmp_path, content, zipped):
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    assert same_bits(read_official(tmp_path / "a.pth"), STATE)
+
+
+def test_use_ema_takes_the_averaged_weights(tmp_path):
+    torch.save(training_checkpoint(STATE, EMA), tmp_path / "a.pth")
+    assert same_bits(read_official(tmp_path / "a.pth", use_ema=True), EMA)
+
+
+def test_use_ema_of_a_file_without_them_tells_what_it_holds(tmp_path):
+    torch.save({"model": tensors(STATE), "epoch": 3}, tmp_path / "a.pth")
+    text = message(tmp_path / "a.pth", use_ema=True)
+    assert text.endswith("holds no averaged weights 'model_ema'; it holds: model, epoch")
+
+
+def test_half_and_double_precision_become_float32(tmp_path):
+    content = {"a": torch.tensor([0.5, 3.0]).half(), "b": torch.tensor([0.5]).double(), "c": torch.ones(2).bfloat16()}
+    torch.save(content, tmp_path / "a.pth")
+    assert {array.dtype for array in read_official(tmp_path / "a.pth").values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_malicious_file_is_refused_by_name_and_never_run(tmp_path, zipped):
+    trap = Runs(os.system, f"touch {tmp_path / 'was_run'}")
+    torch.save({"model": tensors(STATE), "x": trap}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    text = message(tmp_path / "a.pth")
+    assert f"'{os.system.__module__}.system', which could run code: refused, nothing was executed" in text
+    assert not (tmp_path / "was_run").exists()
+    torch.load(tmp_path / "a.pth", weights_only=False)  # the trap is a real one
+    assert (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_malicious_plain_pickle_is_never_run(tmp_path, protocol):
+    trap = Runs(os.mkdir, str(tmp_path / "was_run"))
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({"model": trap}, protocol=protocol))
+    assert ("refused" if protocol == 2 else "allowed: protocol 2") in message(tmp_path / "a.pth")
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (Runs(eval, "1"), "eval"),
+        (pathlib.PurePosixPath("a"), "pathlib.PurePosixPath"),
+        (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+        (np.arange(3), "multiarray._reconstruct"),
+    ],
+)
+def test_anything_but_tensors_options_and_numbers_is_refused_by_name(tmp_path, thing, name):
+    torch.save({"model": tensors(STATE), "x": thing}, tmp_path / "a.pth")
+    text = message(tmp_path / "a.pth")
+    assert f"{name}'" in text
+    assert "refused" in text
+
+
+def test_numpy_object_is_not_let_in_with_the_numpy_numbers(tmp_path):
+    scalar = np.float64(1).__reduce__()[0]
+    torch.save({"model": tensors(STATE), "x": Runs(scalar, np.dtype("O"), "a")}, tmp_path / "a.pth")
+    assert "unsupported numpy type 'O8'" in message(tmp_path / "a.pth")
+
+
+def test_allowances_end_with_the_reading(tmp_path):
+    torch.save(training_checkpoint(STATE, EMA), tmp_path / "a.pth")
+    before = torch.serialization.get_safe_globals()
+    read_official(tmp_path / "a.pth")
+    assert torch.serialization.get_safe_globals() == before
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
+def test_cut_file_is_one_line(tmp_path, zipped, share):
+    torch.save({"model": tensors(STATE)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: int(len(whole) * share)])
+    assert "is damaged or cut off" in message(tmp_path / "cut.pth")
+
+
+def test_flipped_bit_is_noticed(tmp_path):
+    marker = np.full(64, 1234.5, np.float32)
+    write_pth(tmp_path / "a.pth", {"a": marker})
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    content[content.index(marker.tobytes()) + 5] ^= 1
+    (tmp_path / "a.pth").write_bytes(content)
+    assert "is damaged (wrong check sum of 'a/data/0')" in message(tmp_path / "a.pth")
+
+
+def test_file_saved_without_check_sums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        write_pth(tmp_path / "a.pth", STATE)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same_bits(read_official(tmp_path / "a.pth"), STATE)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"<html>not found</html>", "is not a PyTorch file"),
+        (b"\x89PNG\r\n\x1a\n", "is not a PyTorch file"),
+    ],
+)
+def test_other_files_are_one_line(tmp_path, content, words):
+    (tmp_path / "a.pth").write_bytes(content)
+    assert words in message(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1, 2], "holds a list, not weights"),
+        ({"model": {}}, "holds no weights: it is empty"),
+        ({"epoch": 3}, "holds no weights: entry 'epoch' is not a tensor"),
+        ({"model": {"a": 1.0}}, "holds no weights: entry 'a' is not a tensor"),
+        ({"model": {3: torch.ones(1)}}, "holds no weights: entry '3' is not a tensor"),
+    ],
+)
+def test_file_without_weights_is_one_line(tmp_path, content, words):
+    torch.save(content, tmp_path / "a.pth")
+    assert words in message(tmp_path / "a.pth")
+
+
+def test_missing_file_and_folder_are_one_line(tmp_path):
+    assert str(tmp_path / "none.pth") in message(tmp_path / "none.pth")
+    assert "folder" in message(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_written_file_gives_the_same_bits_back(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write_official(path, STATE)
+    assert same_bits(dict(sorted(read_official(path).items())), dict(sorted(STATE.items())))
+    assert os.listdir(tmp_path) == [path.name]
+    assert stat.S_IMODE(path.stat().st_mode) & 0o400
+
+
+def test_pytorch_reads_what_was_written(tmp_path):
+    write_official(tmp_path / "a.pth", STATE)
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert list(content) == ["model"]
+    assert torch.equal(content["model"]["norm.weight"], torch.from_numpy(STATE["norm.weight"]))
+    assert content["model"]["bn.num_batches_tracked"].dtype == torch.int64
+
+
+def test_safetensors_of_every_precision_become_float32(tmp_path):
+    exact = torch.tensor([1.5, -0.25, 2.0**100])
+    kinds = {"bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64}
+    content = {name: exact.to(kind) for name, kind in kinds.items()}
+    content |= {"f16": torch.tensor([1.5, -0.25, 3.0]).half(), "count": torch.tensor(7)}
+    safetensors.torch.save_file(content, tmp_path / "a.safetensors")
+    state = read_safetensors(tmp_path / "a.safetensors")
+    for name in kinds:
+        assert state[name].dtype == np.float32
+        assert np.array_equal(state[name], exact.numpy())
+    assert np.array_equal(state["f16"], np.array([1.5, -0.25, 3.0], np.float32))
+    assert state["count"].dtype == np.int64
+    assert state["count"] == 7
+
+
+def test_safetensors_of_an_unknown_precision_is_refused(tmp_path):
+    safetensors.torch.save_file({"a": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+    assert "a has type F8_E4M3; allowed: F64, F32, F16, BF16" in message(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("length", [3, 20, 90])
+def test_cut_safetensors_is_one_line(tmp_path, length):
+    safetensors.torch.save_file(tensors(STATE), tmp_path / "whole.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:length])
+    assert "is not a .safetensors file, or is cut off" in message(tmp_path / "a.safetensors")
