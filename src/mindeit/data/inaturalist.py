@@ -1,0 +1,62 @@
+"""iNaturalist 2018 and 2019: the official json files beside the folder of pictures."""
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from mindeit.data.folders import FileSource
+from mindeit.data.images import Source
+from mindeit.data.index_cache import pack_names
+from mindeit.errors import UserError
+
+
+def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
+    """``data_dir/{train,val}{year}.json`` and the pictures its ``file_name``s lead to. Label = category id."""
+    path = os.path.join(data_dir, f"{split}{year}.json")
+    content = _read_json(path)
+    try:
+        category_of = {row["image_id"]: int(row["category_id"]) for row in content["annotations"]}
+        names = [str(row["file_name"]) for row in content["images"]]
+        ids = [category_of[row["id"]] for row in content["images"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} lacks {error}: expected 'images' (id, file_name) and 'annotations' "
+                        "(image_id, category_id)") from error
+    categories = _categories(data_dir, content, path)
+    label_of = {category: label for label, category in enumerate(sorted(categories))}
+    for name, category in zip(names, ids):
+        if category not in label_of:
+            raise UserError(f"{path}: category {category} of {name} is not among the {len(categories)} categories")
+    if names and not os.path.exists(os.path.join(data_dir, names[0])):
+        names = [_without_kingdom(name) for name in names]
+    stored = [name.encode("utf-8", "surrogatepass") for name in names]
+    return FileSource(data_dir, pack_names(stored), np.array([label_of[i] for i in ids], np.int32),
+                      [categories[category] for category in sorted(categories)])
+
+
+def _without_kingdom(name: str) -> str:
+    """``train_val2018/Aves/2761/x.jpg`` -> ``train_val2018/2761/x.jpg``: some copies lack the middle folder."""
+    parts = name.split("/")
+    return "/".join(parts[:1] + parts[2:]) if len(parts) == 4 else name
+
+
+def _categories(data_dir: str, content: dict, path: str) -> dict[int, str]:
+    """{id: name}, from ``categories.json`` (2018 hides the names in the other files) or the file itself."""
+    separate = os.path.join(data_dir, "categories.json")
+    rows = _read_json(separate) if os.path.isfile(separate) else content.get("categories")
+    try:
+        return {int(row["id"]): str(row["name"]) for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"no categories (id, name) in {path} or {separate}") from error
+
+
+def _read_json(path: str) -> Any:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"no such file: {path}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid json: {error}") from error

@@ -1,0 +1,147 @@
+"""MindRecord files as MindSpore's FileWriter makes them, read at random.
+
+MindSpore's own reader runs through a file in order only. A data file is a json header and pages; the ``.db`` beside
+it (SQLite) says where in the pages each row lies.
+"""
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import json
+import os
+import sqlite3
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mindeit.data.images import Source, check_labels, class_names, decode_rgb
+from mindeit.errors import UserError
+
+_IMAGE_COLUMNS = ("image", "data")
+_LABEL_COLUMN = "label"
+
+
+class _Shard(NamedTuple):
+    path: str
+    column: int   # which of the blob columns holds the picture
+    columns: int  # how many blob columns there are
+    begins: np.ndarray
+    ends: np.ndarray
+    labels: np.ndarray
+
+
+class MindRecordSource(Source):
+    """``data_dir/<split>*.mindrecord*``: bytes column ``image`` or ``data``, integer column ``label``.
+
+    Class names: ``data_dir/classes.txt``, one a line, or the label numbers.
+    """
+
+    def __init__(self, data_dir: str, split: str):
+        self._shards = [_open_shard(path) for path in _find(data_dir, split)]
+        self.labels = np.concatenate([shard.labels for shard in self._shards]).astype(np.int32)
+        self._firsts = np.cumsum([0] + [len(shard.labels) for shard in self._shards])
+        self.class_names = class_names(data_dir, self.labels)
+        check_labels(self.labels, self.num_classes, data_dir, self.where)
+
+    def read(self, index: int) -> Image.Image:
+        shard, row = self._locate(index)
+        begin, end = int(shard.begins[row]), int(shard.ends[row])
+        try:
+            with open(shard.path, "rb") as file:
+                file.seek(begin)
+                blob = _column(file.read(end - begin), shard.column, shard.columns)
+        except (OSError, struct.error) as error:
+            raise UserError(f"cannot read {self.where(index)}: {error}") from error
+        return decode_rgb(io.BytesIO(blob), self.where(index))
+
+    def where(self, index: int) -> str:
+        shard, row = self._locate(index)
+        return f"{shard.path}, row {row}"
+
+    def _locate(self, index: int) -> tuple[_Shard, int]:
+        number = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return self._shards[number], int(index - self._firsts[number])
+
+
+def _find(data_dir: str, split: str) -> list[str]:
+    patterns = (f"{split}*.mindrecord*", f"{split}/*.mindrecord*")
+    found = [path for pattern in patterns for path in glob.glob(os.path.join(glob.escape(data_dir), pattern))]
+    found = sorted(path for path in found if not path.endswith(".db"))
+    if not found:
+        raise UserError(f"no {split}*.mindrecord in {data_dir}")
+    return found
+
+
+def _open_shard(path: str) -> _Shard:
+    try:
+        header = _header(path)
+        blobs = header["schema"][0]["blob_fields"]
+        column = next((name for name in _IMAGE_COLUMNS if name in blobs), None)
+        page, start = int(header["page_size"]), int(header["header_size"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, struct.error) as error:
+        raise UserError(f"{path} is not a MindRecord file: {error}") from error
+    if column is None:
+        raise UserError(f"{path} has no bytes column 'image' or 'data'; its bytes columns: "
+                        f"{', '.join(blobs) or 'none'}")
+    rows, labels = _index(path)
+    first = start + rows[:, 0] * page
+    begins, ends = first + rows[:, 1], first + rows[:, 2]
+    if ((begins < 0) | (ends < begins) | (ends > os.path.getsize(path))).any():
+        raise UserError(f"{path} and its .db do not belong together, or one is cut short")
+    if labels is None:
+        labels = _read_labels(path, len(rows))
+    return _Shard(path, blobs.index(column), len(blobs), begins, ends, labels)
+
+
+def _header(path: str) -> dict:
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > os.path.getsize(path):
+            raise ValueError("no header")
+        return json.loads(file.read(length))
+
+
+def _index(path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """(rows, 3) of page, begin and end in the page; labels (rows,), or None if the file was written without them."""
+    if not os.path.isfile(path + ".db"):
+        raise UserError(f"{path}.db is missing: a MindRecord file cannot be read without it")
+    where = f"file:{path}.db?mode=ro".replace("#", "%23")
+    try:
+        with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
+            columns = [row[1] for row in database.execute("PRAGMA table_info(INDEXES)")]
+            label = f", {_LABEL_COLUMN}_0" if f"{_LABEL_COLUMN}_0" in columns else ""
+            rows = database.execute("SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END" + label
+                                    + " FROM INDEXES ORDER BY ROW_ID").fetchall()
+        table = np.array(rows, np.int64).reshape(len(rows), 4 if label else 3)
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        raise UserError(f"{path}.db is damaged: {error}") from error
+    return table[:, :3], table[:, 3] if label else None
+
+
+def _read_labels(path: str, rows: int) -> np.ndarray:
+    """Labels that were not indexed when the file was written: one run through it."""
+    from mindspore.mindrecord import FileReader
+    try:
+        reader = FileReader([path], columns=[_LABEL_COLUMN])
+        labels = np.array([int(row[_LABEL_COLUMN]) for row in reader.get_next()], np.int64)
+        reader.close()
+    except Exception as error:  # MindSpore's reader has a type of its own for each failure
+        raise UserError(f"{path} has no integer column '{_LABEL_COLUMN}'") from error
+    if len(labels) != rows:
+        raise UserError(f"{path} has {len(labels)} labels for {rows} pictures")
+    return labels
+
+
+def _column(blob: bytes, column: int, columns: int) -> bytes:
+    """A row's blob: its length (little endian); then, where there are several columns, each behind its own length
+    (big endian)."""
+    begin, length = 8, len(blob) - 8
+    if columns > 1:
+        for number in range(column + 1):
+            begin += length if number else 0
+            (length,) = struct.unpack_from(">Q", blob, begin)
+            begin += 8
+    return blob[begin:begin + length]

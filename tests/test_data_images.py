@@ -1,0 +1,102 @@
+"""What damaged pictures get: one line that names them, never a crash or a hang."""
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindeit.data import decode_rgb, list_images
+from mindeit.errors import UserError
+
+
+def jpeg(width=64, height=48, seed=0) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+def png_bomb(side: int) -> bytes:
+    """A PNG of a few bytes whose header promises side x side pixels."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 100)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (b"", "the file is empty"),
+    (b"this is no picture\n" * 40, "not a picture (JPEG, PNG,"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture (JPEG, PNG,"),
+    (jpeg()[:-600], "truncated"),
+    (jpeg()[:150], ""),
+    (png_bomb(100000), "decompression bomb"),
+    (png_bomb(12000), "decompression bomb"),
+], ids=["empty", "text", "postscript", "truncated", "header only", "bomb", "small bomb"])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, content, reason):
+    path = tmp_path / "bad picture.JPEG"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        decode_rgb(str(path), str(path))
+    assert str(error.value).startswith(f"cannot read image {path}: ") and "\n" not in str(error.value)
+    assert reason in str(error.value) and " 0x" not in str(error.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(UserError, match="gone.jpg: No such file or directory"):
+        decode_rgb(str(tmp_path / "gone.jpg"), str(tmp_path / "gone.jpg"))
+    with pytest.raises(UserError, match="Is a directory"):
+        decode_rgb(str(tmp_path), str(tmp_path))
+
+
+def test_a_png_named_jpeg_is_read():
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(file, "PNG")
+    assert decode_rgb(file, "x.JPEG").getpixel((0, 0)) == (1, 2, 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_500_mutated_files_give_a_picture_or_one_line():
+    rng = np.random.default_rng(0)
+    whole = []
+    for kind in ("JPEG", "PNG", "BMP", "WEBP", "TIFF"):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(file, kind)
+        whole.append(file.getvalue())
+    outcomes = {"picture": 0, "error": 0}
+    for number in range(500):
+        content = bytearray(whole[number % len(whole)])
+        for place in rng.integers(len(content) if number % 2 else min(64, len(content)), size=1 + number % 9):
+            content[place] = rng.integers(256)
+        if number % 3 == 0:
+            content = content[:rng.integers(len(content))]
+        try:
+            picture = decode_rgb(io.BytesIO(bytes(content)), f"file {number}")
+            assert picture.mode == "RGB" and len(picture.tobytes()) == 3 * picture.width * picture.height
+            outcomes["picture"] += 1
+        except UserError as error:
+            assert str(error).startswith(f"cannot read image file {number}: ") and "\n" not in str(error)
+            outcomes["error"] += 1
+    assert min(outcomes.values()) > 100
+
+
+def test_list_images_takes_files_and_folders_sorted(tmp_path):
+    for name in ("b.JPG", "a.png", "notes.txt"):
+        (tmp_path / name).write_bytes(jpeg())
+    found = list_images([str(tmp_path), str(tmp_path / "b.JPG")])
+    assert found == [str(tmp_path / name) for name in ("a.png", "b.JPG", "b.JPG")]
+
+
+def test_list_images_names_what_is_missing(tmp_path):
+    (tmp_path / "bird.jpg").write_bytes(jpeg())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no such picture or folder: .*brid.jpg.*nearest: 'bird.jpg'"):
+        list_images([str(tmp_path / "brid.jpg")])
+    with pytest.raises(UserError, match="no pictures in folder .*empty"):
+        list_images([str(tmp_path / "empty")])
