@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import os
 import tempfile
 import time
@@ -148,10 +147,7 @@ def main() -> None:
     parser.add_argument("--processes", action="store_true", help="worker processes instead of threads, for MinDeiT")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["train, 3 repeats", "train", "eval"])
-    parser.add_argument("--shim", help="module to import first, e.g. one that makes a peer importable")
     args = parser.parse_args()
-    if args.shim:
-        importlib.import_module(args.shim)
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as root:
         make_folder(root, args.images)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs, lints and tests. --all adds the slow set (large models). Other arguments go to pytest.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
+
+chosen=(-m "not slow")
+if [ "${1:-}" = "--all" ]; then
+    chosen=()
+    shift
+fi
+echo "== lint"
+ruff check .
+echo "== tests"
+exec python -m pytest -q --durations=10 "${chosen[@]}" "$@"

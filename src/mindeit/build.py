@@ -1,0 +1,137 @@
+"""From configuration to objects. Besides the doors, only this room knows the configuration."""
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+    from mindeit.checkpoint import ModelCard
+    from mindeit.config import Config
+    from mindeit.data.images import Source
+    from mindeit.data.loader import EvaluationBatches
+    from mindeit.deploy.predictor import Predictor
+    from mindeit.models.summary import Summary
+    from mindeit.runtime.cluster import Cluster
+    from mindeit.training.evaluate import Evaluation
+
+
+def machine(config: Config) -> Cluster:
+    """Settle device, mode, seeds and ranks, in that order."""
+    from mindeit.runtime import cluster, device
+
+    run = config.run
+    device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0)
+    device.seed(run.seed)
+    return cluster.start(run.distributed, run.device_target)
+
+
+def trained_model(config: Config) -> tuple[nn.Cell, ModelCard]:
+    """The model of ``ckpt_path`` or ``pretrained`` in evaluation mode, and its card, which nothing may contradict."""
+    from mindeit.convert.load import load_for_use
+    from mindeit.runtime import precision
+
+    model, card = load_for_use(
+        _weights(config),
+        use_ema=config.model.use_ema,
+        model=config.model.model,
+        num_classes=config.model.num_classes,
+        image_size=config.data.image_resize,
+        crop_pct=config.data.crop_pct,
+        mean=config.data.mean,
+        std=config.data.std,
+    )
+    return precision.apply(model, config.run.amp_level).set_train(False), card
+
+
+def _weights(config: Config) -> str:
+    if config.model.ckpt_path:
+        return config.model.ckpt_path
+    if not config.model.pretrained:
+        raise UserError("no weights: give --ckpt_path FILE, or --pretrained True for the official ones")
+    from mindeit.convert.pretrained import fetch_pretrained
+
+    return str(fetch_pretrained(config.model.model))
+
+
+def summary(config: Config) -> Summary:
+    """Of the named model, or of the checkpoint's."""
+    from mindeit.convert.load import load_for_use
+    from mindeit.models.registry import build
+    from mindeit.models.summary import summary
+
+    if config.model.ckpt_path:
+        return summary(load_for_use(config.model.ckpt_path, model=config.model.model)[0])
+    if not config.model.model:
+        raise UserError("--summary needs --model NAME (or a config, or --ckpt_path FILE)")
+    classes = 1000 if config.model.num_classes is None else config.model.num_classes
+    return summary(build(config.model.model, num_classes=classes, image_size=config.data.image_resize))
+
+
+def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
+    """Evaluate, and what a report says besides: card, class names, images that were left out."""
+    import numpy as np
+    from mindspore import Tensor
+
+    from mindeit.runtime import device
+    from mindeit.runtime.progress import progress
+    from mindeit.training.evaluate import evaluate
+
+    source = evaluation_source(config)
+    model, card = trained_model(config)
+    _check_classes(source, card, config.data.data_dir or config.data.dataset)
+    batches = evaluation_batches(config, source, card, cluster)
+    device.compile_ahead(model, (config.data.batch_size, 3, card.image_size, card.image_size), shown=cluster.main)
+    shown = progress(batches, len(batches), "validate", images=len(source), shown=cluster.main)
+    result = evaluate(lambda images: model(Tensor(images)).asnumpy(), shown, card.num_classes, cluster)
+    bad = np.zeros(len(source), np.float32)  # each rank knows its own
+    bad[batches.bad] = 1
+    skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
+    return result, {"card": card, "names": source.class_names, "skipped": skipped}
+
+
+def predictor(config: Config) -> Predictor:
+    from mindeit.deploy.predictor import Predictor
+
+    return Predictor.of(*trained_model(config), config.data.interpolation)
+
+
+def evaluation_source(config: Config) -> Source:
+    from mindeit.data import open_source
+
+    data = config.data
+    return open_source(data.dataset, data.data_dir, data.val_split, label_file=data.label_file)
+
+
+def _check_classes(source: Source, card: ModelCard, where: str) -> None:
+    """The data's classes have to be the checkpoint's, by number and, where it has names, by name."""
+    if source.num_classes != card.num_classes:
+        raise UserError(f"{where} has {source.num_classes} classes, the checkpoint {card.num_classes}")
+    for own, given in zip(card.class_names or (), source.class_names):
+        if own != given:
+            raise UserError(f"{where}: class '{given}' stands where the checkpoint has '{own}'")
+
+
+def evaluation_batches(config: Config, source: Source, card: ModelCard, cluster: Cluster) -> EvaluationBatches:
+    from mindeit.data import EvalTransform
+    from mindeit.data import evaluation_batches as batches
+
+    transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, config.data.interpolation)
+    return batches(
+        source,
+        transform,
+        config.data.batch_size,
+        workers=workers(config),
+        rank=cluster.rank,
+        ranks=cluster.ranks,
+        skip_bad_images=config.data.skip_bad_images,
+    )
+
+
+def workers(config: Config) -> int:
+    """Threads that prepare batches: one a core, shared among the ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.run.num_parallel_workers or min(8, cores)

@@ -1,0 +1,74 @@
+"""Pictures of what a transformer looks at: the last block's heads, and attention rollout over all blocks."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from mindeit.files import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def class_token_heads(last_block: np.ndarray, extra_tokens: int) -> np.ndarray:
+    """(heads, tokens, tokens) -> (heads, grid, grid): how much the class token takes from each patch."""
+    return _as_grid(last_block[:, 0, extra_tokens:])
+
+
+def rollout(blocks: Sequence[np.ndarray], extra_tokens: int) -> np.ndarray:
+    """Blocks of (heads, tokens, tokens) -> (grid, grid): attention followed through all blocks.
+
+    Abnar and Zuidema's rule (https://arxiv.org/abs/2005.00928): heads averaged, half of each token passes by unchanged.
+    """
+    tokens = blocks[0].shape[-1]
+    identity = np.eye(tokens)
+    paths = identity
+    for block in blocks:
+        paths = (0.5 * block.mean(0) + 0.5 * identity) @ paths
+    return _as_grid(paths[0, extra_tokens:])
+
+
+def _as_grid(rows: np.ndarray) -> np.ndarray:
+    side = round(rows.shape[-1] ** 0.5)
+    return rows.reshape(*rows.shape[:-1], side, side)
+
+
+def draw(path: Path, picture: Image.Image, maps: dict[str, np.ndarray], title: str) -> None:
+    """One PNG: the picture as the model saw it, then each map (grid, grid) as a heat overlay."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(6, 1 + len(maps))
+    rows = -(-(1 + len(maps)) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.4 * rows + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    axes[0].imshow(picture)
+    axes[0].set_title("picture", fontsize=9)
+    for axis, (name, values) in zip(axes[1:], maps.items()):
+        _overlay(axis, picture, name, values)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _overlay(axis: Axes, picture: Image.Image, name: str, values: np.ndarray) -> None:
+    """Each map is stretched to its own range: which places count more, not how much in all."""
+    low, high = float(values.min()), float(values.max())
+    heat = Image.fromarray(((values - low) / max(high - low, 1e-12)).astype(np.float32))
+    axis.imshow(picture)
+    smooth = np.asarray(heat.resize(picture.size, Image.Resampling.BICUBIC))
+    axis.imshow(smooth, cmap="jet", alpha=0.45, vmin=0, vmax=1)
+    axis.set_title(name, fontsize=9)
+
+
+def unnormalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
+    """(3, S, S) as the model sees it -> the picture a person sees."""
+    values = pixels.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)
+    return Image.fromarray((values * 255).round().clip(0, 255).astype(np.uint8))

@@ -1,0 +1,64 @@
+"""Predictions for many pictures: lines on the screen, attention maps in a folder, and what goes into a JSON file."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from mindeit.deploy import attention_maps
+from mindeit.deploy.predictor import Prediction, Predictor
+from mindeit.errors import UserError
+
+
+def describe(
+    predictor: Predictor, pictures: Sequence[str], *, top_k: int, attention: Optional[str], skip_bad_images: bool
+) -> list[dict[str, Any]]:
+    """One entry a picture; an unreadable one ends the work, or with ``skip_bad_images`` is named and left out."""
+    results, skipped = [], 0
+    for picture, png in zip(pictures, _png_names(pictures)):
+        try:
+            pixels = predictor.pixels(picture)
+        except UserError as error:
+            if not skip_bad_images:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        best = predictor.best(predictor.logits(pixels[None])[0], top_k)
+        print("\n".join([picture, *(_line(guess) for guess in best)]), flush=True)
+        entry = {"image": picture, "predictions": [asdict(guess) for guess in best]}
+        if attention:
+            entry["attention"] = str(Path(attention) / png)
+            draw_attention(predictor, pixels, Path(entry["attention"]), f"{best[0].name} ({best[0].score:.1%})")
+            print(f"  attention: {entry['attention']}", flush=True)
+        results.append(entry)
+    if skipped:
+        print(f"{skipped} of {len(pictures)} pictures were left out", file=sys.stderr)
+    return results
+
+
+def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, title: str) -> None:
+    blocks = predictor.attentions(pixels)
+    extra_tokens = predictor.model.extra_tokens
+    heads = attention_maps.class_token_heads(blocks[-1], extra_tokens)
+    maps = {"rollout": attention_maps.rollout(blocks, extra_tokens), "mean of heads": heads.mean(0)}
+    maps.update({f"head {number}": head for number, head in enumerate(heads)})
+    picture = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
+    attention_maps.draw(path, picture, maps, title)
+
+
+def _line(guess: Prediction) -> str:
+    return f"  {guess.score:7.2%}  {guess.name} ({guess.label})"
+
+
+def _png_names(pictures: Sequence[str]) -> Iterator[str]:
+    """``bird.png``, and ``bird_2.png`` for the next bird.jpg from another folder."""
+    seen: dict[str, int] = {}
+    for picture in pictures:
+        stem = Path(picture).stem
+        seen[stem] = seen.get(stem, 0) + 1
+        yield f"{stem}.png" if seen[stem] == 1 else f"{stem}_{seen[stem]}.png"

@@ -1,0 +1,1 @@
+"""The loops: what runs a model over many batches."""

@@ -1,0 +1,124 @@
+"""predict.py and mindeit.Predictor."""
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_validate import run_main
+
+import mindeit
+from mindeit import checkpoint as checkpoints
+from mindeit.deploy import attention_maps
+from mindeit.deploy.predictor import class_names
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("b/bird.jpg", "a/bird.jpg", "a/cat.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (50, 60, 3), np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_predictions_are_named_sorted_and_add_up(checkpoint, pictures):
+    predictor = mindeit.Predictor(checkpoint)
+    best = predictor.predict(pictures / "a" / "cat.png", top_k=10)
+    scores = [guess.score for guess in best]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1)
+    assert [guess.name for guess in best] == [str(guess.label) for guess in best]
+    assert len(predictor.predict(pictures / "a" / "cat.png")) == 5
+
+
+def test_the_script_says_what_the_predictor_says(run, checkpoint, pictures):
+    done = run("predict.py", "--ckpt_path", checkpoint, "a", "b/bird.jpg", "--top_k", 2, "--output", "out.json",
+               "--attention", "maps")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((pictures / "out.json").read_text())
+    assert [entry["image"] for entry in results] == ["a/bird.jpg", "a/cat.png", "b/bird.jpg"]
+    predictor = mindeit.Predictor(checkpoint)
+    for entry in results:
+        want = predictor.predict(pictures / entry["image"], top_k=2)
+        assert [(g["label"], g["name"]) for g in entry["predictions"]] == [(g.label, g.name) for g in want]
+        assert [g["score"] for g in entry["predictions"]] == pytest.approx([g.score for g in want], rel=1e-4)
+    maps = [entry["attention"] for entry in results]
+    assert maps == ["maps/bird.png", "maps/cat.png", "maps/bird_2.png"]
+    assert done.stdout.splitlines()[0] == "a/bird.jpg"
+    assert f"{results[0]['predictions'][0]['score']:7.2%}" in done.stdout.splitlines()[1]
+    with Image.open(pictures / maps[0]) as drawn:
+        assert drawn.width > drawn.height > 100
+        assert np.asarray(drawn.convert("RGB")).std() > 20
+
+
+def test_attention_rollout_follows_the_rule():
+    rng = np.random.default_rng(1)
+    blocks = [rng.dirichlet(np.ones(6), (3, 6)) for _ in range(2)]  # (heads, tokens, tokens), rows add up to one
+    first, second = (0.5 * block.mean(0) + 0.5 * np.eye(6) for block in blocks)
+    rolled = attention_maps.rollout(blocks, extra_tokens=2)
+    assert rolled.shape == (2, 2)
+    assert rolled.ravel() == pytest.approx((second @ first)[0, 2:])
+    heads = attention_maps.class_token_heads(blocks[1], extra_tokens=2)
+    assert heads.shape == (3, 2, 2)
+    assert heads[1].ravel() == pytest.approx(blocks[1][1, 0, 2:])
+
+
+def test_the_drawn_picture_is_the_one_the_model_saw(checkpoint, pictures):
+    predictor = mindeit.Predictor(checkpoint)
+    pixels = predictor.pixels(pictures / "a" / "cat.png")
+    seen = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
+    with Image.open(pictures / "a" / "cat.png") as picture:
+        resized = picture.resize((48, 40), Image.Resampling.BICUBIC)
+    assert np.array_equal(np.asarray(seen), np.asarray(resized.crop((8, 4, 40, 36))))
+
+
+def test_class_names_come_from_the_checkpoint_or_imagenet(checkpoint):
+    _, card = checkpoints.read(checkpoint)
+    assert class_names(card) == tuple("0123456789")
+    nameless = replace(card, class_names=None)
+    assert class_names(nameless)[3] == "class 3"
+    imagenet = class_names(replace(nameless, num_classes=1000))
+    assert (imagenet[0], imagenet[999]) == ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
+
+
+def test_a_model_without_attention_says_so(tmp_path):
+    from mindspore import nn
+
+    from mindeit.checkpoint import card_for
+    from mindeit.deploy.predictor import Predictor
+    from mindeit.models.registry import spec
+
+    predictor = Predictor.of(nn.Identity(), card_for(spec("regnety_160"), 10))
+    with pytest.raises(mindeit.UserError, match="regnety_160 has no attention to show"):
+        predictor.attentions(np.zeros((3, 224, 224), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "command line: images is missing (picture files, or folders of them)"),
+        (["/nope.jpg"], "no such picture or folder: /nope.jpg"),
+        (["broken.jpg"], "cannot read image broken.jpg: not a picture (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"),
+        (["a", "--top_k", "0"], "command line: --top_k is '0', allowed: a whole number, at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(words, message, checkpoint, pictures, monkeypatch, capsys):
+    monkeypatch.chdir(pictures)
+    (pictures / "broken.jpg").write_text("text")
+    assert run_main("predict.py", ["--ckpt_path", str(checkpoint), *words], monkeypatch) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_unreadable_pictures_can_be_left_out(checkpoint, pictures, monkeypatch, capsys):
+    monkeypatch.chdir(pictures)
+    (pictures / "a" / "broken.jpg").write_text("text")
+    words = ["--ckpt_path", str(checkpoint), "a", "--skip_bad_images", "--mode", "1"]
+    assert run_main("predict.py", words, monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert "left out: cannot read image a/broken.jpg" in shown.err
+    assert "1 of 3 pictures were left out" in shown.err
+    assert "a/bird.jpg" in shown.out
+    assert "a/cat.png" in shown.out

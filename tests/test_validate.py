@@ -1,0 +1,164 @@
+"""validate.py as a user runs it."""
+from __future__ import annotations
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import mindeit
+from mindeit.data import EvalTransform, open_source
+
+
+def independent_logits(checkpoint, digits) -> tuple[np.ndarray, np.ndarray]:
+    """Without loader, batches or graph."""
+    from mindspore import Tensor
+
+    predictor = mindeit.Predictor(checkpoint)
+    source = open_source("image_folder", str(digits), "val")
+    transform = EvalTransform(32, 0.8)
+    pixels = np.stack([transform(source.read(index)) for index in range(len(source))])
+    return predictor.model(Tensor(pixels)).asnumpy(), source.labels
+
+
+def test_results_equal_those_of_the_model_alone(run, checkpoint, digits, tmp_path):
+    done = run("validate.py", "--data_dir", digits, "--ckpt_path", checkpoint, "--batch_size", 16, "--output", "r.json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "r.json").read_text())
+    logits, labels = independent_logits(checkpoint, digits)
+    order = np.argsort(-logits, axis=1)
+    assert results["images"] == 60
+    assert results["acc1"] == pytest.approx(100 * (order[:, 0] == labels).mean())
+    assert results["acc5"] == pytest.approx(100 * (order[:, :5] == labels[:, None]).any(1).mean())
+    shifted = logits - logits.max(1, keepdims=True)
+    loss = (np.log(np.exp(shifted).sum(1)) - shifted[np.arange(60), labels]).mean()
+    assert results["loss"] == pytest.approx(loss, rel=1e-5)
+    assert [row["images"] for row in results["classes"]] == np.bincount(labels, minlength=10).tolist()
+    assert done.stdout.splitlines()[-1] == (
+        f"* Acc@1 {results['acc1']:.3f} Acc@5 {results['acc5']:.3f} loss {results['loss']:.3f}"
+    )
+    assert "images/s" in done.stdout
+
+
+def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path):
+    broken = tmp_path / "data" / "val" / "3" / "zz.png"
+    for picture in digits.glob("val/*/*.png"):
+        copy = tmp_path / "data" / picture.relative_to(digits)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(picture.read_bytes())
+    broken.write_text("no picture")
+    common = ("validate.py", "--data_dir", "data", "--ckpt_path", checkpoint, "--batch_size", 7, "--skip_bad_images")
+    alone = run(*common, "--output", "one.json")
+    both = run(*common, "--output", "two.json", "--distributed", "True", ranks=2)
+    assert (alone.returncode, both.returncode) == (0, 0), both.stderr
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert one["images"] == two["images"] == 60
+    assert one["classes"] == two["classes"]
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+    assert one["skipped"] == two["skipped"] == ["data/val/3/zz.png"]
+    assert both.stdout.count("* Acc@1") == 1
+
+
+def test_a_flat_folder_with_a_label_file_gives_the_same(run, checkpoint, digits, tmp_path):
+    (tmp_path / "flat").mkdir()
+    rows = []
+    for picture in sorted(digits.glob("val/*/*.png")):
+        (tmp_path / "flat" / picture.name).write_bytes(picture.read_bytes())
+        rows.append(f"{picture.name} {picture.parent.name}")
+    (tmp_path / "flat" / "labels.txt").write_text("\n".join(rows))
+    folder = run("validate.py", "--data_dir", digits, "--ckpt_path", checkpoint)
+    flat = run("validate.py", "--data_dir", "flat", "--ckpt_path", checkpoint)
+    assert flat.returncode == 0, flat.stderr
+    assert flat.stdout.splitlines()[-1] == folder.stdout.splitlines()[-1]
+
+
+def test_summary_needs_no_data(run, checkpoint):
+    by_name = run("validate.py", "--summary", "-c", ROOT / "configs" / "deit_t_gpu.yaml")
+    assert by_name.stdout.splitlines()[-1].split() == ["total", "5,717,416", "1.258"]
+    by_file = run("validate.py", "--summary", "--ckpt_path", checkpoint)
+    assert "(32x32)" in by_file.stdout.splitlines()[0]
+
+
+def test_help_and_print_config_do_not_import_mindspore(run):
+    done = run("validate.py", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert "--ckpt_path" in done.stdout
+    assert "mindspore" not in done.stderr.replace("mindeit", "")
+
+
+BAD_INPUT = [
+    ({"--data_dir": "/nope"}, "data_dir /nope is not a folder"),
+    ({"--ckpt_path": "/nope.ckpt"}, "/nope.ckpt: no such file"),
+    ({"--ckpt_path": None}, "no weights: give --ckpt_path FILE, or --pretrained True for the official ones"),
+    ({"--image_resize": "64"}, "image_size is 64, but {ckpt} was made for 32; leave it out, or convert the checkpoint "
+                               "anew (convert_pt2ms.py)"),
+    ({"--num_classes": "7"}, "num_classes is 7, but {ckpt} was made for 10; leave it out, or convert the checkpoint "
+                             "anew (convert_pt2ms.py)"),
+    ({"--crop_pct": "1.0"}, "crop_pct is 1.0, but {ckpt} was made for 0.8; leave it out, or convert the checkpoint "
+                            "anew (convert_pt2ms.py)"),
+    ({"--model": "deit_tiny_patch16_225"}, "unknown model 'deit_tiny_patch16_225' (nearest: 'deit_tiny_patch16_224'); "
+                                           "python convert_pt2ms.py --list shows all"),
+    ({"--output": "/proc/results.json"}, "/proc/results.json: cannot write there: No such file or directory"),
+    ({"--distributed": "True"}, "distributed is True, but nothing launched several processes; use mpirun -n N "
+                                "python ..."),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_INPUT, ids=[" ".join(change) for change, _ in BAD_INPUT])
+def test_bad_input_is_one_line_and_exit_code_2(change, message, checkpoint, digits, monkeypatch, capsys):
+    """In this process, through the script's own main: nine imports of MindSpore would take a minute."""
+    options = {"--data_dir": str(digits), "--ckpt_path": str(checkpoint), **change}
+    words = [word for pair in options.items() if pair[1] is not None for word in pair]
+    code = run_main("validate.py", words, monkeypatch)
+    assert code == 2
+    assert capsys.readouterr().err == f"error: {message.format(ckpt=checkpoint)}\n"
+
+
+def run_main(script: str, words: list[str], monkeypatch) -> int:
+    import runpy
+
+    monkeypatch.setattr("sys.argv", [script, *words])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(("target", "library"), [("GPU", "libcuda.so.1"), ("Ascend", "libascend_hal.so")])
+def test_a_missing_device_names_the_library_and_the_way_out(target, library, run, checkpoint, digits):
+    done = run("validate.py", "--data_dir", digits, "--ckpt_path", checkpoint, "--device_target", target)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: device {target} is not available: missing {library}")
+    assert done.stderr.endswith("--device_target CPU works anywhere\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_class_folders_that_do_not_match_are_refused(checkpoint, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    def refuse(folder: str, names: list[str]) -> str:
+        for name in names:
+            place = tmp_path / folder / "val" / name
+            place.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(place / "a.png")
+        words = ["--data_dir", str(tmp_path / folder), "--ckpt_path", str(checkpoint)]
+        assert run_main("validate.py", words, monkeypatch) == 2
+        return capsys.readouterr().err.replace(str(tmp_path), "")
+
+    assert refuse("few", ["cat", "dog"]) == "error: /few has 2 classes, the checkpoint 10\n"
+    others = [str(digit) for digit in range(9)] + ["nine"]
+    assert refuse("other", others) == "error: /other: class 'nine' stands where the checkpoint has '9'\n"
+
+
+def test_an_unreadable_image_is_named_unless_skipped(checkpoint, digits, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    shutil.copytree(digits, tmp_path / "data")
+    bad = next((tmp_path / "data" / "val" / "3").iterdir())
+    bad.write_bytes(bad.read_bytes()[:40])
+    words = ["--data_dir", str(tmp_path / "data"), "--ckpt_path", str(checkpoint), "--mode", "1"]
+    assert run_main("validate.py", words, monkeypatch) == 2
+    assert str(bad) in capsys.readouterr().err
+    assert run_main("validate.py", [*words, "--skip_bad_images"], monkeypatch) == 0
+    assert capsys.readouterr().out.startswith(f"left out, unreadable (1):\n  {bad}\n59 images in ")
