@@ -87,7 +87,7 @@ def test_shipped_file_holds_its_recipe(short, device, monkeypatch):
     if cpu:
         return
     schedule, optim = config.schedule, config.optim
-    assert (schedule.epoch_size, schedule.lr, schedule.min_lr, optim.weight_decay, config.model.train_mode) == (
+    assert (schedule.epoch_size, schedule.lr, schedule.min_lr, optim.weight_decay, config.train.train_mode) == (
         (30, 5e-6, 5e-6, 1e-8, False) if fine_tuning else (300, 5e-4, 1e-5, 0.05, True))
     assert config.loss.distillation_type == ("hard" if distilled else "none")
     assert (config.loss.distillation_alpha, config.loss.distillation_tau, config.loss.teacher) == (

@@ -23,9 +23,6 @@ class RunConfig:
         choices=("O0", "O2", "O3", "bf16"))
     seed: int = option(0, "start of every random choice", at_least=0, below=2**32)
     num_parallel_workers: Optional[int] = option(None, "workers that read pictures; None: by the cores", at_least=1)
-    dataset_sink_mode: bool = option(False, "let the device fetch its batches (GPU, Ascend)")
-    compile_cache: Optional[str] = option(None, "folder that keeps compiled graphs for the next run")
-    log_interval: int = option(100, "steps between two lines of progress", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +34,6 @@ class DataConfig:
         spellings={"imagenet": "image_folder", "imagefolder": "image_folder", "tar": "webdataset"},
         choices=("image_folder", "cifar10", "cifar100", "inat2018", "inat2019", "mindrecord", "webdataset", "digits"))
     data_dir: Optional[str] = option(None, "folder of the data")
-    train_split: str = option("train", "its part for training")
     val_split: str = option("val", "its part for evaluation")
     label_file: Optional[str] = option(None, "lines of 'picture label', for a flat folder of pictures")
     batch_size: int = option(128, "pictures per device and step", at_least=1)
@@ -93,9 +89,19 @@ class ModelConfig:
     use_ema: bool = option(False, "take the averaged weights of that checkpoint")
     drop_rate: float = option(0.0, "dropout", at_least=0, below=1)
     drop_path_rate: float = option(0.1, "stochastic depth", at_least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Training run"""
+
+    train_split: str = option("train", "its part for training")
     train_mode: bool = option(True, "False: dropout and drop path stay off in training (384 fine-tuning)")
     attn_only: bool = option(False, "train only attention, head and position table")
     freeze: tuple[str, ...] = option((), "names, or beginnings of names, of parameters that stay as they are")
+    dataset_sink_mode: bool = option(False, "let the device fetch its batches (GPU, Ascend)")
+    compile_cache: Optional[str] = option(None, "folder that keeps compiled graphs for the next run")
+    log_interval: int = option(100, "steps between two lines of progress", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +174,8 @@ class CheckpointConfig:
 
 
 SECTIONS: dict[str, type] = {
-    "run": RunConfig, "data": DataConfig, "augment": AugmentConfig, "model": ModelConfig, "loss": LossConfig,
-    "optim": OptimConfig, "schedule": ScheduleConfig, "checkpoint": CheckpointConfig,
+    "run": RunConfig, "data": DataConfig, "augment": AugmentConfig, "model": ModelConfig, "train": TrainConfig,
+    "loss": LossConfig, "optim": OptimConfig, "schedule": ScheduleConfig, "checkpoint": CheckpointConfig,
 }
 ALL = tuple(SECTIONS)
 
@@ -191,6 +197,7 @@ class Config:
     data: DataConfig
     augment: AugmentConfig
     model: ModelConfig
+    train: TrainConfig
     loss: LossConfig
     optim: OptimConfig
     schedule: ScheduleConfig

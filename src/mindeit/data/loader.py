@@ -1,7 +1,7 @@
 """Batches for evaluation and training."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -11,11 +11,11 @@ from mindeit.data.mixing import Mixing
 from mindeit.data.prefetch import in_order
 from mindeit.data.sampler import EpochOrder, generator
 from mindeit.data.train_transform import TrainTransform
+from mindeit.data.transforms import EvalTransform
 from mindeit.errors import UserError
 
 NO_LABEL = -1
 _GIVE_UP_AFTER = 100  # bad pictures in a row
-Transform = Callable[[Image.Image], np.ndarray]
 
 
 class EvaluationBatches:
@@ -26,7 +26,7 @@ class EvaluationBatches:
     bad: numbers of the pictures that could not be read, filled while iterating; skipped: their paths.
     """
 
-    def __init__(self, source: Source, transform: Transform, batch_size: int, workers: int, rank: int, ranks: int,
+    def __init__(self, source: Source, transform: EvalTransform, batch_size: int, workers: int, rank: int, ranks: int,
                  skip_bad_images: bool, processes: bool):
         self._source, self._transform, self._batch_size = source, transform, batch_size
         self._workers, self._rank, self._ranks = workers, rank, ranks
@@ -52,31 +52,31 @@ class EvaluationBatches:
         return (number * self._ranks + self._rank) * self._batch_size + np.arange(self._batch_size)
 
     def _batch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        images = None
+        size = self._transform.image_size
+        images = np.empty((self._batch_size, 3, size, size), np.float32)  # np.zeros would cost many page faults
         labels = np.full(self._batch_size, NO_LABEL, np.int32)
         for slot, position in enumerate(self._positions(number).tolist()):
-            pixels = self._pixels(position)
-            if pixels is None:
-                continue
-            if images is None:
-                images = np.zeros((self._batch_size, *pixels.shape), np.float32)
-            images[slot], labels[slot] = pixels, self._source.labels[position]
-        if images is None:  # nothing but padding; its shape comes from a black picture
-            images = np.zeros((self._batch_size, *self._transform(Image.new("RGB", (1, 1))).shape), np.float32)
+            if self._fill(images[slot], position):
+                labels[slot] = self._source.labels[position]
+            else:
+                images[slot] = 0
         return images, labels
 
-    def _pixels(self, position: int) -> np.ndarray | None:
+    def _fill(self, pixels: np.ndarray, position: int) -> bool:
+        """Whether there is a picture to put into ``pixels``."""
         if position >= len(self._source):
-            return None
+            return False
         try:
-            return self._transform(self._source.read(position))
+            picture = self._source.read(position)
         except UserError:
             if not self._skip_bad_images:
                 raise
-            return None
+            return False
+        self._transform(picture, pixels)
+        return True
 
 
-def evaluation_batches(source: Source, transform: Transform, batch_size: int, *, workers: int = 0, rank: int = 0,
+def evaluation_batches(source: Source, transform: EvalTransform, batch_size: int, *, workers: int = 0, rank: int = 0,
                        ranks: int = 1, skip_bad_images: bool = False, processes: bool = False) -> EvaluationBatches:
     """See `EvaluationBatches`. workers: threads (or processes) that prepare batches ahead; 0 prepares them in place."""
     return EvaluationBatches(source, transform, batch_size, workers, rank, ranks, skip_bad_images, processes)

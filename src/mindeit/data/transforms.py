@@ -69,6 +69,6 @@ class EvalTransform:
         self._resample = interpolation_filter(interpolation)
         self._normalize = Normalize(mean, std)
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
+    def __call__(self, image: Image.Image, out: np.ndarray | None = None) -> np.ndarray:
         resized = resize_short_side(image, self._resize_to, self._resample)
-        return self._normalize(center_crop(resized, self.image_size))
+        return self._normalize(center_crop(resized, self.image_size), out)
