@@ -31,7 +31,7 @@ def main() -> None:
     cluster = build.machine(config)
     result, about = build.validation(config, cluster)
     if cluster.main:
-        print("\n".join(report.lines(result, about["skipped"])), flush=True)
+        print("\n".join(report.lines(result, about["skipped"], about["data_wait"])), flush=True)
         if config.door.output:
             files.write_json(config.door.output, report.as_json(result, **about))
 

@@ -58,7 +58,8 @@ def test_nothing_to_evaluate_is_an_error():
 
 
 def test_the_report_lists_what_was_left_out_and_ends_in_the_official_line():
-    text = lines(run(), ["a/bad.jpg"])
+    text = lines(run(), ["a/bad.jpg"], 0.25)
     assert text[:2] == ["left out, unreadable (1):", "  a/bad.jpg"]
+    assert text[2].endswith("images/s, 25% of the time waiting for data")
     assert text[-1].startswith("* Acc@1 33.333")
-    assert len(lines(run(), [])) == 2
+    assert len(lines(run(), [], 0)) == 2

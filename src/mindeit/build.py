@@ -72,10 +72,11 @@ def summary(config: Config) -> Summary:
 
 
 def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
-    """Evaluate, and what a report says besides: card, class names, images that were left out."""
+    """Evaluate, and what a report says besides: card, class names, images left out, share of time spent waiting."""
     import numpy as np
     from mindspore import Tensor
 
+    from mindeit.data import WaitTimer
     from mindeit.runtime import device
     from mindeit.runtime.progress import progress
     from mindeit.training.evaluate import evaluate
@@ -85,12 +86,13 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
     _check_classes(source, card, config.data.data_dir or config.data.dataset)
     batches = evaluation_batches(config, source, card, cluster)
     device.compile_ahead(model, (config.data.batch_size, 3, card.image_size, card.image_size), shown=cluster.main)
-    shown = progress(batches, len(batches), "validate", images=len(source), shown=cluster.main)
+    timed = WaitTimer(batches)
+    shown = progress(timed, len(batches), "validate", images=len(source), shown=cluster.main)
     result = evaluate(lambda images: model(Tensor(images)).asnumpy(), shown, card.num_classes, cluster)
     bad = np.zeros(len(source), np.float32)  # each rank knows its own
     bad[batches.bad] = 1
     skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
-    return result, {"card": card, "names": source.class_names, "skipped": skipped}
+    return result, {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share}
 
 
 def predictor(config: Config) -> Predictor:
@@ -132,6 +134,6 @@ def evaluation_batches(config: Config, source: Source, card: ModelCard, cluster:
 
 
 def workers(config: Config) -> int:
-    """Threads that prepare batches: one a core, shared among the ranks of this machine."""
+    """Threads that prepare batches: one a core, eight at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return config.run.num_parallel_workers or min(8, cores)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from mindeit.data.batch_memory import BatchMemory
 from mindeit.data.images import Source
 from mindeit.data.mixing import Mixing
 from mindeit.data.prefetch import in_order
@@ -31,6 +32,7 @@ class EvaluationBatches:
         self._source, self._transform, self._batch_size = source, transform, batch_size
         self._workers, self._rank, self._ranks = workers, rank, ranks
         self._skip_bad_images, self._processes = skip_bad_images, processes
+        self._memory = BatchMemory()
         self.bad: list[int] = []
 
     @property
@@ -53,7 +55,7 @@ class EvaluationBatches:
 
     def _batch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         size = self._transform.image_size
-        images = np.empty((self._batch_size, 3, size, size), np.float32)  # np.zeros would cost many page faults
+        images = self._memory.empty((self._batch_size, 3, size, size))
         labels = np.full(self._batch_size, NO_LABEL, np.int32)
         for slot, position in enumerate(self._positions(number).tolist()):
             if self._fill(images[slot], position):
@@ -99,6 +101,7 @@ class TrainingBatches:
         self._source, self._transform, self._order, self._mix = source, transform, order, mix
         self._epoch, self._seed, self._start_batch = epoch, seed, start_batch
         self._workers, self._processes, self._skip_bad_images = workers, processes, skip_bad_images
+        self._memory = BatchMemory()
         self.skipped: list[str] = []
 
     def __len__(self) -> int:
@@ -115,7 +118,7 @@ class TrainingBatches:
     def _batch(self, number: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         positions, pictures = self._order.positions(number), self._order.pictures(number)
         size = self._transform.image_size
-        images = np.empty((len(pictures), 3, size, size), np.float32)
+        images = self._memory.empty((len(pictures), 3, size, size))
         labels = np.empty(len(pictures), np.int32)
         bad: list[int] = []
         planned = picture = None

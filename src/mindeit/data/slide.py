@@ -49,6 +49,5 @@ def _weigh(taps: np.ndarray, between: np.ndarray) -> np.ndarray:
     value += c - a
     value *= between
     value += b
-    levels = value.astype(np.int16)
-    np.minimum(np.maximum(levels, 0, out=levels), 255, out=levels)
-    return levels.astype(np.uint8)
+    np.minimum(np.maximum(value, 0, out=value), 255, out=value)
+    return value.astype(np.uint8)

@@ -8,14 +8,17 @@ from mindeit.checkpoint import ModelCard
 from mindeit.training.evaluate import Evaluation
 
 
-def lines(result: Evaluation, skipped: Sequence[str]) -> list[str]:
-    """The last line is the official code's; what was left out comes before it."""
+def lines(result: Evaluation, skipped: Sequence[str], data_wait: float) -> list[str]:
+    """The last line is the official code's; what was left out and the speed come before it."""
     left_out = [f"left out, unreadable ({len(skipped)}):", *(f"  {path}" for path in skipped)] if skipped else []
     rate = f"{result.images} images in {result.seconds:.1f} s, {result.images_per_second:.1f} images/s"
+    rate += f", {data_wait:.0%} of the time waiting for data"
     return [*left_out, rate, str(result)]
 
 
-def as_json(result: Evaluation, card: ModelCard, names: Sequence[str], skipped: Sequence[str]) -> dict[str, Any]:
+def as_json(
+    result: Evaluation, card: ModelCard, names: Sequence[str], skipped: Sequence[str], data_wait: float
+) -> dict[str, Any]:
     """Accuracies in percent; a class without images has accuracy null."""
     classes = zip(names, result.counts.tolist(), result.top1_hits.tolist(), result.topk_hits.tolist())
     return {
@@ -28,6 +31,7 @@ def as_json(result: Evaluation, card: ModelCard, names: Sequence[str], skipped: 
         "loss": result.loss,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
+        "data_wait": data_wait,
         "skipped": list(skipped),
         "classes": [
             {
