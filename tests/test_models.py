@@ -27,8 +27,11 @@ def with_reference_weights(name: str) -> nn.Cell:
 
 
 def gap(got: Tensor, want: np.ndarray) -> float:
+    """Largest difference as a share of the spread; `pytest -rP` shows it."""
     assert got.shape == want.shape
-    return float(np.abs(got.asnumpy() - want).max() / want.std())
+    value = float(np.abs(got.asnumpy() - want).max() / want.std())
+    print(f"largest difference {value:.1e} of the standard deviation")
+    return value
 
 
 # -- equal to PyTorch ---------------------------------------------------------------------------------------------
