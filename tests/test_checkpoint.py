@@ -45,6 +45,65 @@ def test_a_truncated_file_is_one_line(suffix, tmp_path, capfd):
     assert "ERROR" not in capfd.readouterr().err
 
 
+def test_a_damaged_file_is_refused_and_says_so(tmp_path):
+    path = tmp_path / "model.ckpt"
+    checkpoints.write(path, STATE, CARD)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:])
+        with pytest.raises(UserError, match="checksum does not match, the file is damaged$|or truncated$"):
+            checkpoints.read(path)
+
+
+def test_mindspore_reads_our_file_and_finds_its_own_checksum_right(tmp_path):
+    import mindspore as ms
+
+    checkpoints.write(tmp_path / "model.ckpt", STATE, CARD)
+    loaded = ms.load_checkpoint(str(tmp_path / "model.ckpt"), crc_check=True)
+    assert np.array_equal(loaded["head.weight"].asnumpy(), STATE["head.weight"])
+    assert ModelCard.from_json(loaded["mindeit"]) == CARD
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_file_that_mindspore_wrote_is_read_as_mindspore_reads_it(checksum, tmp_path, monkeypatch):
+    import mindspore as ms
+
+    monkeypatch.setattr("mindspore.train.serialization.SLICE_SIZE", 1)  # KiB: arrays of more come in slices
+    rows = {"large": ms.Tensor(np.arange(3000, dtype=np.float32).reshape(30, 100)), "scalar": ms.Tensor(3, ms.int64),
+            "half": ms.Tensor([1.5, -2], ms.float16), "flag": ms.Tensor([True, False])}
+    path = str(tmp_path / "other.ckpt")
+    ms.save_checkpoint([{"name": name, "data": value} for name, value in rows.items()], path, crc_check=checksum,
+                       append_dict={"epoch_num": 3, "note": "ü"})
+    state, card = checkpoints.read(path)
+    theirs = ms.load_checkpoint(path)
+    assert card is None
+    assert set(state) == set(theirs) - {"note"} == {*rows, "epoch_num"}
+    for name, array in state.items():
+        assert array.dtype == theirs[name].asnumpy().dtype
+        assert np.array_equal(array, theirs[name].asnumpy())
+
+
+def test_bfloat16_is_read_as_the_float32_of_the_same_value(tmp_path):
+    import mindspore as ms
+
+    values = [[1.0, -2.5], [3e38, 0.0078125]]
+    rows = [{"name": "w", "data": ms.Tensor(np.array(values, np.float32)).astype(ms.bfloat16)}]
+    ms.save_checkpoint(rows, str(tmp_path / "b.ckpt"))
+    state, _ = checkpoints.read(tmp_path / "b.ckpt")
+    assert state["w"].dtype == np.float32
+    np.testing.assert_allclose(state["w"], values, rtol=2**-8)
+    assert state["w"][0].tolist() == values[0]
+
+
+@pytest.mark.parametrize("suffix", checkpoints.SUFFIXES)
+def test_use_ema_of_a_file_with_one_set_of_weights_is_refused(suffix, tmp_path):
+    checkpoints.write(tmp_path / f"model{suffix}", STATE, CARD)
+    with pytest.raises(UserError) as error:
+        checkpoints.read(tmp_path / f"model{suffix}", use_ema=True)
+    assert str(error.value) == (
+        f"{tmp_path / f'model{suffix}'} holds one set of weights; use_ema is for training checkpoints")
+
+
 def test_missing_empty_folder_and_unknown_kind_are_named(tmp_path):
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "model.h5").write_text("x")

@@ -87,6 +87,7 @@ def load_weights(
     Reads official ``.pth`` and ``.safetensors`` and this project's ``.ckpt`` and ``.safetensors``. What is None is
     told from the file. ``num_classes`` other than the file's drops the head for a fresh one, ``image_size`` other than
     the file's resizes the position table; everything else has to fit, or one error lists all that does not.
+    ``use_ema`` takes the averaged weights of a training checkpoint.
     """
     _, state, card = _fit(_open(path, model, use_ema), model, num_classes, image_size, {})
     return state, card
@@ -144,9 +145,7 @@ def _read(path: Path, use_ema: bool) -> _Source:
         raise UserError(f"{path}: unknown kind of file '{path.suffix}'; allowed: {', '.join(kinds)}")
     with_card = path.suffix == ".safetensors" and torch_files.has_metadata(path, checkpoints.CARD_KEY)
     if path.suffix == ".ckpt" or with_card:
-        if use_ema:
-            raise UserError(f"{path} holds one set of weights; use_ema is for official training checkpoints (.pth)")
-        state, card = checkpoints.read(path)
+        state, card = checkpoints.read(path, use_ema=use_ema)
         return _Source(path, state, card, official=False, counters=card.counters if card else {})
     state, counters = split_counters(torch_files.read_official(path, use_ema=use_ema))
     return _Source(path, state, None, official=True, counters=counters)

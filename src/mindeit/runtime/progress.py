@@ -4,37 +4,102 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Callable, TypeVar
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10
+SECONDS_BETWEEN_REFRESHES = 0.5
+WEIGHT_OF_LAST = 0.3  # interval in the rate that is shown
 
 
-def progress(batches: Iterable[Item], total: int, title: str, *, images: int, shown: bool = True) -> Iterator[Item]:
-    """Pass ``batches`` on and show, on stderr, the rate in images and the time left. ``images``: of all batches."""
+def progress(batches: Iterable[Item], total: int, title: str, *, images: int, shown: bool = True,
+             status: Callable[[], str] | None = None, every: int | None = None) -> Iterator[Item]:
+    """Pass ``batches`` on and show, on stderr, the rate in images and the time left.
+
+    images: of all batches. status: asked for more to show (loss, learning rate) only when something is to be shown.
+    every: batches between two plain lines; None for one each ten seconds.
+    """
     if not shown:
-        yield from batches
-    elif sys.stderr.isatty():
-        from tqdm import tqdm
-
-        per_batch = images / max(total, 1)
-        form = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} images, {rate_fmt}, {remaining} left"
-        with tqdm(total=images, desc=title, unit=" images", bar_format=form, leave=False) as bar:
-            for batch in batches:
-                yield batch
-                bar.update(per_batch)
-    else:
-        yield from _lines(batches, total, title, images)
+        return iter(batches)
+    show = _bar if sys.stderr.isatty() else _lines
+    return show(batches, _Pace(images, total), title, status, every)
 
 
-def _lines(batches: Iterable[Item], total: int, title: str, images: int) -> Iterator[Item]:
-    start = last = time.monotonic()
-    for done, batch in enumerate(batches, 1):
+class _Pace:
+    """How fast the work goes. Later intervals weigh more; the first batch, which may compile, counts for nothing."""
+
+    def __init__(self, images: int, total: int):
+        self.total, self.done = total, 0
+        self._images, self._per_batch = images, images / max(total, 1)
+        self._seen, self._since = 1, 0.0  # batches and time at the last measurement
+        self._seconds: float | None = None  # a batch takes
+
+    def count(self) -> None:
+        self.done += 1
+        if self.done == 1:
+            self._since = time.monotonic()
+
+    def facts(self) -> tuple[str, list[str]]:
+        """What is done, and rate and time left as soon as two batches are done."""
+        self._measure()
+        done = f"{self._per_batch * self.done:.0f}/{self._images} images"
+        if self._seconds is None:
+            return done, []
+        left = _clock((self.total - self.done) * self._seconds)
+        return done, [f"{self._per_batch / self._seconds:.1f} images/s", f"{left} left"]
+
+    def _measure(self) -> None:
+        if self.done > self._seen:
+            now = time.monotonic()
+            last = max(now - self._since, 1e-9) / (self.done - self._seen)
+            earlier = last if self._seconds is None else self._seconds
+            self._seconds = WEIGHT_OF_LAST * last + (1 - WEIGHT_OF_LAST) * earlier
+            self._seen, self._since = self.done, now
+
+
+def _bar(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None,
+         every: int | None) -> Iterator[Item]:
+    """``every`` is for lines: a bar refreshes twice a second."""
+    from tqdm import tqdm
+
+    form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
+    with tqdm(total=pace.total, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
+        last = -SECONDS_BETWEEN_REFRESHES
+        for batch in batches:
+            yield batch
+            pace.count()
+            if time.monotonic() - last >= SECONDS_BETWEEN_REFRESHES or pace.done == pace.total:
+                asked = _asked(status)  # before the clock is read: it may wait for the device
+                done, speed = pace.facts()
+                # a narrow terminal cuts the end, so that comes last which the bar shows anyway
+                bar.set_postfix_str(", ".join([*asked, *speed, done]), refresh=False)
+                bar.n = pace.done
+                bar.refresh()
+                last = time.monotonic()
+
+
+def _lines(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None,
+           every: int | None) -> Iterator[Item]:
+    last = time.monotonic()
+    for batch in batches:
         yield batch
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES and done < total:
-            last, share = now, done / total
-            left = (now - start) * (1 - share) / share
-            rate = images * share / (now - start)
-            line = f"{title}: {images * share:.0f}/{images} images, {rate:.1f} images/s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+        pace.count()
+        late = pace.done > 1 and time.monotonic() - last >= SECONDS_BETWEEN_LINES
+        due = pace.done % every == 0 if every else late
+        if due and pace.done < pace.total:  # at the end the caller says what came out
+            asked = _asked(status)  # before the clock is read: it may wait for the device
+            done, speed = pace.facts()
+            print(f"{title}: {', '.join([done, *asked, *speed])}", file=sys.stderr, flush=True)
+            last = time.monotonic()
+
+
+def _asked(status: Callable[[], str] | None) -> list[str]:
+    text = status() if status else ""
+    return [text] if text else []
+
+
+def _clock(seconds: float) -> str:
+    """3661 -> ``1:01:01``, 61 -> ``1:01``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

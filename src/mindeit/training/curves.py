@@ -1,0 +1,67 @@
+"""A picture of a training run: losses, accuracy and learning rate over the epochs."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mindeit.files import PathLike, atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# title -> curves (key in the records, name in the legend, where matplotlib leaves out those with '_', colour)
+PANELS = {
+    "loss": [("train_loss", "training", "#4c72b0"), ("val_loss", "validation", "#dd8452")],
+    "top-1 accuracy, %": [("acc1", "model", "#4c72b0"), ("ema_acc1", "EMA", "#55a868")],
+    "learning rate": [("lr", "_unnamed", "#8172b3")],
+}
+MARK_BEST = {"acc1", "ema_acc1"}
+MOST_DOTS = 40  # with more points than this a curve shows no dots
+
+
+def draw(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
+    """One PNG of three panels. A value that is missing or None is left out, its neighbours are joined."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(PANELS), sharex=True)
+    for axis, (title, curves) in zip(axes, PANELS.items()):
+        for key, name, colour in curves:
+            points = [(record["epoch"], record[key]) for record in records if record.get(key) is not None]
+            if points:
+                _curve(axis, points, name, colour, best=key in MARK_BEST)
+        _dress(axis, title)
+    axes[-1].set_ylim(bottom=0)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _dress(axis: Axes, title: str) -> None:
+    """Title, axes and legend; what they look like without curves, too."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_title(title, fontsize=11)
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.ticklabel_format(axis="y", scilimits=(-2, 4))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    if not axis.lines:
+        axis.set_yticks([])
+        axis.text(0.5, 0.5, "no values yet", transform=axis.transAxes, ha="center", va="center", color="gray")
+    elif axis.get_legend_handles_labels()[1]:
+        axis.legend(frameon=False, fontsize=9)
+
+
+def _curve(axis: Axes, points: list[tuple[int, float]], name: str, colour: str, best: bool) -> None:
+    epochs, values = zip(*points)
+    if best:
+        value, epoch = max((value, -epoch) for epoch, value in points)  # of equals the first
+        name = f"{name}: best {value:.2f} at epoch {-epoch}"
+        axis.plot([-epoch], [value], marker="*", markersize=13, color=colour, markeredgecolor="white",
+                  markeredgewidth=0.5, zorder=3)
+    dots = "o" if len(points) <= MOST_DOTS else ""
+    axis.plot(epochs, values, marker=dots, markersize=3.5, linewidth=1.6, color=colour, label=name)

@@ -1,0 +1,207 @@
+"""The state of a training run on disk: all it takes to go on as if nothing had happened."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindeit import checkpoint as checkpoints
+from mindeit.checkpoint import EMA, OPTIMIZER, RECORD_KEY, ModelCard, State
+from mindeit.errors import UserError
+from mindeit.files import PathLike, atomic, check_writable, existing_file
+
+LAST, BEST, BEST_EMA = "last.ckpt", "best.ckpt", "best_ema.ckpt"
+_OURS = re.compile(r"(last|best|best_ema|epoch-\d{4,})\.ckpt")
+_LEFTOVER = re.compile(r"\.(last|best|best_ema|epoch-\d{4,})-\w{8}\.(ckpt|tmp)")  # names that `files.atomic` gives
+_NOTHING = {"step": -1}
+_NEEDED = ("epoch", "batch", "step", "ranks", "batch_size", "opt")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything between two steps.
+
+    ``record`` holds what is no array, as far as JSON can (tuples come back as lists): epoch (whole ones done), batch
+    (those done of the next epoch), step (updates done), ranks, batch_size (of a rank), opt, and what else the run asks
+    for. ``use`` is "model" or "ema": the weights that a reader gets who wants a model. `save` adds model, num_classes.
+    """
+
+    model: State
+    ema: State | None
+    optimizer: State
+    card: ModelCard
+    record: Mapping[str, Any]
+
+
+def save(path: PathLike, state: TrainingState) -> None:
+    """One ``.ckpt`` that is a model's checkpoint too; whole, on the disk and with a checksum, or not there."""
+    missing = [key for key in _NEEDED if key not in state.record]
+    if missing:
+        raise ValueError(f"the record lacks {', '.join(missing)}")
+    record = {"use": "model", "model": state.card.model, "num_classes": state.card.num_classes, **state.record}
+    if record["use"] not in ("model", "ema") or (record["use"] == "ema" and not state.ema):
+        raise ValueError(f"no weights to use: {record['use']}")
+    text = json.dumps(record, default=lambda scalar: scalar.item())  # NumPy's
+    checkpoints.write(path, {
+        RECORD_KEY: np.frombuffer(text.encode(), np.uint8),  # first: a truncated file cannot pass for one of weights
+        **state.model,
+        **{EMA + name: value for name, value in (state.ema or {}).items()},
+        **{OPTIMIZER + name: value for name, value in state.optimizer.items()},
+    }, state.card)
+
+
+def load(path: PathLike) -> TrainingState:
+    """What `save` was given, bit for bit."""
+    path = Path(path)
+    record = None
+    if existing_file(path).suffix == ".ckpt":
+        checkpoints.verify(path)
+        record = checkpoints.read_record(path)
+    if record is None:
+        raise UserError(f"{path}: not a training checkpoint; weights alone are where --ckpt_path starts from")
+    state, card = checkpoints.read_ckpt(path, lambda name: name != RECORD_KEY)
+    parts: dict[str, dict[str, np.ndarray]] = {"": {}, EMA: {}, OPTIMIZER: {}}
+    for name, value in state.items():
+        prefix = next((p for p in (EMA, OPTIMIZER) if name.startswith(p)), "")
+        parts[prefix][name[len(prefix):]] = value
+    return TrainingState(parts[""], parts[EMA] or None, parts[OPTIMIZER], card, record)
+
+
+def check_resumable(
+    record: Mapping[str, Any],
+    where: PathLike,
+    *,
+    ranks: int,
+    batch_size: int,
+    accumulation: int | None = None,
+    model: str | None = None,
+    num_classes: int | None = None,
+    opt: str | None = None,
+) -> None:
+    """Refuse another model or optimizer, and inside an epoch another division of the data. None: as it was."""
+    for what, asked in {"model": model, "num_classes": num_classes, "opt": opt}.items():
+        if asked not in (None, record[what]):
+            raise UserError(f"{where}: cannot be resumed with {what} {asked}, it was saved with {record[what]}")
+    for what, asked in {"ranks": ranks, "batch_size": batch_size, "accumulation": accumulation}.items():
+        held = record.get(what)
+        if record["batch"] and asked not in (None, held):
+            raise UserError(f"{where}: cannot be resumed with {what} {asked}, it was saved with {held} inside epoch "
+                            f"{record['epoch'] + 1} (batch {record['batch']}): what is left of that epoch depends on "
+                            f"{what}; checkpoints of an epoch's end can be resumed with another")
+
+
+class Shelf:
+    """The checkpoints of a run in ``folder``: last, best, best_ema and one every ``interval`` epochs, ``keep`` of them.
+
+    Made before the run: says at once when nothing can be written there, removes what a killed run left half written,
+    and finishes where it was killed between two names of one state. One rank is the ``owner``; others only look.
+    """
+
+    def __init__(self, folder: PathLike, *, interval: int, keep: int, owner: bool = True) -> None:
+        self._folder, self._interval, self._keep = Path(folder), interval, keep
+        if owner:
+            check_writable(self._folder / LAST)
+            for path in self._folder.iterdir():
+                if _LEFTOVER.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            self._finish()
+        self._count = max((_age(record)[0] for _, record in _records(self._folder)), default=0)
+
+    @property
+    def last_good(self) -> Path | None:
+        return newest_sound(self._folder)
+
+    def store(
+        self, state: TrainingState, *, epoch_done: bool = False, best: bool = False, best_ema: bool = False
+    ) -> None:
+        """Save ``state`` as the last one, and as what else it is. When that fails, earlier files are whole."""
+        epoch = state.record["epoch"]
+        numbered = epoch_done and epoch % self._interval == 0
+        names = {BEST: best, BEST_EMA: best_ema, f"epoch-{epoch:04d}.ckpt": numbered, LAST: True}
+        places = [name for name, wanted in names.items() if wanted]
+        self._count += 1
+        self._place(replace(state, record={**state.record, "count": self._count, "places": places}), places)
+
+    def _place(self, state: TrainingState, places: list[str]) -> None:
+        try:
+            for use in ("model", "ema"):
+                names = [name for name in places if (name == BEST_EMA) == (use == "ema")]
+                if names:
+                    save(self._folder / names[0], replace(state, record={**state.record, "use": use}))
+                for name in names[1:]:
+                    _same_file(self._folder / names[0], self._folder / name)
+            with suppress(OSError):  # not every file system can do it for a folder
+                checkpoints.sync(self._folder)
+        except (UserError, OSError) as error:
+            raise UserError(f"{error}; last good checkpoint: {self.last_good or 'none yet'}") from None
+        self._remove_old()
+
+    def _finish(self) -> None:
+        """Give the newest state the names it still lacks: a best one would be forgotten otherwise."""
+        records = dict(_records(self._folder))
+        newest = max(records.values(), key=_age, default={})
+        lacking = [name for name in newest.get("places", ())
+                   if _age(records.get(self._folder / name, _NOTHING)) != _age(newest)]
+        sound = newest_sound(self._folder) if lacking else None
+        if sound is not None and _age(records[sound]) == _age(newest):
+            self._place(load(sound), lacking)
+
+    def _remove_old(self) -> None:
+        ages = {path: _age(record) for path, record in _records(self._folder)}
+        numbered = ages.keys() - {self._folder / name for name in (LAST, BEST, BEST_EMA)}
+        for path in sorted(numbered, key=ages.get)[:-self._keep]:
+            path.unlink(missing_ok=True)
+
+
+def newest_sound(folder: PathLike) -> Path | None:
+    """The checkpoint in ``folder`` that was stored last, of those undamaged; each damaged one met is told on stderr."""
+    found = sorted(_records(Path(folder), tell=True), key=lambda found: (_age(found[1]), found[0].name == LAST))
+    for path, _ in reversed(found):
+        try:
+            checkpoints.verify(path)
+            return path
+        except UserError as error:
+            _tell(error)
+    return None
+
+
+def _records(folder: Path, tell: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The readable ones of our names, from a few bytes of each; whether the rest is sound, `verify` says."""
+    for path in sorted(path for path in folder.glob("*.ckpt") if _OURS.fullmatch(path.name)):
+        try:
+            record = checkpoints.read_record(path)
+            _age(record)
+        except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
+            if tell:
+                _tell(error if isinstance(error, UserError) else f"{path}: not a training checkpoint")
+        else:
+            yield path, record
+
+
+def _age(record: Mapping[str, Any]) -> tuple[int, int]:
+    """What was stored later is newer, so that a run can go back to an earlier state; then what is further."""
+    return int(record.get("count", 0)), int(record["step"])
+
+
+def _tell(problem: object) -> None:
+    print(f"warning: {problem}; passed over", file=sys.stderr, flush=True)
+
+
+def _same_file(source: Path, path: Path) -> None:
+    """The same bytes under a second name, without a copy where the file system can."""
+    with atomic(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:  # not on this file system
+            shutil.copyfile(source, temporary)
+            checkpoints.sync(temporary)
