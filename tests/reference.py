@@ -56,9 +56,9 @@ def direction(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return _generator(f"direction:{name}").standard_normal(shape)
 
 
-def pictures(count: int = 2, size: int = 224) -> np.ndarray:
+def pictures(count: int = 2, size: int = 224, salt: str = "image") -> np.ndarray:
     """Waves, blobs and a little grain, rounded to 8 bits and normalised: float32 (count, 3, size, size)."""
-    return np.stack([_picture(_generator(f"image/{size}/{number}"), size) for number in range(count)])
+    return np.stack([_picture(_generator(f"{salt}/{size}/{number}"), size) for number in range(count)])
 
 
 def _picture(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -77,3 +77,16 @@ def _picture(rng: np.random.Generator, size: int) -> np.ndarray:
     image += 0.06 * (rng.random((3, size, size)) - 0.5)
     levels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
     return (levels.astype(np.float32) / np.float32(255) - MEAN) / STD
+
+
+def table(name: str, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    """What stands in for a teacher's answers."""
+    return (scale * _generator(f"table:{name}").standard_normal(shape)).astype(np.float32)
+
+
+def samples(values: np.ndarray, count: int = 16) -> np.ndarray:
+    """The places of a tensor that the reference keeps: ``count``, evenly spread, or all of a small one."""
+    flat = np.asarray(values, np.float64).reshape(-1)
+    if flat.size < count:
+        return flat
+    return flat[[i * (flat.size - 1) // (count - 1) for i in range(count)]]

@@ -14,10 +14,11 @@ PACKAGE = ROOT / "src" / "mindeit"
 ORDER = [
     {"build"},
     {"deploy", "training"},
+    {"objectives"},
     {"convert"},
     {"checkpoint"},
-    {"models", "data"},
-    {"layers"},
+    {"models", "data", "optim"},
+    {"losses", "layers"},
     {"kernels"},
     {"runtime"},
     {"files", "config"},
@@ -60,7 +61,7 @@ def test_only_runtime_and_kernels_ask_for_the_device():
     assert asking <= {"runtime", "kernels", "config", "build"}
 
 
-@pytest.mark.parametrize("door", ["validate.py", "predict.py", "convert_pt2ms.py"])
+@pytest.mark.parametrize("door", ["train.py", "validate.py", "predict.py", "convert_pt2ms.py"])
 def test_help_loads_neither_mindspore_nor_torch(door):
     code = f"""
 import runpy, sys

@@ -179,7 +179,7 @@ def test_the_seed_decides_the_initial_values():
 
 def test_drop_path_grows_linearly_over_depth():
     blocks = build(TINY, drop_path_rate=0.1).blocks
-    assert [block.drop_path.probability for block in blocks] == pytest.approx(NUMBERS["drop_path_at_0.1"], abs=1e-7)
+    assert [block.drop_path1.probability for block in blocks] == pytest.approx(NUMBERS["drop_path_at_0.1"], abs=1e-7)
 
 
 def test_drop_path_keeps_or_drops_whole_samples_and_keeps_the_mean(mode):

@@ -1,9 +1,9 @@
-"""From configuration to objects. Besides the doors, only this room knows the configuration."""
+"""Models and batches for evaluation and prediction."""
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from mindeit.build.machine import workers
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from mindeit.models.summary import Summary
     from mindeit.runtime.cluster import Cluster
     from mindeit.training.evaluate import Evaluation
-
-
-def machine(config: Config) -> Cluster:
-    """Settle device, mode, seeds and ranks, in that order."""
-    from mindeit.runtime import cluster, device
-
-    run = config.run
-    device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0)
-    device.seed(run.seed)
-    return cluster.start(run.distributed, run.device_target)
 
 
 def trained_model(config: Config) -> tuple[nn.Cell, ModelCard]:
@@ -131,9 +121,3 @@ def evaluation_batches(config: Config, source: Source, card: ModelCard, cluster:
         ranks=cluster.ranks,
         skip_bad_images=config.data.skip_bad_images,
     )
-
-
-def workers(config: Config) -> int:
-    """Threads that prepare batches: one a core, eight at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.run.num_parallel_workers or min(8, cores)

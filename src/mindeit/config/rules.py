@@ -18,6 +18,8 @@ class Rule:
 RULES = (
     Rule(("distillation_type", "model"), lambda kind, model: kind != "none" and model and "distilled" not in model,
          "only a distilled model has the head that follows a teacher"),
+    Rule(("cosub", "distillation_type"), lambda cosub, kind: cosub and kind != "none",
+         "submodels teach each other or a teacher does; leave one out"),
     Rule(("amp_level", "device_target"), lambda level, device: level == "bf16" and device == "CPU",
          "no bfloat16 kernels on CPU; allowed: O0, O2 or O3"),
     Rule(("dataset_sink_mode", "device_target"), lambda sink, device: sink and device == "CPU",

@@ -112,6 +112,7 @@ class LossConfig:
     label_smoothing: float = option(0.1, "share of the target spread over all classes", at_least=0, below=1)
     bce_target_threshold: Optional[float] = option(
         None, "BCE: targets above it become 1, others 0; None: as they are", at_least=0, below=1)
+    cosub: bool = option(False, "two submodels, drawn by drop path, teach each other")
     distillation_type: str = option("none", "how the teacher is followed", choices=("none", "soft", "hard"))
     distillation_alpha: float = option(0.5, "weight of the teacher's part", at_least=0, at_most=1)
     distillation_tau: float = option(1.0, "temperature of soft distillation", above=0)

@@ -44,7 +44,9 @@ def _deit_traits(shapes: Shapes) -> dict[str, Any]:
     if len(projection) != 4 or "pos_embed" not in shapes or "cls_token" not in shapes or "blocks.0.gamma_1" in shapes:
         return {}
     depth = _count(shapes, r"blocks\.(\d+)\.")
-    return {"embed_dim": projection[0], "depth": depth, "distilled": "dist_token" in shapes}
+    return {
+        "embed_dim": projection[0], "patch_size": projection[-1], "depth": depth, "distilled": "dist_token" in shapes
+    }
 
 
 def _regnet_traits(shapes: Shapes) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    def __init__(self, dim: int, patch: int = 16) -> None:
+    def __init__(self, dim: int, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch, patch)
 
@@ -67,14 +67,14 @@ class PatchEmbed(nn.Module):
 class DeiT(nn.Module):
     """(B, 3, S, S) -> (B, num_classes); a distilled model gives the mean of its two heads."""
 
-    def __init__(self, embed_dim: int, depth: int, num_heads: int, distilled: bool, num_classes: int,
+    def __init__(self, embed_dim: int, depth: int, num_heads: int, patch_size: int, distilled: bool, num_classes: int,
                  image_size: int) -> None:
         super().__init__()
-        tokens = (image_size // 16) ** 2 + 1 + distilled
+        tokens = (image_size // patch_size) ** 2 + 1 + distilled
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, embed_dim))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if distilled else None
-        self.patch_embed = PatchEmbed(embed_dim)
+        self.patch_embed = PatchEmbed(embed_dim, patch_size)
         self.blocks = nn.Sequential(*(Block(embed_dim, num_heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = _head(embed_dim, num_classes)

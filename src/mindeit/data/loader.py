@@ -107,6 +107,14 @@ class TrainingBatches:
     def __len__(self) -> int:
         return max(0, len(self._order) - self._start_batch)
 
+    @property
+    def batch_size(self) -> int:
+        return len(self._order.positions(0))
+
+    def positions(self, number: int) -> np.ndarray:
+        """Where in the epoch, counted over all ranks, the pictures of batch ``number`` stand."""
+        return self._order.positions(number)
+
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self.skipped = []
         numbers = range(self._start_batch, len(self._order))

@@ -17,8 +17,8 @@ class Block(nn.Cell):
         self.attn = Attention(dim, num_heads, drop_rate)
         self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, 4 * dim, drop_rate)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))

@@ -1,18 +1,44 @@
 from __future__ import annotations
 
-from mindspore import Tensor, nn, ops
+from typing import Optional
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
 
 
 class DropPath(nn.Cell):
-    """Stochastic depth: in training, a sample's residual is dropped at random, or scaled to keep the mean."""
+    """Stochastic depth: in training, a sample's residual is dropped at random, or scaled to keep the mean.
+
+    The draws come from the device's generator, or from a table that training fills before each step (`share_draws`).
+    """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
         self.dropout = nn.Dropout(p=probability) if probability > 0 else None
+        self.draws: Optional[Parameter] = None
+        self.row = 0
 
     def construct(self, x: Tensor) -> Tensor:
         if self.dropout is None or not self.training:
             return x
-        per_sample = ops.ones((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype)
-        return x * self.dropout(per_sample)
+        per_sample = (x.shape[0],) + (1,) * (x.ndim - 1)
+        if self.draws is None:
+            return x * self.dropout(ops.ones(per_sample, x.dtype))
+        kept = (self.draws[self.row] >= self.probability).astype(x.dtype) / (1 - self.probability)
+        return x * kept.reshape(per_sample)
+
+
+def share_draws(model: nn.Cell, batch_size: int) -> Optional[Parameter]:
+    """Make a table (drop paths, batch) of uniform draws that every drop path of ``model`` reads; None without any.
+
+    What fills it decides what the draws depend on: a device's generator could not go on where it stopped, nor give
+    several ranks what one process has.
+    """
+    paths = [cell for _, cell in model.cells_and_names() if isinstance(cell, DropPath) and cell.probability > 0]
+    if not paths:
+        return None
+    draws = Parameter(np.zeros((len(paths), batch_size), np.float32), name="drop_path_draws", requires_grad=False)
+    for row, path in enumerate(paths):
+        path.draws, path.row = draws, row
+    return draws

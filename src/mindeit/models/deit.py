@@ -13,8 +13,6 @@ from mindeit.layers.linear import Linear
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed
 
-PATCH_SIZE = 16
-
 
 class VisionTransformer(nn.Cell):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
@@ -28,6 +26,7 @@ class VisionTransformer(nn.Cell):
         embed_dim: int,
         depth: int,
         num_heads: int,
+        patch_size: int,
         distilled: bool,
         num_classes: int,
         image_size: int,
@@ -38,7 +37,7 @@ class VisionTransformer(nn.Cell):
         self.embed_dim, self.num_classes, self.image_size = embed_dim, num_classes, image_size
         self.distilled = distilled
         self.extra_tokens = 2 if distilled else 1
-        self.patch_embed = PatchEmbed(image_size, PATCH_SIZE, embed_dim)
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim)
         tokens = self.patch_embed.num_patches + self.extra_tokens
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, tokens, embed_dim)), name="pos_embed")
@@ -86,7 +85,7 @@ class VisionTransformer(nn.Cell):
         return maps
 
 
-def build(*, image_size: int, **arguments) -> VisionTransformer:
-    if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
-        raise UserError(f"image_size is {image_size}; allowed: multiples of the patch size {PATCH_SIZE}")
-    return VisionTransformer(image_size=image_size, **arguments)
+def build(*, image_size: int, patch_size: int, **arguments) -> VisionTransformer:
+    if image_size < patch_size or image_size % patch_size:
+        raise UserError(f"image_size is {image_size}; allowed: multiples of the patch size {patch_size}")
+    return VisionTransformer(image_size=image_size, patch_size=patch_size, **arguments)

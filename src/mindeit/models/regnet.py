@@ -117,5 +117,5 @@ class RegNet(nn.Cell):
 
 def build(*, drop_path_rate: float, drop_rate: float, **arguments) -> RegNet:
     if drop_path_rate or drop_rate:
-        raise UserError("regnety_160 has no dropout: drop_path_rate and drop_rate must be 0")
+        raise UserError("a RegNet has no dropout: drop_path_rate and drop_rate must be 0")
     return RegNet(**arguments)

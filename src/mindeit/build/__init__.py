@@ -1,0 +1,6 @@
+"""From configuration to objects. Besides the doors, only this room knows the configuration."""
+from mindeit.build.evaluation import predictor, summary, validation
+from mindeit.build.machine import machine
+from mindeit.build.training import training
+
+__all__ = ["machine", "predictor", "summary", "training", "validation"]

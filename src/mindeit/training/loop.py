@@ -1,0 +1,179 @@
+"""The loop: epochs of steps, each followed by an evaluation, a record and a checkpoint."""
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from mindeit.data import TrainingBatches, WaitTimer
+from mindeit.errors import UserError
+from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.progress import progress
+from mindeit.training.evaluate import Evaluation
+from mindeit.training.interrupt import Interrupt
+from mindeit.training.live import Live
+from mindeit.training.scaling import LossScale
+from mindeit.training.step import Batch, Stepper
+
+
+@dataclasses.dataclass
+class Journey:
+    """How far a run has come; all of it is saved. ``batch`` counts inside the epoch, ``step`` updates altogether."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0  # of this epoch's updates
+    updates: int = 0
+    best: float = -1.0
+    best_ema: float = -1.0
+
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.loss_sum, self.updates = self.epoch + 1, 0, 0.0, 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """``lr_at`` takes the epoch and the share of it that is over. ``batches``: of an epoch, on each rank."""
+
+    epochs: int
+    batches: int
+    lr_at: Callable[[int, float], float]
+    val_interval: Optional[int] = 1  # None: never
+    log_interval: int = 100
+
+    def evaluates_after(self, epoch: int) -> bool:
+        if self.val_interval is None:
+            return False
+        return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.epochs
+
+
+@dataclasses.dataclass
+class Training:
+    """What a run consists of. ``save(journey, **marks)`` writes checkpoints and ``record`` an epoch's figures."""
+
+    plan: Plan
+    stepper: Stepper
+    live: Live
+    scale: LossScale
+    journey: Journey
+    cluster: Cluster
+    batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
+    draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
+    evaluate: Callable[[], Evaluation]
+    save: Callable[..., None]
+    record: Callable[[dict[str, Any]], None]
+    last_good: Callable[[], str]
+
+    def run(self) -> int:
+        """Train to the end, or until a signal asks to stop; the exit code."""
+        with Interrupt() as interrupt:
+            while self.journey.epoch < self.plan.epochs:
+                started = time.perf_counter()
+                figures = self._train(interrupt)
+                if self._anyone(interrupt.signal is not None):
+                    self.save(self.journey)
+                    self._say(f"stopped in epoch {self.journey.epoch + 1} after step {self.journey.step}; "
+                              "--resume auto goes on from there")
+                    return interrupt.exit_code
+                self._close(figures, started)
+        return 0
+
+    def _train(self, interrupt: Interrupt) -> dict[str, float]:
+        """The rest of the epoch, or less of it after a signal."""
+        journey, plan = self.journey, self.plan
+        batches = self.batches(journey.epoch, journey.batch)
+        timed, lr, loss = WaitTimer(batches), plan.lr_at(journey.epoch, 0.0), math.nan
+        pictures = batches.batch_size * self.cluster.ranks
+        updates = (plan.batches - journey.batch) // self.stepper.batches
+        started, images = time.perf_counter(), 0
+        shown = progress(
+            self._chunks(timed, batches),
+            updates,
+            f"epoch {journey.epoch + 1}/{plan.epochs}",
+            images=updates * self.stepper.batches * pictures,
+            shown=self.cluster.main,
+            every=plan.log_interval,
+            status=lambda: f"loss {loss:.4f}, lr {lr:.2e}, {timed.share:.0%} waiting for data",
+        )
+        for chunk in itertools.islice(shown, updates):
+            lr = plan.lr_at(journey.epoch, journey.batch / plan.batches)
+            loss, stop = self._step(chunk, lr, interrupt)
+            images += self.stepper.batches * pictures
+            if stop:
+                break
+        seconds = time.perf_counter() - started
+        return {"lr": lr, "images_per_second": images / seconds if images else None, "data_wait": timed.share,
+                "skipped": len(batches.skipped)}
+
+    def _chunks(self, timed: WaitTimer, batches: TrainingBatches) -> Iterator[list[Batch]]:
+        """As many batches as an update takes, each with its pictures' draws for the drop paths."""
+        first, chunk = self.journey.batch, []
+        for number, (images, targets) in enumerate(timed, first):
+            chunk.append((images, targets, self.draws(self.journey.epoch, batches.positions(number))))
+            if len(chunk) == self.stepper.batches:
+                yield chunk
+                chunk = []
+
+    def _step(self, chunk: Sequence[Batch], lr: float, interrupt: Interrupt) -> tuple[float, bool]:
+        """(mean loss over the ranks, whether to stop)."""
+        journey = self.journey
+        own, finite = self.stepper(chunk, lr, journey.step + 1, self.scale.value)
+        total, stops = self.cluster.total(np.array([own, interrupt.signal is not None], np.float64))
+        loss = float(total) / self.cluster.ranks
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {journey.step + 1} (epoch {journey.epoch + 1}, lr {lr:.3g}, "
+                            f"loss scale {self.scale.value:g}); last good checkpoint: {self.last_good()}")
+        self.scale.after(finite)
+        journey.step += finite
+        journey.batch += len(chunk)
+        journey.loss_sum, journey.updates = journey.loss_sum + loss, journey.updates + 1
+        return loss, bool(stops)
+
+    def _close(self, figures: dict[str, float], started: float) -> None:
+        """Evaluate the epoch that is over, write it down, save, and go on to the next."""
+        journey = self.journey
+        train_loss = journey.loss_sum / max(journey.updates, 1)
+        record = {"epoch": journey.epoch, "step": journey.step, "train_loss": train_loss, **figures}
+        best, best_ema = journey.best, journey.best_ema
+        if self.plan.evaluates_after(journey.epoch):
+            result = self.evaluate()
+            record.update({"val_loss": result.loss, "acc1": result.top1, f"acc{result.k}": result.topk})
+            journey.best = max(best, result.top1)
+            if self.live.averages is not None:
+                with self.live.averaged():
+                    average = self.evaluate()
+                record.update({"ema_loss": average.loss, "ema_acc1": average.top1, f"ema_acc{average.k}": average.topk})
+                journey.best_ema = max(best_ema, average.top1)
+        record["seconds"] = time.perf_counter() - started
+        journey.next_epoch()
+        self.record(record)
+        self.save(journey, epoch_done=True, best=journey.best > best, best_ema=journey.best_ema > best_ema)
+        self._say(summary_line(record, self.plan.epochs, journey))
+
+    def _anyone(self, condition: bool) -> bool:
+        return bool(self.cluster.total(np.array([condition], np.float32))[0])
+
+    def _say(self, line: str) -> None:
+        if self.cluster.main:
+            print(line, file=sys.stderr, flush=True)
+
+
+def summary_line(record: dict[str, Any], epochs: int, journey: Journey) -> str:
+    """One epoch for the reader of a log."""
+    parts = [f"epoch {record['epoch'] + 1}/{epochs}: loss {record['train_loss']:.4f}"]
+    if record.get("images_per_second"):
+        parts.append(f"{record['images_per_second']:.1f} images/s, {record['data_wait']:.0%} waiting for data")
+    if "acc1" in record:
+        parts.append(f"Acc@1 {record['acc1']:.3f} (best {journey.best:.3f})")
+    if "ema_acc1" in record:
+        parts.append(f"EMA {record['ema_acc1']:.3f} (best {journey.best_ema:.3f})")
+    if record.get("skipped"):
+        parts.append(f"{record['skipped']} unreadable pictures replaced")
+    return ", ".join(parts)

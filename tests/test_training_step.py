@@ -1,0 +1,233 @@
+"""The training step against the official code, and against itself in other divisions of the same work."""
+from __future__ import annotations
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+from reference import GOLDEN, official_state, pictures, samples, table
+
+from mindeit import objectives, optim
+from mindeit.checkpoint import load_strict
+from mindeit.convert.names import official_names, rename
+from mindeit.errors import UserError
+from mindeit.layers.drop_path import share_draws
+from mindeit.losses import cross_entropy
+from mindeit.models.registry import build
+from mindeit.optim.groups import trained_parameters
+from mindeit.training.live import Live
+from mindeit.training.scaling import GROWTH_INTERVAL, LossScale
+from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
+
+MINI, CLASSES, BATCH = "deit_mini_distilled_patch8_32", 10, 8
+DISTILLED = "deit_tiny_distilled_patch16_224"
+
+
+class Run:
+    """A small student with everything a step needs; the same seed gives the same run."""
+
+    def __init__(self, *, batches: int = 1, batch: int = BATCH, clip: Clip = Clip(), name: str = "adamw",  # noqa: B008
+                 drop_path: float = 0.2, decay: float = 0.05, check_finite: bool = False):
+        ms.set_seed(5)
+        self.student = build(MINI, num_classes=CLASSES, drop_path_rate=drop_path)
+        weights = list(self.student.get_parameters())
+        objective = objectives.Supervised(self.student, cross_entropy)
+        trained = trained_parameters(self.student, decay)
+        optimizer, average = optim.create(name, trained), Average(weights, 0.9)
+        self.draws = share_draws(self.student, batch)
+        update = Update(optimizer, average, clip=clip, ranks=1, check_finite=check_finite)
+        objective.set_train(True)
+        self.step = Stepper(Gradients(objective, trained, self.draws), update, trained, batches)
+        self.live = Live(weights, average.averages, optimizer.state)
+
+    def batch(self, number: int, count: int = BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(number)
+        images = rng.standard_normal((count, 3, 32, 32)).astype(np.float32)
+        targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, count)]
+        return images, targets, rng.random((len(self.draws) if self.draws is not None else 1, count), np.float32)
+
+
+def copied(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value.copy() for name, value in state.items()}
+
+
+def largest_gap(a: Run, b: Run) -> float:
+    first, second = a.live.model(), b.live.model()
+    return max(float(np.abs(first[name] - second[name]).max()) for name in first)
+
+
+class Answers(nn.Cell):
+    """A teacher that gives what its table holds."""
+
+    num_classes = 1000
+
+    def __init__(self):
+        super().__init__()
+        self.table = Parameter(np.zeros((4, 1000), np.float32), name="table", requires_grad=False)
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.table + 0 * images.sum()
+
+
+# -- equal to the official code -----------------------------------------------------------------------------------
+
+
+def test_five_steps_of_hard_distillation_match_the_official_code(mode):
+    """AdamW (lr 1e-3, decay 0.05), label smoothing 0.1, EMA 0.99, batches of 4."""
+    want = json.loads((GOLDEN / "run_adamw_hard.json").read_text())
+    student, teacher = build(DISTILLED), Answers()
+    names = official_names(student)
+    state = official_state(DISTILLED)
+    load_strict(student, rename(state, {official: own for own, official in names.items()}), "reference")
+    weights, trained = list(student.get_parameters()), trained_parameters(student, 0.05)
+    objective = objectives.Distilled(student, teacher, cross_entropy, kind="hard", alpha=0.5).set_train(True)
+    average = Average(weights, 0.99)
+    update = Update(optim.create("adamw", trained), average, clip=Clip(), ranks=1, check_finite=False)
+    step, losses = Stepper(Gradients(objective, trained, None), update, trained), []
+    answers = table("teacher", (5, 4, 1000), 3.0)
+    for number, labels in enumerate(want["labels"]):
+        teacher.table.set_data(Tensor(answers[number]))
+        targets = np.full((4, 1000), 0.1 / 1000, np.float32)
+        targets[np.arange(4), labels] += 0.9
+        images = pictures(4, salt=f"train{number}")
+        losses.append(step([(images, targets, np.zeros((1, 4), np.float32))], 1e-3, number + 1)[0])
+    assert losses == pytest.approx(want["losses"], rel=2e-5)
+    live = Live(weights, average.averages, ())
+    for kind, got, tolerance in (("params", live.model(), 1e-6), ("ema", live.ema(), 5e-7)):
+        official, gaps = {names[key]: value for key, value in got.items()}, {}
+        for name, values in want[kind].items():
+            gap = np.abs(samples(official[name]) - values)
+            if name.endswith("qkv.bias"):  # the gradient of the keys' bias is zero: Adam makes steps of its noise
+                third = official[name].size // 3
+                places = np.array([i * (official[name].size - 1) // 15 for i in range(16)])
+                gap = gap[(places < third) | (places >= 2 * third)]
+            gaps[name] = float(np.median(gap))
+        print(f"{kind}: largest median difference {max(gaps.values()):.1e}")
+        assert max(gaps.values()) < tolerance, max(gaps, key=gaps.get)
+
+
+# -- the same work, divided otherwise -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [Clip(), Clip("norm", 0.5), Clip("value", 0.01)], ids=lambda clip: clip.mode)
+def test_accumulated_batches_equal_the_large_batch(clip, mode):
+    whole, parts = Run(batch=4 * BATCH, clip=clip, name="sgd"), Run(batches=4, clip=clip, name="sgd")
+    for number in range(1, 4):
+        images, targets, draws = whole.batch(number, 4 * BATCH)
+        one = whole.step([(images, targets, draws)], 0.1, number)
+        cuts = [slice(start, start + BATCH) for start in range(0, 4 * BATCH, BATCH)]
+        four = parts.step([(images[cut], targets[cut], draws[:, cut]) for cut in cuts], 0.1, number)
+        assert four[0] == pytest.approx(one[0], rel=1e-6)
+    assert largest_gap(whole, parts) < 1e-6
+
+
+def test_clipping_bounds_the_gradient():
+    free, bound = Run(name="sgd", decay=0), Run(name="sgd", decay=0, clip=Clip("norm", 1e-3))
+    before = copied(free.live.model())
+    free.step([free.batch(0)], 1.0, 1)
+    bound.step([bound.batch(0)], 1.0, 1)
+    moved = [sum(np.square(run.live.model()[k] - v).sum() for k, v in before.items()) ** 0.5 for run in (free, bound)]
+    assert moved[1] < 0.01 < moved[0]
+
+
+def test_the_average_follows_with_its_decay(mode):
+    run = Run()
+    before, averaged = copied(run.live.model()), copied(run.live.ema())
+    run.step([run.batch(0)], 1e-2, 1)
+    after, now = copied(run.live.model()), copied(run.live.ema())
+    assert not np.array_equal(before["head.weight"], after["head.weight"])
+    for name in before:
+        np.testing.assert_allclose(now[name], 0.9 * averaged[name] + 0.1 * after[name], atol=1e-7)
+    with run.live.averaged():
+        assert all(np.array_equal(run.live.model()[name], now[name]) for name in now)
+    assert all(np.array_equal(run.live.model()[name], after[name]) for name in now)
+
+
+# -- exact continuation -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "adan", "lion"])
+def test_a_restored_run_continues_bit_for_bit(name):
+    straight, first = Run(name=name), Run(name=name)
+    for number in range(1, 5):
+        straight.step([straight.batch(number)], 1e-2, number)
+    for number in range(1, 3):
+        first.step([first.batch(number)], 1e-2, number)
+    parts = (first.live.model(), first.live.ema(), first.live.optimizer_state())
+    state, ema, moments = (copied(part) for part in parts)
+    second = Run(name=name)
+    second.live.restore(state, ema, moments, "memory")
+    for number in range(3, 5):
+        second.step([second.batch(number)], 1e-2, number)
+    for a, b in zip(straight.live.all, second.live.all):
+        assert np.array_equal(a.asnumpy(), b.asnumpy()), a.name
+
+
+def test_a_state_of_another_model_is_refused_whole():
+    run = Run()
+    before = copied(run.live.model())
+    with pytest.raises(UserError, match=r"^there: the weights do not fit the model; 1 missing: head.bias"):
+        other = {name: value + 1 for name, value in before.items() if name != "head.bias"}
+        run.live.restore(other, None, run.live.optimizer_state(), "there")
+    assert all(np.array_equal(before[name], value) for name, value in run.live.model().items())
+
+
+# -- half precision's scale ---------------------------------------------------------------------------------------
+
+
+def test_an_overflow_leaves_everything_as_it_was(mode):
+    run = Run(check_finite=True)
+    before = [one.asnumpy().copy() for one in run.live.all]
+    images, targets, draws = run.batch(0)
+    loss, done = run.step([(images, targets, draws)], 1e-2, 1, 3e38)
+    assert not done
+    assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, run.live.all))
+    loss, done = run.step([(images, targets, draws)], 1e-2, 1, 1024.0)
+    assert done and np.isfinite(loss)
+
+
+def test_the_loss_scale_divides_out(mode):
+    plain, scaled = Run(check_finite=True), Run(check_finite=True)
+    for run, scale in ((plain, 1.0), (scaled, 4096.0)):
+        run.loss = run.step([run.batch(0)], 1e-3, 1, scale)[0]
+    assert scaled.loss == pytest.approx(plain.loss, rel=1e-6)
+    assert largest_gap(plain, scaled) < 1e-6
+
+
+def test_the_scale_halves_on_overflow_and_doubles_after_long_luck():
+    scale = LossScale(1024.0, dynamic=True)
+    scale.after(False)
+    assert (scale.value, scale.good_steps) == (512.0, 0)
+    for _ in range(GROWTH_INTERVAL):
+        scale.after(True)
+    assert (scale.value, scale.good_steps) == (1024.0, 0)
+    fixed = LossScale(8.0)
+    fixed.after(False)
+    assert fixed.value == 8.0
+
+
+def test_a_scale_that_never_fits_ends_the_run_with_a_line():
+    scale = LossScale(1.0, dynamic=True)
+    with pytest.raises(UserError, match="gradients overflow at every loss scale"):
+        for _ in range(20):
+            scale.after(False)
+
+
+# -- stochastic depth from a table --------------------------------------------------------------------------------
+
+
+def test_drop_paths_read_their_row_of_the_table(mode):
+    student = build(MINI, num_classes=CLASSES, drop_path_rate=0.5).set_train(True)
+    draws = share_draws(student, 2)
+    assert draws.shape == (6, 2)  # two in each block but the first, whose rate is 0
+    images = Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
+    kept = np.full((6, 2), 0.99, np.float32)
+    draws.set_data(Tensor(kept))
+    full = student(images)[0].asnumpy()
+    kept[3, 1] = 0.0
+    draws.set_data(Tensor(kept))
+    dropped = student(images)[0].asnumpy()
+    assert np.array_equal(full[0], dropped[0]) and not np.allclose(full[1], dropped[1])
+    assert share_draws(build(MINI, num_classes=CLASSES), 2) is None
