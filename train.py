@@ -10,19 +10,25 @@ from mindeit.errors import front_door
 
 @dataclass(frozen=True)
 class Options:
-    """Training"""
+    """Rehearsal"""
 
-    dry_run: bool = option(False, "build everything, run one step and one evaluation batch, tell time and memory")
+    dry_run: bool = option(False, "build everything, try one batch of training and one of evaluation, then stop")
 
 
 @front_door
 def main() -> int:
     config = parse(sys.argv[1:], description=__doc__, door=Options)
     from mindeit import build
+    from mindeit.training.rehearsal import rehearse
 
     cluster = build.machine(config)
     training = build.training(config, cluster)
-    return training.rehearse() if config.door.dry_run else training.run()
+    if not config.door.dry_run:
+        return training.run()
+    lines = rehearse(training)
+    if cluster.main:
+        print("\n".join(lines), flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ def machine(config: Config) -> Cluster:
     from mindeit.runtime import cluster, device
 
     run = config.run
-    device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0)
+    device.setup(
+        run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=config.train.compile_cache
+    )
     device.seed(run.seed)
     return cluster.start(run.distributed, run.device_target)
 

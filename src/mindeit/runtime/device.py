@@ -32,9 +32,16 @@ def target() -> str:
     return ms.get_context("device_target")
 
 
-def setup(device_target: str = "CPU", *, device_id: Optional[int] = None, graph: bool = True) -> None:
+def setup(
+    device_target: str = "CPU",
+    *,
+    device_id: Optional[int] = None,
+    graph: bool = True,
+    compile_cache: Optional[str] = None,
+) -> None:
     """Pick the device and compile whole graphs (or run operator by operator, for debugging).
 
+    ``compile_cache``: a folder that keeps compiled graphs, so that the same run starts sooner the next time.
     ``device_id`` None is the first device, or in a cluster the one that MindSpore gives to the rank. Call it before
     ``cluster.start``: once the ranks are connected, the device is settled.
     """
@@ -44,6 +51,8 @@ def setup(device_target: str = "CPU", *, device_id: Optional[int] = None, graph:
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE if graph else ms.PYNATIVE_MODE)
+    if compile_cache is not None:
+        ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
     if device_id is None and target() == device_target:
         return  # MindSpore's own choice already; it may be set once only
     try:
@@ -76,6 +85,17 @@ def compile_ahead(model: nn.Cell, shape: tuple[int, ...], *, shown: bool) -> Non
     model.compile(ms.Tensor(np.zeros(shape, np.float32)))
     if shown:
         print(f"compiled the graph in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+def peak_memory() -> int:
+    """The most bytes in use so far: of this process on CPU, of the device's memory elsewhere."""
+    if target() == "CPU":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    import mindspore as ms
+
+    return ms.runtime.max_memory_allocated()
 
 
 @contextmanager

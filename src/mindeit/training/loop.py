@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -66,7 +66,7 @@ class Training:
     cluster: Cluster
     batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
     draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
-    evaluate: Callable[[], Evaluation]
+    evaluate: Callable[..., Evaluation]  # only_batches=N for a part
     save: Callable[..., None]
     record: Callable[[dict[str, Any]], None]
     last_good: Callable[[], str]
@@ -94,7 +94,7 @@ class Training:
         updates = (plan.batches - journey.batch) // self.stepper.batches
         started, images = time.perf_counter(), 0
         shown = progress(
-            self._chunks(timed, batches),
+            self.chunks(journey.epoch, journey.batch, timed, batches.positions),
             updates,
             f"epoch {journey.epoch + 1}/{plan.epochs}",
             images=updates * self.stepper.batches * pictures,
@@ -112,11 +112,13 @@ class Training:
         return {"lr": lr, "images_per_second": images / seconds if images else None, "data_wait": timed.share,
                 "skipped": len(batches.skipped)}
 
-    def _chunks(self, timed: WaitTimer, batches: TrainingBatches) -> Iterator[list[Batch]]:
+    def chunks(
+        self, epoch: int, first: int, batches: Iterable, positions: Callable[[int], np.ndarray]
+    ) -> Iterator[list[Batch]]:
         """As many batches as an update takes, each with its pictures' draws for the drop paths."""
-        first, chunk = self.journey.batch, []
-        for number, (images, targets) in enumerate(timed, first):
-            chunk.append((images, targets, self.draws(self.journey.epoch, batches.positions(number))))
+        chunk = []
+        for number, (images, targets) in enumerate(batches, first):
+            chunk.append((images, targets, self.draws(epoch, positions(number))))
             if len(chunk) == self.stepper.batches:
                 yield chunk
                 chunk = []

@@ -1,0 +1,104 @@
+"""Who learns and how: the student, its objective, and the step that changes it."""
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mindeit.build.teacher import load_teacher
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+    from mindeit.checkpoint import ModelCard
+    from mindeit.config import Config
+    from mindeit.data import Source
+    from mindeit.optim.groups import Trained
+    from mindeit.runtime.cluster import Cluster
+    from mindeit.training.live import Live
+    from mindeit.training.step import Stepper
+
+
+def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
+    """Fresh, or from a file; a head of another width and a table of another grid start anew."""
+    from mindeit.checkpoint import card_for
+    from mindeit.convert.load import load_model
+    from mindeit.models.registry import build, spec
+
+    model, data = config.model, config.data
+    rates = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}
+    classes = model.num_classes or source.num_classes
+    names = source.class_names if classes == source.num_classes else None
+    path = model.ckpt_path
+    if model.pretrained:
+        from mindeit.convert.pretrained import fetch_pretrained
+
+        path = str(fetch_pretrained(model.model))
+    if path:
+        student, card = load_model(
+            path, model=model.model, num_classes=classes, image_size=data.image_resize, use_ema=model.use_ema, **rates
+        )
+    elif model.model:
+        student = build(model.model, num_classes=classes, image_size=data.image_resize, **rates)
+        card = card_for(spec(model.model), classes, data.image_resize)
+    else:
+        raise UserError("no model: give --config FILE, --model NAME or --ckpt_path FILE")
+    own = {key: getattr(data, key) for key in ("crop_pct", "mean", "std") if getattr(data, key) is not None}
+    return student, replace(card, class_names=names, **own)
+
+
+def objective(config: Config, student: nn.Cell, card: ModelCard) -> nn.Cell:
+    from mindeit import losses, objectives
+    from mindeit.runtime import precision
+
+    loss = config.loss
+    criterion = losses.cross_entropy
+    if loss.loss == "BCE":
+        criterion = functools.partial(losses.binary_cross_entropy, threshold=loss.bce_target_threshold)
+    level = config.run.amp_level
+    if loss.distillation_type == "none":
+        kind = objectives.CoSub if loss.cosub else objectives.Supervised
+        return kind(precision.apply(student, level), criterion)
+    teacher, seen = load_teacher(config)
+    view = objectives.TeacherView(
+        image_size=seen.image_size, mean=seen.mean, std=seen.std,
+        student_size=card.image_size, student_mean=card.mean, student_std=card.std,
+    )
+    return objectives.Distilled(
+        precision.apply(student, level),
+        precision.apply(teacher, level),
+        criterion,
+        kind=loss.distillation_type,
+        alpha=loss.distillation_alpha,
+        tau=loss.distillation_tau,
+        reduction=loss.distillation_reduction,
+        view=view,
+    )
+
+
+def stepper(
+    config: Config, student: nn.Cell, objective: nn.Cell, cluster: Cluster
+) -> tuple[Stepper, Live, int]:
+    """The step, the parameters it changes, and how many draws a picture's drop paths take."""
+    from mindeit import optim
+    from mindeit.layers.drop_path import share_draws
+    from mindeit.optim.groups import trained_parameters
+    from mindeit.training.live import Live
+    from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
+
+    options, weights = config.optim, list(student.get_parameters())
+    trained: list[Trained] = trained_parameters(
+        student, options.weight_decay, layer_decay=options.layer_decay,
+        attn_only=config.train.attn_only, freeze=config.train.freeze,
+    )
+    optimizer = optim.create(options.opt, trained, betas=options.betas, eps=options.eps, momentum=options.momentum)
+    average = Average(weights, options.ema_decay) if options.ema else None
+    draws = share_draws(student, config.data.batch_size * getattr(objective, "views", 1))
+    clip = Clip(options.clip_mode, options.clip_value) if options.clip_grad else Clip()
+    halves = config.run.amp_level in ("O2", "O3")
+    update = Update(optimizer, average, clip=clip, ranks=cluster.ranks, check_finite=halves)
+    objective.set_train(config.train.train_mode)
+    stepper = Stepper(Gradients(objective, trained, draws), update, trained, options.gradient_accumulation_steps)
+    live = Live(weights, average.averages if average else None, optimizer.state)
+    return stepper, live, 0 if draws is None else draws.shape[0]

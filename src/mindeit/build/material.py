@@ -1,0 +1,102 @@
+"""What is learned from: pictures, how they are changed, and in which portions they come."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from mindeit.build.machine import workers
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindeit.checkpoint import ModelCard
+    from mindeit.config import Config
+    from mindeit.data import Mixing, Source, TrainingBatches, TrainTransform
+    from mindeit.runtime.cluster import Cluster
+
+
+def sources(config: Config) -> tuple[Source, Optional[Source]]:
+    """For training and for evaluation; they agree about the classes."""
+    from mindeit.data import open_source
+
+    data = config.data
+    source = open_source(data.dataset, data.data_dir, config.train.train_split, num_classes=config.model.num_classes)
+    if not config.schedule.val_while_train:
+        return source, None
+    held_out = open_source(
+        data.dataset, data.data_dir, data.val_split, num_classes=config.model.num_classes, label_file=data.label_file
+    )
+    if held_out.num_classes != source.num_classes:
+        raise UserError(f"{data.data_dir}: {config.train.train_split} has {source.num_classes} classes, "
+                        f"{data.val_split} {held_out.num_classes}; they have to be the same")
+    return source, held_out
+
+
+def check_amount(config: Config, source: Source, cluster: Cluster) -> None:
+    pictures, a_step = len(source), config.data.batch_size * cluster.ranks
+    where = f"{config.data.data_dir or config.data.dataset} has {pictures} pictures to train on"
+    if pictures < cluster.ranks:
+        raise UserError(f"{where}, fewer than the {cluster.ranks} ranks")
+    if pictures < a_step:
+        raise UserError(f"{where}, fewer than one step takes: batch_size {config.data.batch_size} x {cluster.ranks} "
+                        "ranks")
+    accumulation, batches = config.optim.gradient_accumulation_steps, batches_per_epoch(config, source, cluster)
+    if batches < accumulation:
+        raise UserError(f"gradient_accumulation_steps is {accumulation}, but an epoch has {batches} batches a rank; "
+                        "use fewer, or a smaller batch_size")
+
+
+def batches_per_epoch(config: Config, source: Source, cluster: Cluster) -> int:
+    from mindeit.data import batches_per_epoch
+
+    repeats = max(1, config.augment.aug_repeats)
+    return batches_per_epoch(len(source), config.data.batch_size, repeats=repeats, ranks=cluster.ranks)
+
+
+def batches(
+    config: Config, source: Source, card: ModelCard, cluster: Cluster
+) -> Callable[[int, int], TrainingBatches]:
+    from mindeit.data import training_batches
+
+    transform, mix = _transform(config, card), _mixing(config, card)
+
+    def batches(epoch: int, first: int) -> TrainingBatches:
+        return training_batches(
+            source, transform, config.data.batch_size, epoch=epoch, seed=config.run.seed, start_batch=first,
+            repeats=max(1, config.augment.aug_repeats), rank=cluster.rank, ranks=cluster.ranks, workers=workers(config),
+            mix=mix, skip_bad_images=config.data.skip_bad_images,
+        )
+
+    return batches
+
+
+def _transform(config: Config, card: ModelCard) -> TrainTransform:
+    from mindeit.data import TrainTransform
+
+    augment = config.augment
+    return TrainTransform(
+        card.image_size, scale=augment.scale, ratio=augment.ratio, hflip=augment.hflip,
+        interpolation=config.data.interpolation, auto_augment=augment.auto_augment, color_jitter=augment.color_jitter,
+        erase_probability=augment.re_prob, erase_mode=augment.re_value, erase_count=augment.re_count,
+        simple_crop=augment.simple_random_crop, mean=card.mean, std=card.std,
+    )
+
+
+def _mixing(config: Config, card: ModelCard) -> Mixing:
+    from mindeit.data import Mixing
+
+    augment = config.augment
+    return Mixing(
+        card.num_classes, mixup=augment.mixup, cutmix=augment.cutmix, probability=augment.mixup_prob,
+        switch_probability=augment.switch_prob, mode=augment.mixup_mode, smoothing=config.loss.label_smoothing,
+        off_epoch=augment.mixup_off_epoch,
+    )
+
+
+def draws(seed: int, count: int, views: int) -> Callable[[int, Any], Any]:
+    """What the drop paths read: it depends on seed, epoch and position alone."""
+    from mindeit.data import uniform_draws
+
+    def draws(epoch: int, positions: Any) -> Any:
+        table = uniform_draws(seed, epoch, positions, count * views)
+        return table.reshape(views, -1, len(positions)).transpose(1, 0, 2).reshape(-1, views * len(positions))
+
+    return draws

@@ -1,0 +1,86 @@
+"""What a run leaves behind, and what it goes on from."""
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindeit.checkpoint import ModelCard
+    from mindeit.config import Config
+    from mindeit.runtime.cluster import Cluster
+    from mindeit.training.live import Live
+    from mindeit.training.loop import Journey
+    from mindeit.training.saved import Shelf
+    from mindeit.training.scaling import LossScale
+
+
+def folder(config: Config) -> tuple[str, Optional[Path]]:
+    """Where the run goes, and the checkpoint it continues."""
+    from mindeit import files
+    from mindeit.training import saved
+
+    folder, resume = config.checkpoint.ckpt_save_dir, config.checkpoint.resume
+    files.check_writable(Path(folder) / saved.LAST)
+    if resume not in (None, "auto"):
+        return folder, files.existing_file(resume)
+    found = saved.newest_sound(folder)
+    if found and resume is None:
+        raise UserError(f"{folder} holds a run already ({found.name}); --resume auto goes on with it, or choose "
+                        "another --ckpt_save_dir")
+    return folder, found
+
+
+def check_resumable(config: Config, path: Path, card: ModelCard, cluster: Cluster) -> None:
+    from mindeit.training import saved
+
+    saved.check_resumable(
+        saved.load(path).record, path, model=card.model, num_classes=card.num_classes, opt=config.optim.opt,
+        ranks=cluster.ranks, batch_size=config.data.batch_size, accumulation=config.optim.gradient_accumulation_steps,
+    )
+
+
+def restore(path: Path, live: Live, scale: LossScale, journey: Journey) -> None:
+    from mindeit.training import saved
+
+    state = saved.load(path)
+    live.restore(state.model, state.ema, state.optimizer, path)
+    for target, key in ((scale, "scale"), (journey, "journey")):
+        for name, value in state.record[key].items():
+            setattr(target, name, value)
+
+
+def save(
+    config: Config, shelf: Shelf, live: Live, card: ModelCard, scale: LossScale, cluster: Cluster, journey: Journey, *,
+    epoch_done: bool = False, best: bool = False, best_ema: bool = False,
+) -> None:
+    from mindeit.training.saved import TrainingState
+
+    if not cluster.main:
+        return
+    record = {
+        "epoch": journey.epoch, "batch": journey.batch, "step": journey.step, "ranks": cluster.ranks,
+        "batch_size": config.data.batch_size, "accumulation": config.optim.gradient_accumulation_steps,
+        "opt": config.optim.opt, "seed": config.run.seed, "config": config.flat(),
+        "journey": asdict(journey), "scale": asdict(scale),
+    }
+    state = TrainingState(live.model(), live.ema(), live.optimizer_state(), card, record)
+    shelf.store(state, epoch_done=epoch_done, best=best, best_ema=best_ema)
+
+
+def recorder(folder: str, cluster: Cluster, resume_from: Optional[int]) -> Callable[[dict[str, Any]], None]:
+    """Writes an epoch's figures and draws the curves anew; only the first rank does. The first call opens the files."""
+    from mindeit.training import curves
+    from mindeit.training.history import History
+
+    opened: list[History] = []
+
+    def write(record: dict[str, Any]) -> None:
+        if not opened:
+            opened.append(History(folder, resume_from=resume_from))
+        opened[0].add(record)
+        curves.draw(opened[0].records, Path(folder) / "curves.png")
+
+    return write if cluster.main else lambda record: None
