@@ -109,8 +109,9 @@ def test_a_file_that_cannot_be_read():
      "only a distilled model has the head that follows a teacher"),
     ("--amp_level bf16",
      "amp_level bf16 (command line), device_target CPU (default): no bfloat16 kernels on CPU; allowed: O0, O2 or O3"),
-    ("--dataset_sink_mode",
-     "dataset_sink_mode True (command line), device_target CPU (default): only GPU and Ascend fetch their own batches"),
+    ("--cosub --distillation_type hard",
+     "cosub True (command line), distillation_type hard (command line): "
+     "submodels teach each other or a teacher does; leave one out"),
     ("--device_id 0 --distributed",
      "device_id 0 (command line), distributed True (command line): "
      "the ranks would share one device; leave device_id out"),

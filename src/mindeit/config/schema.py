@@ -99,7 +99,6 @@ class TrainConfig:
     train_mode: bool = option(True, "False: dropout and drop path stay off in training (384 fine-tuning)")
     attn_only: bool = option(False, "train only attention, head and position table")
     freeze: tuple[str, ...] = option((), "names, or beginnings of names, of parameters that stay as they are")
-    dataset_sink_mode: bool = option(False, "let the device fetch its batches (GPU, Ascend)")
     compile_cache: Optional[str] = option(None, "folder that keeps compiled graphs for the next run")
     log_interval: int = option(100, "steps between two lines of progress", at_least=1)
 
