@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -58,6 +59,8 @@ _worker: dict[str, Callable[[int], Any]] = {}  # of a worker process: its work i
 
 
 def _remember_work(work: Callable[[int], Any]) -> None:
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # what a launcher sends is for the rank, not for its workers
+        signal.signal(number, signal.SIG_IGN)
     _keep_freed_memory()
     _worker["work"] = work
 

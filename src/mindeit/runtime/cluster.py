@@ -1,22 +1,39 @@
-"""Ranks: who this process is among how many, and sums over all of them. mpirun and msrun; Ascend, GPU and CPU."""
+"""Ranks: who this process is among how many, and sums over all of them. mpirun, msrun and srun; Ascend, GPU and CPU.
+
+A rank that fails ends all: it says who it is and leaves at once with its exit code, and the launcher ends the rest.
+"""
 from __future__ import annotations
 
 import atexit
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
 from mindeit.errors import UserError
 
+if TYPE_CHECKING:
+    from mindspore import Parameter
+
 _SCHEDULER = "import mindspore.communication as c; c.init()"
 _PR_SET_PDEATHSIG = 1
+_WORDS_PER_CALL = 2**24  # 64 MB at once
+# Seconds: between calls for the scheduler, which only delay the start, and until it gives up ranks that are gone.
+_PATIENCE = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1", "MS_NODE_TIMEOUT": "15"}
+# mpirun grants its ranks a quarter of a second after SIGTERM and SIGINT; these it passes on, and they mean the others.
+_RELAYED = {signal.SIGUSR1: signal.SIGTERM, signal.SIGUSR2: signal.SIGINT}
+# Innermost launcher first: mpirun under Slurm leaves Slurm's variables in place, with the counts of its own daemons.
+_SIZE_VARIABLES = ("MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
@@ -38,10 +55,44 @@ class Cluster:
 
         return ops.AllReduce()(Tensor(np.asarray(values, np.float32))).asnumpy().astype(values.dtype)
 
+    def barrier(self) -> None:
+        """Return once every rank is here. On CPU MindSpore waits 30 s for the others, then fails."""
+        self.total(np.zeros(1, np.float32))
+
+    def broadcast(self, parameters: Sequence[Parameter]) -> None:
+        """Give every rank the values of rank 0, bit for bit. All ranks pass the same parameters in the same order."""
+        if self.ranks == 1 or not parameters:
+            return
+        from mindspore import Tensor
+
+        arrays = [_as_array(parameter) for parameter in parameters]
+        sent = np.frombuffer(_broadcast_bytes(b"".join(array.tobytes() for array in arrays)), np.uint8)
+        ends = np.cumsum([array.nbytes for array in arrays])
+        for parameter, array, part in zip(parameters, arrays, np.split(sent, ends)):
+            value = np.frombuffer(part.tobytes(), array.dtype).reshape(array.shape)
+            parameter.set_data(Tensor(value, parameter.dtype))
+
+
+def _as_array(parameter: Parameter) -> np.ndarray:
+    import mindspore as ms
+
+    known_to_numpy = parameter.dtype != ms.bfloat16
+    return parameter.asnumpy() if known_to_numpy else parameter.astype(ms.float32).asnumpy()
+
+
+def _broadcast_bytes(data: bytes) -> bytes:
+    """As int32, which every device sends unaltered, one tensor a call: of several, CPU garbles all but the first."""
+    from mindspore import Tensor, ops
+
+    words = np.frombuffer(data + bytes(-len(data) % 4), np.int32)
+    parts = [words[start : start + _WORDS_PER_CALL] for start in range(0, len(words), _WORDS_PER_CALL)]
+    send = ops.Broadcast(0)
+    return b"".join(send((Tensor(part),))[0].asnumpy().tobytes() for part in parts)[: len(data)]
+
 
 def launched_ranks() -> int:
-    """How many processes the launcher started: 1 where there is none."""
-    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MS_WORKER_NUM"):
+    """How many processes the launcher started (mpirun of OpenMPI or MPICH, msrun, srun): 1 where there is none."""
+    for variable in _SIZE_VARIABLES:
         if os.environ.get(variable, "").isdigit():
             return int(os.environ[variable])
     return 1
@@ -56,33 +107,63 @@ def start(distributed: bool, device_target: str) -> Cluster:
         return Cluster()
     if ranks == 1 and "MS_ROLE" not in os.environ and "OMPI_COMM_WORLD_SIZE" not in os.environ:
         raise UserError("distributed is True, but nothing launched several processes; use mpirun -n N python ...")
-    if device_target == "CPU" and "MS_ROLE" not in os.environ:
-        _bring_up_cpu()
+    for variable, seconds in _PATIENCE.items():
+        os.environ.setdefault(variable, seconds)
+    if "MS_ROLE" not in os.environ:
+        _signal_when_parent_ends(signal.SIGTERM)  # msrun leaves before its workers do, the other launchers never
+        for received, meant in _RELAYED.items():
+            signal.signal(received, partial(_send_rank, os.getpid(), meant))
+        by_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
+        by_slurm = "SLURM_STEP_NUM_TASKS" in os.environ and not by_mpi
+        if by_slurm or device_target == "CPU":
+            _bring_up(*(_meet_by_slurm() if by_slurm else _meet_by_mpi(ranks)))
     from mindspore import communication
 
     communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
-    return Cluster(communication.get_rank(), communication.get_group_size())
+    cluster = Cluster(communication.get_rank(), communication.get_group_size())
+    _say_farewell(cluster, quiet=device_target == "CPU")
+    return cluster
 
 
-def _bring_up_cpu() -> None:
-    """MindSpore has no mpirun for CPU, but a scheduler of its own: let MPI say who is who, and hand that over."""
+def _send_rank(rank_process: int, meant: signal.Signals, *_: object) -> None:
+    if os.getpid() == rank_process:  # mpirun signals forked workers too, which inherit this handler
+        os.kill(rank_process, meant)
+
+
+def _meet_by_mpi(launched: int) -> tuple[int, int, str, int]:
+    """Rank, ranks, and where the scheduler shall listen. MPI has no further task, and could only delay the exit."""
     try:
         from mpi4py import MPI
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         raise UserError(f"mpirun on CPU needs mpi4py and an MPI library ({error})") from None
     world = MPI.COMM_WORLD
     rank, ranks = world.Get_rank(), world.Get_size()
-    host, port = world.bcast((socket.gethostname(), _free_port()) if rank == 0 else None)
-    address = "127.0.0.1" if ranks == int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0)) else host
+    if ranks != launched:
+        raise UserError(f"{launched} processes were launched, but mpi4py sees {ranks}: use its MPI library's mpirun")
+    one_node = ranks == int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0))
+    mine = os.environ.get("MS_SCHED_HOST") or ("127.0.0.1" if one_node else _own_address())
+    address, port = world.bcast((mine, _free_port()))
+    MPI.Finalize()
     for variable in [name for name in os.environ if name.startswith("OMPI_")]:
         del os.environ[variable]  # or MindSpore takes the native path, which CPU lacks
+    return rank, ranks, address, port
+
+
+def _meet_by_slurm() -> tuple[int, int, str, int]:
+    """The same from srun's variables: rank 0 runs on the first node listed; its port follows from the job's step."""
+    node = re.match(r"([^\[,]+)(?:\[(\w+))?", os.environ["SLURM_STEP_NODELIST"])
+    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+    address = os.environ.get("MS_SCHED_HOST") or socket.gethostbyname(node[1] + (node[2] or ""))
+    return int(os.environ["SLURM_PROCID"]), launched_ranks(), address, 20000 + (job * 16 + step) % 10000
+
+
+def _bring_up(rank: int, ranks: int, address: str, port: int) -> None:
+    """MindSpore's own cluster, a scheduler and workers, in place of a launcher that it knows."""
     os.environ.update(MS_WORKER_NUM=str(ranks), MS_SCHED_HOST=address, MS_SCHED_PORT=str(port))
     if rank == 0:
         _start_scheduler()
-        _wait_until_open(address, port)
-    world.Barrier()  # a rank that calls before the scheduler listens waits a minute before it calls again
+    _wait_until_open(address, port)  # who calls before the scheduler listens waits a minute before calling again
     os.environ.update(MS_ROLE="MS_WORKER", MS_NODE_ID=str(rank))
-    atexit.register(_silence_farewell)
 
 
 def _start_scheduler() -> None:
@@ -92,14 +173,36 @@ def _start_scheduler() -> None:
         env={**os.environ, "MS_ROLE": "MS_SCHED"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=_end_with_parent,
+        start_new_session=True,  # mpirun signals whole process groups; the ranks still need it to say farewell
     )
 
 
-def _silence_farewell() -> None:
-    """MindSpore's sockets log to stderr while the process ends, whatever the log level; nothing of ours comes after."""
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _say_farewell(cluster: Cluster, quiet: bool) -> None:
+    """Let a failing rank name itself and skip MindSpore's farewell, which would wait for the ranks still at work."""
+    failures: list[int] = []
+    show, leave = sys.excepthook, sys.exit
+
+    def excepthook(kind, error, trace) -> None:
+        failures.append(1)
+        show(kind, error, trace)
+
+    def exit_(code: Union[int, str, None] = None) -> None:
+        failures[:] = [code if isinstance(code, int) else 1] if code else []
+        leave(code)
+
+    def farewell() -> None:
+        if failures:
+            text = f"rank {cluster.rank} of {cluster.ranks} ended with exit code {failures[-1]}; this ends all ranks"
+            print(text, file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(failures[-1])
+        if quiet:  # MindSpore's sockets log to stderr while the process ends, whatever the log level
+            sys.stderr.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+    sys.excepthook, sys.exit = excepthook, exit_
+    atexit.register(farewell)
 
 
 def _wait_until_open(address: str, port: int, seconds: float = 60) -> None:
@@ -113,7 +216,20 @@ def _wait_until_open(address: str, port: int, seconds: float = 60) -> None:
 
 
 def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _signal_when_parent_ends(signal.SIGKILL)
+
+
+def _signal_when_parent_ends(number: signal.Signals) -> None:
+    """Linux alone can; elsewhere a killed launcher may leave processes behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _own_address() -> str:
+    """The number by which other nodes reach this one (MindSpore takes no names); connecting UDP sends nothing."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.connect(("10.255.255.255", 1))
+        return probe.getsockname()[0]
 
 
 def _free_port() -> int:
