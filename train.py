@@ -18,17 +18,20 @@ class Options:
 @front_door
 def main() -> int:
     config = parse(sys.argv[1:], description=__doc__, door=Options)
-    from mindeit import build
-    from mindeit.training.rehearsal import rehearse
+    from mindeit.training.interrupt import Interrupt
 
-    cluster = build.machine(config)
-    training = build.training(config, cluster)
-    if not config.door.dry_run:
-        return training.run()
-    lines = rehearse(training)
-    if cluster.main:
-        print("\n".join(lines), flush=True)
-    return 0
+    with Interrupt() as interrupt:
+        from mindeit import build
+        from mindeit.training.rehearsal import rehearse
+
+        cluster = build.machine(config)
+        training = build.training(config, cluster)
+        if not config.door.dry_run:
+            return training.run(interrupt)
+        lines = rehearse(training)
+        if cluster.main:
+            print("\n".join(lines), flush=True)
+        return 0
 
 
 if __name__ == "__main__":

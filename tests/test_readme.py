@@ -35,11 +35,17 @@ def desk(tmp_path_factory):
     state = {p.name: p.asnumpy() for p in build(name).get_parameters()}
     write_official(folder / spec(name).published.file, to_official(state, card_for(spec(name), 1000)))
     for number in range(1000):
-        (folder / "imagenet" / "train" / f"n{number:08d}").mkdir(parents=True)
+        place = folder / "imagenet" / "train" / f"n{number:08d}"
+        place.mkdir(parents=True)
+        Image.new("RGB", (40, 50), (number // 4, 90, 120)).save(place / "one.jpg")
     for number in range(0, 1000, 100):
         place = folder / "imagenet" / "val" / f"n{number:08d}"
         place.mkdir(parents=True)
         Image.new("RGB", (60, 50), (number // 4, 90, 120)).save(place / "one.jpg")
+    for part, number in ((part, number) for part in ("train", "val") for number in range(8)):
+        place = folder / "flowers" / part / ("rose" if number % 2 else "tulip")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (50, 40), (200, 30 * number, 90)).save(place / f"{number}.jpg")
     Image.new("RGB", (300, 200), (20, 90, 120)).save(folder / "bird.jpg")
     (folder / "configs").symlink_to(ROOT / "configs")
     for script in ROOT.glob("*.py"):
@@ -49,7 +55,7 @@ def desk(tmp_path_factory):
 
 def test_the_readme_shows_every_door():
     shown = {word for command in commands() for word in command if word.endswith(".py")}
-    assert shown == {"convert_pt2ms.py", "validate.py", "predict.py"}
+    assert shown == {"convert_pt2ms.py", "train.py", "validate.py", "predict.py"}
 
 
 def test_the_commands_work_in_the_order_they_stand(desk, monkeypatch):
@@ -57,12 +63,16 @@ def test_the_commands_work_in_the_order_they_stand(desk, monkeypatch):
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     monkeypatch.setenv("PATH", str(ROOT / ".venv" / "bin"), prepend=":")
     for command in commands():
-        words = [word.replace("/data/imagenet", str(desk / "imagenet")) for word in command]
+        words = [word.replace("/data/", f"{desk}/") for word in command]
+        if "train.py" in words:  # the same, but over in a minute: the stand-ins hold too little for a whole batch
+            words += ["--epoch_size", "2" if "--resume" in words else "1"]
+            words += [] if "digits" in " ".join(words) else ["--batch_size", "4", "--image_resize", "32"]
         words = [sys.executable if word == "python" else word for word in words]
         done = subprocess.run(words, cwd=desk, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
-        assert done.stdout.strip(), words
-    for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird.png", "start.ckpt", "back.pth"):
+        assert (done.stdout + done.stderr).strip(), words
+    for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird.png", "start.ckpt", "back.pth",
+                 "outputs/digits_student/curves.png", "outputs/flowers/last.ckpt"):
         assert (desk / name).stat().st_size > 100
     for code in blocks("python"):
         done = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True, timeout=300)
@@ -77,7 +87,7 @@ def test_the_table_of_models_is_the_catalogue():
     assert set(rows) == set(CATALOGUE)
     for name, row in CATALOGUE.items():
         line = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
-        assert f"{row.published.top1:g}" in line.replace("0 /", " /")
+        assert row.published is None or f"{row.published.top1:g}" in line.replace("0 /", " /")
 
 
 def test_named_files_exist():

@@ -221,12 +221,12 @@ def test_a_scale_that_never_fits_ends_the_run_with_a_line():
 def test_drop_paths_read_their_row_of_the_table(mode):
     student = build(MINI, num_classes=CLASSES, drop_path_rate=0.5).set_train(True)
     draws = share_draws(student, 2)
-    assert draws.shape == (6, 2)  # two in each block but the first, whose rate is 0
+    assert draws.shape == (2, 2)  # two in each block but the first, whose rate is 0
     images = Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
-    kept = np.full((6, 2), 0.99, np.float32)
+    kept = np.full((2, 2), 0.99, np.float32)
     draws.set_data(Tensor(kept))
     full = student(images)[0].asnumpy()
-    kept[3, 1] = 0.0
+    kept[1, 1] = 0.0
     draws.set_data(Tensor(kept))
     dropped = student(images)[0].asnumpy()
     assert np.array_equal(full[0], dropped[0]) and not np.allclose(full[1], dropped[1])

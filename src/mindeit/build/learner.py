@@ -1,7 +1,6 @@
 """Who learns and how: the student, its objective, and the step that changes it."""
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ from mindeit.build.teacher import load_teacher
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
-    from mindspore import nn
+    from mindspore import Tensor, nn
 
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
@@ -52,10 +51,12 @@ def objective(config: Config, student: nn.Cell, card: ModelCard) -> nn.Cell:
     from mindeit import losses, objectives
     from mindeit.runtime import precision
 
-    loss = config.loss
-    criterion = losses.cross_entropy
-    if loss.loss == "BCE":
-        criterion = functools.partial(losses.binary_cross_entropy, threshold=loss.bce_target_threshold)
+    loss, threshold = config.loss, config.loss.bce_target_threshold
+
+    def yes_or_no(logits: Tensor, targets: Tensor) -> Tensor:  # in a graph functools.partial makes gradients float64
+        return losses.binary_cross_entropy(logits, targets, threshold)
+
+    criterion = yes_or_no if loss.loss == "BCE" else losses.cross_entropy
     level = config.run.amp_level
     if loss.distillation_type == "none":
         kind = objectives.CoSub if loss.cosub else objectives.Supervised

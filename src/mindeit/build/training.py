@@ -87,6 +87,7 @@ def _evaluate(
     batches = evaluation_batches(config, held_out, card, cluster)
     shown = progress(batches, len(batches), "evaluate", images=len(held_out), shown=cluster.main)
     student.set_train(False)
+    cluster.broadcast([one for one in student.get_parameters() if not one.requires_grad])  # BatchNorm's, of each rank
     try:
         some = itertools.islice(shown, only_batches)
         return evaluate(lambda images: student(Tensor(images)).asnumpy(), some, card.num_classes, cluster)

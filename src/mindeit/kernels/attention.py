@@ -1,36 +1,59 @@
-"""Scaled dot-product attention over (batch, heads, tokens, head_dim)."""
+"""Scaled dot-product attention over (batch, heads, tokens, head_dim), or with its first two axes exchanged."""
 from __future__ import annotations
 
-from typing import Callable
-
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 from mindeit.runtime import device
 
 
-def attention_weights(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Softmax of the scaled scores, (batch, heads, tokens, tokens); in float32 even where the inputs are halves.
+class Softmax(nn.Cell):
+    """Over the last axis. Row sums of its gradient are taken, and spread along the rows again, by products with ones.
 
-    The scale goes to the query: a quarter of the elements of the scores, and exact for the powers of two in use.
+    On CPU ReduceSum is slow on odd lengths, and broadcasting keeps copies of its inputs as long as the graph lives.
     """
-    scores = ops.BatchMatMul(transpose_b=True)(query * scale, key)
-    return ops.softmax(scores.astype(ms.float32), -1).astype(scores.dtype)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax, self.product, self.spread = ops.Softmax(-1), ops.BatchMatMul(), ops.BatchMatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.softmax(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        shares, column = out * dout, ops.ones(out.shape[:-2] + (out.shape[-1], 1), out.dtype)
+        sums = self.spread(self.product(shares, column), column)
+        return (shares - out * sums,)
 
 
-def matmul_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    return ops.BatchMatMul()(attention_weights(query, key, scale), value)
+class MatmulAttention(nn.Cell):
+    """(query, key, value, scale) -> mixed values. The softmax is taken in float32 even where the inputs are halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = Softmax() if device.target() == "CPU" else ops.Softmax(-1)
+        self.scores, self.mix = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        return self.mix(self.weights(query, key, scale), value)
+
+    def weights(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        """(batch, heads, tokens, tokens); scaling the query touches a quarter of the elements that the scores have."""
+        scores = self.scores(query * scale, key)
+        return self.softmax(scores.astype(ms.float32)).astype(scores.dtype)
 
 
-def flash_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+class FlashAttention(MatmulAttention):
     """The fused kernel takes half precision only; float32 goes the plain way. Its default scale is 1."""
-    if query.dtype == ms.float32:
-        return matmul_attention(query, key, value, scale)
-    return ops.flash_attention_score(
-        query, key, value, head_num=query.shape[1], scalar_value=scale, input_layout="BNSD"
-    )
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        if query.dtype == ms.float32:
+            return self.mix(self.weights(query, key, scale), value)
+        return ops.flash_attention_score(
+            query, key, value, head_num=query.shape[1], scalar_value=scale, input_layout="BNSD"
+        )
 
 
-def choose() -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+def choose() -> MatmulAttention:
     """Only Ascend has a fused kernel."""
-    return flash_attention if device.target() == "Ascend" else matmul_attention
+    return FlashAttention() if device.target() == "Ascend" else MatmulAttention()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindeit.kernels import bias
 from mindeit.layers.initial import truncated_normal, zeros
 
 
@@ -14,7 +15,7 @@ class Linear(nn.Cell):
         self.weight = Parameter(truncated_normal((out_features, in_features)), name="weight")
         self.bias = Parameter(zeros((out_features,)), name="bias")
         self.matmul = ops.MatMul(transpose_b=True)
-        self.bias_add = ops.BiasAdd()
+        self.bias_add = bias.choose()
 
     def construct(self, x: Tensor) -> Tensor:
         rows = self.matmul(ops.reshape(x, (-1, self.in_features)), self.weight)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindeit.kernels import bias
 from mindeit.layers.initial import uniform
 
 
@@ -18,7 +19,7 @@ class PatchProjection(nn.Cell):
         self.weight = Parameter(uniform((embed_dim, channels, patch_size, patch_size), bound), name="weight")
         self.bias = Parameter(uniform((embed_dim,), bound), name="bias")
         self.matmul = ops.MatMul(transpose_b=True)
-        self.bias_add = ops.BiasAdd()
+        self.bias_add = bias.choose()
 
     def construct(self, images: Tensor) -> Tensor:
         batch, channels, height, width = images.shape

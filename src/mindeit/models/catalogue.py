@@ -92,7 +92,7 @@ DEIT_MINI = ModelSpec(
     family="deit",
     image_size=32,
     crop_pct=1.0,
-    variant={"embed_dim": 96, "depth": 4, "num_heads": 3, "patch_size": 8, "distilled": True},
+    variant={"embed_dim": 128, "depth": 2, "num_heads": 4, "patch_size": 8, "distilled": True},
 )
 REGNETY_MINI = ModelSpec(
     name="regnety_mini_32",

@@ -1,32 +1,55 @@
-"""SIGTERM and Ctrl-C end a run between two steps, after its state is saved."""
+"""SIGTERM and Ctrl-C end a run between two steps, after its state is saved.
+
+MindSpore takes SIGINT over with its first graph and makes a SIGTERM of it, so a handler would never learn of Ctrl-C.
+Therefore both signals are blocked before MindSpore starts threads, which inherit that, and a thread waits for them.
+"""
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from contextlib import AbstractContextManager
 from typing import Optional
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Interrupt(AbstractContextManager):
-    """Inside the block, ``signal`` is the first signal received, or None. A second Ctrl-C stops at once."""
+    """Enter it before MindSpore is imported. While ``patient``, ``signal`` is the first signal received, or None.
 
-    _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
+    Before that a signal ends the process, and so does a second Ctrl-C: at once, even while MindSpore imports, compiles
+    or computes, none of which an exception may interrupt. Signals that were ignored before stay ignored.
+    """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
+        self.patient = False
+        self._closing = False
 
     def __enter__(self) -> Interrupt:
-        self._before = {number: signal.signal(number, self._note) for number in self._EXIT_CODES}
+        self._heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._closing = True
+        signal.pthread_kill(self._watcher.ident, signal.SIGTERM)
+        self._watcher.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def _note(self, number: int, _: object) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    @property
-    def exit_code(self) -> int:
-        return self._EXIT_CODES.get(self.signal, 0)
+    def _watch(self) -> None:
+        while not self._closing:
+            number = signal.sigwait(_SIGNALS)
+            if self._closing or number not in self._heeded:
+                continue
+            if self.signal is None and self.patient:
+                self.signal = number
+            elif number == signal.SIGINT:
+                print("interrupted", file=sys.stderr, flush=True)
+                os._exit(130)
+            elif not self.patient:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # for this thread alone, to receive it after all
+                os.kill(os.getpid(), number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,11 +32,12 @@ class Journey:
     step: int = 0
     loss_sum: float = 0.0  # of this epoch's updates
     updates: int = 0
+    skipped: int = 0  # unreadable pictures of this epoch
     best: float = -1.0
     best_ema: float = -1.0
 
     def next_epoch(self) -> None:
-        self.epoch, self.batch, self.loss_sum, self.updates = self.epoch + 1, 0, 0.0, 0
+        self.epoch, self.batch, self.loss_sum, self.updates, self.skipped = self.epoch + 1, 0, 0.0, 0, 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,25 +73,35 @@ class Training:
     record: Callable[[dict[str, Any]], None]
     last_good: Callable[[], str]
 
-    def run(self) -> int:
+    def run(self, interrupt: Interrupt) -> int:
         """Train to the end, or until a signal asks to stop; the exit code."""
-        with Interrupt() as interrupt:
-            while self.journey.epoch < self.plan.epochs:
-                started = time.perf_counter()
-                figures = self._train(interrupt)
-                if self._anyone(interrupt.signal is not None):
-                    self.save(self.journey)
-                    self._say(f"stopped in epoch {self.journey.epoch + 1} after step {self.journey.step}; "
-                              "--resume auto goes on from there")
-                    return interrupt.exit_code
-                self._close(figures, started)
+        interrupt.patient = True
+        if self.journey.epoch >= self.plan.epochs:
+            self._say(f"nothing left to do: {self.journey.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
+        while self.journey.epoch < self.plan.epochs:
+            started = time.perf_counter()
+            figures = self._train(interrupt)
+            self._check_weights(figures["lr"])
+            received = (interrupt.signal is not None, interrupt.signal == signal.SIGINT)
+            stop, by_hand = self.cluster.total(np.array(received, np.float32))
+            if stop:
+                self._stop()
+                return 130 if by_hand else 0
+            self._close(figures, started)
         return 0
+
+    def _stop(self) -> None:
+        self.save(self.journey)
+        self._say(f"stopped in epoch {self.journey.epoch + 1} after step {self.journey.step}; "
+                  "--resume auto goes on from there")
+        self.cluster.barrier()  # a rank that leaves with a code other than 0 ends those that still save
 
     def _train(self, interrupt: Interrupt) -> dict[str, float]:
         """The rest of the epoch, or less of it after a signal."""
         journey, plan = self.journey, self.plan
         batches = self.batches(journey.epoch, journey.batch)
-        timed, lr, loss = WaitTimer(batches), plan.lr_at(journey.epoch, 0.0), math.nan
+        done = max(0, journey.batch - self.stepper.batches)  # what the last update knew, if none is left
+        timed, lr, loss = WaitTimer(batches), plan.lr_at(journey.epoch, done / plan.batches), math.nan
         pictures = batches.batch_size * self.cluster.ranks
         updates = (plan.batches - journey.batch) // self.stepper.batches
         started, images = time.perf_counter(), 0
@@ -109,8 +121,9 @@ class Training:
             if stop:
                 break
         seconds = time.perf_counter() - started
+        journey.skipped += int(self.cluster.total(np.array([len(batches.skipped)]))[0])
         return {"lr": lr, "images_per_second": images / seconds if images else None, "data_wait": timed.share,
-                "skipped": len(batches.skipped)}
+                "skipped": journey.skipped}
 
     def chunks(
         self, epoch: int, first: int, batches: Iterable, positions: Callable[[int], np.ndarray]
@@ -130,8 +143,7 @@ class Training:
         total, stops = self.cluster.total(np.array([own, interrupt.signal is not None], np.float64))
         loss = float(total) / self.cluster.ranks
         if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at step {journey.step + 1} (epoch {journey.epoch + 1}, lr {lr:.3g}, "
-                            f"loss scale {self.scale.value:g}); last good checkpoint: {self.last_good()}")
+            raise UserError(f"the loss is {loss} at {self._place(journey.step + 1, lr)}")
         self.scale.after(finite)
         journey.step += finite
         journey.batch += len(chunk)
@@ -145,12 +157,12 @@ class Training:
         record = {"epoch": journey.epoch, "step": journey.step, "train_loss": train_loss, **figures}
         best, best_ema = journey.best, journey.best_ema
         if self.plan.evaluates_after(journey.epoch):
-            result = self.evaluate()
+            result = self._evaluate(figures["lr"])
             record.update({"val_loss": result.loss, "acc1": result.top1, f"acc{result.k}": result.topk})
             journey.best = max(best, result.top1)
             if self.live.averages is not None:
                 with self.live.averaged():
-                    average = self.evaluate()
+                    average = self._evaluate(figures["lr"])
                 record.update({"ema_loss": average.loss, "ema_acc1": average.top1, f"ema_acc{average.k}": average.topk})
                 journey.best_ema = max(best_ema, average.top1)
         record["seconds"] = time.perf_counter() - started
@@ -159,8 +171,20 @@ class Training:
         self.save(journey, epoch_done=True, best=journey.best > best, best_ema=journey.best_ema > best_ema)
         self._say(summary_line(record, self.plan.epochs, journey))
 
-    def _anyone(self, condition: bool) -> bool:
-        return bool(self.cluster.total(np.array([condition], np.float32))[0])
+    def _evaluate(self, lr: float) -> Evaluation:
+        try:
+            return self.evaluate()
+        except UserError as error:
+            raise UserError(f"{error}; evaluated after {self._place(self.journey.step, lr)}") from None
+
+    def _check_weights(self, lr: float) -> None:
+        """An update can ruin what its own loss does not show yet; such weights are never saved."""
+        if not all(np.isfinite(value).all() for value in self.live.model().values()):
+            raise UserError(f"the weights are no longer finite after {self._place(self.journey.step, lr)}")
+
+    def _place(self, step: int, lr: float) -> str:
+        return (f"step {step} (epoch {self.journey.epoch + 1}, lr {lr:.3g}, loss scale {self.scale.value:g}); "
+                f"last good checkpoint: {self.last_good()}")
 
     def _say(self, line: str) -> None:
         if self.cluster.main:

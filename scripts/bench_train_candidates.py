@@ -1,0 +1,150 @@
+"""What `bench_train.py` compares: of each candidate a step, and the batches that go with it."""
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+
+import numpy as np
+
+from mindeit.models.registry import spec
+
+CLASSES = 1000
+Batch = tuple[np.ndarray, np.ndarray]  # images, labels
+Step = Callable[[np.ndarray, np.ndarray], object]
+
+
+def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
+    from mindeit import losses, optim
+    from mindeit.models.registry import build
+    from mindeit.objectives import Supervised
+    from mindeit.optim.groups import trained_parameters
+    from mindeit.runtime import cluster, device
+    from mindeit.training.step import Clip, Gradients, Stepper, Update
+
+    device.setup("CPU")
+    here = cluster.start(options.ranks > 1, "CPU")
+    model = build(options.model, num_classes=CLASSES)
+    trained = trained_parameters(model, 0.05)
+    objective = Supervised(model, losses.cross_entropy).set_train(True)
+    update = Update(optim.create("adamw", trained), None, clip=Clip(), ranks=here.ranks, check_finite=False)
+    stepper = Stepper(Gradients(objective, trained, None), update, trained)
+    one_hot, draws = np.eye(CLASSES, dtype=np.float32), np.zeros((1, options.batch_size), np.float32)
+
+    def step(images: np.ndarray, labels: np.ndarray) -> object:
+        return stepper([(images, one_hot[labels], draws)], 1e-3, 1)
+
+    def epoch(number: int) -> Iterable[Batch]:
+        from mindeit.data import training_batches
+
+        return training_batches(*pictures(options), options.batch_size, epoch=number, seed=0, workers=options.workers,
+                                rank=here.rank, ranks=here.ranks)
+
+    return step, batches(options, epoch)
+
+
+def pytorch(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
+    """timm's model where timm is installed, else the twin that conversions are verified with."""
+    import torch
+
+    try:
+        from timm import create_model
+
+        model = create_model(options.model, num_classes=CLASSES)
+    except ImportError:
+        from mindeit.convert.twin import build_twin
+
+        model = build_twin(options.model, num_classes=CLASSES, image_size=spec(options.model).image_size)
+    optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3, weight_decay=0.05)
+
+    def step(images: np.ndarray, labels: np.ndarray) -> object:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(torch.as_tensor(images)), torch.as_tensor(labels).long())
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step, batches(options, lambda number: torch_loader(options))
+
+
+def torch_loader(options: argparse.Namespace) -> Iterable[Batch]:
+    """A DataLoader with timm's transforms; without timm, with ours, which do the same to each picture."""
+    import torch
+    from bench_data import torch_timm
+
+    threads = torch.get_num_threads()
+    try:
+        loader = torch_timm(options.folder, "train", options)()
+        torch.set_num_threads(threads)
+        return loader
+    except ImportError:
+        return torch.utils.data.DataLoader(Pictures(*pictures(options)), options.batch_size, shuffle=True,
+                                           num_workers=options.workers, drop_last=True)
+
+
+def pictures(options: argparse.Namespace) -> tuple:
+    """The folder, and what training does to a picture."""
+    from bench_data import POLICY
+
+    from mindeit.data import TrainTransform, open_source
+
+    source = open_source("image_folder", options.folder, "train", cache_dir=options.folder)
+    return source, TrainTransform(spec(options.model).image_size, auto_augment=POLICY)
+
+
+class Pictures:
+    """What a DataLoader takes: (normalised picture, label) by number."""
+
+    def __init__(self, source: object, transform: Callable) -> None:
+        self.source, self.transform = source, transform
+
+    def __len__(self) -> int:
+        return len(self.source.labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        rng = np.random.default_rng([index, time.time_ns()])
+        return self.transform(self.source.read(index), rng), int(self.source.labels[index])
+
+
+def mindcv(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
+    """MindCV has no DeiT; its plain ViT of the same shape does the same work, with the optimizer of its recipes."""
+    from mindcv.models.vit import VisionTransformer
+    from mindspore import Tensor, nn
+
+    from mindeit.runtime import device
+
+    device.setup("CPU")
+    row = spec(options.model)
+    shape = {key: row.variant[key] for key in ("embed_dim", "depth", "num_heads")}
+    model = VisionTransformer(image_size=row.image_size, num_classes=CLASSES, **shape)
+    loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+    optimizer = nn.AdamWeightDecay(model.trainable_params(), 1e-3, weight_decay=0.05)
+    cell = nn.TrainOneStepCell(nn.WithLossCell(model, loss), optimizer).set_train(True)
+
+    def step(images: np.ndarray, labels: np.ndarray) -> object:
+        return cell(Tensor(images), Tensor(labels.astype(np.int32))).asnumpy()
+
+    return step, batches(options, lambda number: mindcv_loader(options))
+
+
+def mindcv_loader(options: argparse.Namespace) -> Iterable[Batch]:
+    from bench_data import mindcv as loader
+
+    return loader(options.folder, "train", options)()
+
+
+def batches(options: argparse.Namespace, epoch: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
+    """Epoch after epoch from the folder, or without one the same random batch for ever."""
+    if options.folder:
+        for number in count():
+            for images, labels in epoch(number):
+                yield images, labels
+    rng, size = np.random.default_rng(0), spec(options.model).image_size
+    images = rng.standard_normal((options.batch_size, 3, size, size)).astype(np.float32)
+    labels = np.arange(options.batch_size) % CLASSES
+    while True:
+        yield images, labels
+
+
+CANDIDATES = {"MinDeiT": ours, "PyTorch eager": pytorch, "MindCV ViT": mindcv}

@@ -1,0 +1,64 @@
+"""Layer normalisation over the last axis, with gain gamma and offset beta (dim,)."""
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindeit.runtime import device
+
+
+class NativeLayerNorm(nn.Cell):
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.normalise = ops.LayerNorm(-1, -1, epsilon)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return self.normalise(x, gamma, beta)[0]
+
+
+class RowNorm(nn.Cell):
+    """Rows (n, dim) -> (normalised rows, means (n, 1), variances (n, 1)); only the first one has a gradient.
+
+    LayerNormGrad runs on one CPU core; here the sums over rows and columns, and what goes along them, are products.
+    With r = 1 / sqrt(variance + epsilon), u = gamma * dy and hat = (x - mean) * r, the gradient
+
+        dx = r * (u - mean(u) - hat * mean(u * hat)),  dgamma = sum(dy * hat),  dbeta = sum(dy)
+
+    is written in dy * x, never in hat, so that the passes over memory are few: dx = u * r + x * slope + shift.
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.normalise = ops.LayerNorm(-1, -1, epsilon)
+        self.product, self.along_rows = ops.MatMul(), ops.MatMul(transpose_b=True)
+        self.along_columns = ops.MatMul(transpose_a=True)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.normalise(x, gamma, beta)
+
+    def bprop(self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, Tensor, Tensor]:
+        dy = dout[0]
+        mean, variance = out[1].astype(x.dtype), ops.depend(out[2].astype(x.dtype), dy)  # nothing before dy is there
+        dim = x.shape[1]
+        gain, ones, dy_x = ops.reshape(gamma, (1, dim)), ops.ones((1, dim), x.dtype), dy * x
+        r = ops.rsqrt(variance + self.epsilon)
+        sum_u, sum_ux = self.along_rows(dy, gain), self.along_rows(dy_x, gain)
+        slope = r * r * r * (mean * sum_u - sum_ux) / dim
+        shift = -(mean * slope + r * sum_u / dim)
+        dx = ops.addn([dy * self.product(r, gain), x * self.product(slope, ones), self.product(shift, ones)])
+        sums = self.along_columns(ops.concat((r * mean, ops.ones_like(r)), 1), dy)
+        dgamma = self.along_columns(r, dy_x) - sums[:1]
+        return dx, ops.reshape(dgamma, (dim,)), sums[1]
+
+
+class ProductLayerNorm(nn.Cell):
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.rows = RowNorm(epsilon)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return ops.reshape(self.rows(ops.reshape(x, (-1, x.shape[-1])), gamma, beta)[0], x.shape)
+
+
+def choose(epsilon: float) -> nn.Cell:
+    return ProductLayerNorm(epsilon) if device.target() == "CPU" else NativeLayerNorm(epsilon)

@@ -1,0 +1,115 @@
+"""Kernels with a gradient of their own, against autodiff of the plain formula in float64 (PyTorch's)."""
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Tensor, nn, ops
+
+from mindeit.kernels import attention, bias, gelu, norm
+
+SCALE, EPSILON = 0.125, 1e-6
+TOLERANCE = {np.float32: 3e-6, np.float16: 4e-3}  # of each gradient's largest entry
+
+
+def plain_attention(query, key, value):
+    return torch.softmax(query @ key.transpose(-1, -2) * SCALE, -1) @ value
+
+
+def plain_norm(x, gamma, beta):
+    return torch.nn.functional.layer_norm(x, (x.shape[-1],), gamma, beta, EPSILON)
+
+
+class ScaledAttention(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.attend = attention.choose()
+
+    def construct(self, query, key, value):
+        return self.attend(query, key, value, SCALE)
+
+
+HEADS = (2, 3, 19, 8)
+CASES = {
+    "bias": (bias.choose, torch.add, ((37, 24), (24,))),
+    "gelu": (gelu.choose, torch.nn.functional.gelu, ((5, 300),)),
+    "norm": (lambda: norm.choose(EPSILON), plain_norm, ((4, 9, 24), (24,), (24,))),
+    "attention": (ScaledAttention, plain_attention, (HEADS, HEADS, HEADS)),
+}
+
+
+class GradientOf(nn.Cell):
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel, self.gradient = kernel, ops.GradOperation(get_all=True, sens_param=True)
+
+    def construct(self, *inputs_and_sensitivity):
+        return self.gradient(self.kernel)(*inputs_and_sensitivity)
+
+
+def inputs_of(name: str, kind: type) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    return [(2 * rng.standard_normal(shape)).astype(kind) for shape in CASES[name][2]]
+
+
+def truth(name: str, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """(value, sensitivity, gradients) in float64."""
+    tensors = [torch.from_numpy(values.astype(np.float64)).requires_grad_() for values in inputs]
+    value = CASES[name][1](*tensors)
+    sensitivity = np.random.default_rng(6).standard_normal(value.shape).astype(np.float16).astype(np.float64)
+    value.backward(torch.from_numpy(sensitivity))
+    return value.detach().numpy(), sensitivity, [tensor.grad.numpy() for tensor in tensors]
+
+
+def gap(got: Tensor, want: np.ndarray) -> float:
+    assert got.shape == want.shape
+    return np.abs(got.asnumpy() - want).max() / np.abs(want).max()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient_equal_those_of_the_plain_formula(name, kind, mode):
+    inputs = inputs_of(name, kind)
+    value, sensitivity, gradients = truth(name, inputs)
+    kernel, tensors = CASES[name][0](), tuple(map(Tensor, inputs))
+    assert gap(kernel(*tensors), value) < TOLERANCE[kind]
+    got = GradientOf(kernel)(*tensors, Tensor(sensitivity.astype(kind)))
+    assert len(got) == len(gradients)
+    for own, wanted in zip(got, gradients):
+        assert own.dtype == tensors[0].dtype
+        assert gap(own, wanted) < TOLERANCE[kind]
+
+
+def test_the_gelu_is_right_in_its_tails(mode):
+    x = np.array([-100, -12, -6, 0, 6, 12, 100], np.float32)
+    value, sensitivity, (gradient,) = truth("gelu", [x])
+    kernel = gelu.choose()
+    assert np.abs(kernel(Tensor(x)).asnumpy() - value).max() < 1e-6
+    got = GradientOf(kernel)(Tensor(x), Tensor(sensitivity.astype(np.float32)))[0].asnumpy()
+    assert np.abs(got - gradient).max() < 1e-6
+
+
+def test_the_norm_holds_where_means_outweigh_deviations(mode):
+    """Written in x rather than in x - mean, its gradient loses as much as the float32 input has lost already."""
+    rng = np.random.default_rng(7)
+    x = (rng.standard_normal((50, 64)) + 30).astype(np.float32)
+    gamma, beta = rng.standard_normal((2, 64)).astype(np.float32)
+    _, sensitivity, gradients = truth("norm", [x, gamma, beta])
+    got = GradientOf(norm.choose(EPSILON))(*map(Tensor, (x, gamma, beta, sensitivity.astype(np.float32))))
+    assert max(gap(own, wanted) for own, wanted in zip(got, gradients)) < 2e-5
+
+
+def test_a_bias_gradient_of_halves_is_summed_in_float32(mode):
+    """A sum kept in half precision would stop at 2048."""
+    rows, offset = Tensor(np.zeros((5000, 3), np.float16)), Tensor(np.zeros(3, np.float16))
+    gradient = GradientOf(bias.choose())(rows, offset, ops.ones((5000, 3), ms.float16))[1]
+    assert gradient.asnumpy() == pytest.approx(5000, rel=1e-3)
+
+
+def test_attention_weights_are_the_softmax_of_scaled_scores(mode):
+    query, key = inputs_of("attention", np.float32)[:2]
+    weights = attention.choose().weights(Tensor(query), Tensor(key), SCALE).asnumpy()
+    scores = np.einsum("bhqd,bhkd->bhqk", query.astype(np.float64), key) * SCALE
+    wanted = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    assert np.abs(weights - wanted).max() < 1e-6

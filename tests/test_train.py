@@ -1,0 +1,170 @@
+"""train.py as a user runs it: what a run leaves behind, fine-tuning, and every recipe."""
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from training_runs import SMALL, STUDENT, arrays, door, finish, history, write_model, write_pictures
+
+from mindeit import checkpoint as checkpoints
+from mindeit.training import saved
+
+__all__ = ["door"]
+CONFIG = ("--config", ROOT / "configs" / "base" / "digits.yaml")
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory) -> tuple[Path, str]:
+    """Two epochs on the embedded digits, and what was printed."""
+    folder = tmp_path_factory.mktemp("digits_run")
+    options = ("--model", STUDENT, "--batch_size", 64, "--epoch_size", 2, "--warmup_epochs", 0, "--ckpt_save_dir", folder / "run")
+    return folder / "run", finish(folder / "log", *CONFIG, *options)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Three classes."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"), train=24)
+
+
+def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
+    folder, text = digits_run
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"last.ckpt", "best.ckpt", "best_ema.ckpt", "epoch-0001.ckpt", "epoch-0002.ckpt", "history.jsonl",
+                     "curves.png", "tensorboard"}  # fmt: skip
+    records = history(folder)
+    assert [record["epoch"] for record in records] == [0, 1]
+    assert [record["step"] for record in records] == [22, 44]
+    assert records[1]["train_loss"] < records[0]["train_loss"]
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    [events] = (folder / "tensorboard").iterdir()
+    assert b"ema_acc1" in events.read_bytes()
+    assert re.search(rf"epoch 2/2: loss {records[1]['train_loss']:.4f}, .* Acc@1 {records[1]['acc1']:.3f} ", text)
+    record = saved.load(folder / "last.ckpt").record
+    assert (record["epoch"], record["batch"], record["config"]["model"]) == (2, 0, STUDENT)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "key"),
+    [("last", (), "acc1"), ("last", ("--use_ema", True), "ema_acc1"), ("best_ema", (), "ema_acc1")],
+)
+def test_validation_of_a_checkpoint_gives_the_accuracy_of_training(name, more, key, digits_run, door, tmp_path):
+    folder, text = digits_run
+    code, out, err = door(
+        "validate", "--dataset", "digits", "--batch_size", 50, "--ckpt_path", folder / f"{name}.ckpt", *more,
+        "--output", "out.json",
+    )  # fmt: skip
+    assert code == 0, err
+    found, records = json.loads((tmp_path / "out.json").read_text()), history(folder)
+    record = max(records, key=lambda one: one[key]) if name == "best_ema" else records[-1]  # the first of the best
+    assert found["images"] == 360
+    assert found["acc1"] == pytest.approx(record[key])
+    assert found["loss"] == pytest.approx(record["val_loss" if key == "acc1" else "ema_loss"], rel=1e-5)
+    label = "Acc@1" if key == "acc1" else "EMA"
+    assert f"{label} {found['acc1']:.3f} " in text
+    assert f"* Acc@1 {found['acc1']:.3f} " in out
+
+
+def test_prediction_takes_the_checkpoints_of_a_run(digits_run, pictures, run, tmp_path):
+    for name in ("last.ckpt", "best_ema.ckpt"):
+        done = run("predict.py", "--ckpt_path", digits_run[0] / name, pictures / "val" / "a", "--output", "out.json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert len(found) == 5
+        assert all(len(entry["predictions"]) == 5 for entry in found)
+
+
+def changed(before: Path, after: Path, prefix: str = "") -> set[str]:
+    """Parameters of the same shape in both that differ; of ``before`` those under ``prefix`` are looked at."""
+    old, new = arrays(before), arrays(after)
+    names = {name for name in new if not name.startswith(("ema/", "optimizer/"))}
+    return {name for name in names if not np.array_equal(old[prefix + name], new[name])}
+
+
+def test_fine_tuning_renews_heads_resizes_the_table_and_leaves_alone_what_is_frozen(
+    digits_run, pictures, door, tmp_path
+):
+    source = digits_run[0] / "last.ckpt"
+    code, _, err = door(
+        "train", *SMALL, "--data_dir", pictures, "--ckpt_path", source, "--use_ema", True, "--image_resize", 48,
+        "--train_mode", False, "--freeze", "patch_embed", "blocks.0", "--epoch_size", 1, "--ckpt_save_dir", "run",
+        "--ema", False,
+    )  # fmt: skip
+    assert code == 0, err
+    state, card = checkpoints.read(tmp_path / "run" / "last.ckpt")
+    assert (card.num_classes, card.image_size, card.class_names) == (3, 48, ("a", "b", "c"))
+    assert state["head.weight"].shape == state["head_dist.weight"].shape == (3, 96)
+    assert state["pos_embed"].shape == (1, 2 + 36, 96)
+    assert not [name for name in arrays(tmp_path / "run" / "last.ckpt") if name.startswith("ema/")]
+    frozen = {name for name in state if name.startswith(("patch_embed.", "blocks.0."))}
+    different = changed(source, tmp_path / "run" / "last.ckpt", prefix="ema/")
+    assert not different & frozen
+    assert different == set(state) - frozen
+
+
+def test_attn_only_trains_attention_head_and_table(digits_run, pictures, door, tmp_path):
+    source = digits_run[0] / "last.ckpt"
+    code, _, err = door(
+        "train", *SMALL, "--data_dir", pictures, "--ckpt_path", source, "--attn_only", True, "--epoch_size", 1,
+        "--num_classes", 10, "--ckpt_save_dir", "run",
+    )  # fmt: skip
+    assert code == 0, err
+    different = changed(source, tmp_path / "run" / "last.ckpt")
+    assert all(".attn." in name or name in ("pos_embed", "head.weight", "head.bias") for name in different)
+    assert {"pos_embed", "head.weight", "blocks.0.attn.qkv.weight", "blocks.3.attn.proj.bias"} <= different
+
+
+RECIPES = {
+    "lamb-bce": ("--opt", "lamb", "--loss", "BCE", "--bce_target_threshold", 0.2, "--lr", 0.3, "--layer_decay", 0.75),
+    "sgd-soft": ("--opt", "sgd", "--lr", 1, "--distillation_type", "soft", "--distillation_tau", 3, "--clip_grad", 1,
+                 "--teacher_ckpt_path", "teacher.ckpt", "--scheduler", "constant"),
+    "adan-values": ("--opt", "adan", "--lr", 0.1, "--clip_grad", True, "--clip_mode", "value", "--clip_value", 0.1,
+                    "--scheduler", "step_decay", "--gradient_accumulation_steps", 2),
+    "lion-pynative": ("--opt", "lion", "--lr", 0.02, "--mode", "pynative", "--ema", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_lowers_the_loss(name, pictures, door, tmp_path):
+    if "teacher.ckpt" in RECIPES[name]:
+        write_model(tmp_path / "teacher.ckpt", "regnety_mini_32", 3)
+    plain = ("--mixup", 0, "--cutmix", 0, "--auto_augment", "none", "--re_prob", 0, "--aug_repeats", 0)
+    code, _, err = door("train", *SMALL, *plain, "--data_dir", pictures, "--epoch_size", 4, "--ckpt_save_dir", "run",
+                        *RECIPES[name])  # fmt: skip
+    assert code == 0, err
+    losses = [record["train_loss"] for record in history(tmp_path / "run")]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_submodels_teach_each_other(pictures, door, tmp_path):
+    code, _, err = door(
+        "train", "--model", "deit_tiny_patch16_224", "--image_resize", 32, "--batch_size", 8, "--cosub", True,
+        "--loss", "BCE", "--drop_path_rate", 0.3, "--warmup_epochs", 0, "--lr", 0.02, "--epoch_size", 3,
+        "--data_dir", pictures, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0,
+    )  # fmt: skip
+    assert code == 0, err
+    losses = [record["train_loss"] for record in history(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["O2", "O3"])
+def test_half_precision_finds_its_loss_scale(level, pictures, door, tmp_path):
+    """The first scale overflows in float16: such updates are left out until it fits."""
+    code, _, err = door(
+        "train", *SMALL, "--data_dir", pictures, "--amp_level", level, "--loss_scale", 2.0**24, "--epoch_size", 4,
+        "--lr", 0.02, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0,
+    )  # fmt: skip
+    assert code == 0, err
+    record = saved.load(tmp_path / "run" / "last.ckpt").record
+    assert record["scale"]["dynamic"] is True
+    assert 1 <= record["scale"]["value"] < 2.0**24
+    assert 0 < record["step"] < 12
+    losses = [record["train_loss"] for record in history(tmp_path / "run")]
+    assert losses[-1] < losses[0]

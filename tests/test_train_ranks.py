@@ -1,0 +1,183 @@
+"""Two ranks train as one process with the doubled batch does."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_runs import STUDENT, arrays, assert_same_run, door, finish, history, start, wait_for, write_pictures
+
+from mindeit.training import saved
+
+__all__ = ["door"]
+NO_MIXING = ("--mixup", 0, "--cutmix", 0)  # it is drawn by each rank, as upstream
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[Path, tuple]:
+    """A run of two ranks, 6 updates in each of 2 epochs, and its options; one has 13 pictures to evaluate, one 12."""
+    folder = tmp_path_factory.mktemp("two")
+    options = (
+        "--data_dir", write_pictures(folder / "pictures", train=48, val=25), "--model", STUDENT, "--epoch_size", 2,
+        "--warmup_epochs", 0, "--log_interval", 1, "--lr", 0.02, "--drop_path_rate", 0.3, "--ema_decay", 0.9,
+        "--aug_repeats", 3, *NO_MIXING,
+    )  # fmt: skip
+    parallel = (*options, "--batch_size", 4, "--distributed", True)
+    text = finish(folder / "log", *parallel, "--ckpt_save_dir", folder / "run", ranks=2)
+    return folder / "run", options, parallel, text
+
+
+def losses(text: str) -> list[float]:
+    return [float(line.split("loss ")[1].split(",")[0]) for line in text.splitlines() if "images, loss" in line]
+
+
+def test_two_ranks_equal_one_process_with_the_doubled_batch(two, tmp_path):
+    """AdamW divides by a gradient's size: where that is nothing but a rounding error, the rounding decides."""
+    folder, options, _, text = two
+    alone = finish(tmp_path / "log", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "run")
+    found = differences(folder, tmp_path / "run")
+    for name, difference in found.items():
+        if name.endswith("qkv.bias"):  # what the keys' bias adds, softmax takes away: no gradient
+            assert difference[96:192].max() < 2e-5, name
+            difference[96:192] = 0
+    every = np.concatenate([difference.ravel() for difference in found.values()])
+    assert every.size > 500_000
+    assert every.max() < 1e-5
+    assert (every > 1e-6).sum() <= 10
+    for one, other in zip(history(folder), history(tmp_path / "run")):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key] == pytest.approx(other[key], rel=1e-6), key
+    assert losses(text) == pytest.approx(losses(alone), abs=1.01e-4)  # as printed
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_process_everywhere_without_that_division(two, tmp_path):
+    options = (*two[1], "--opt", "sgd", "--lr", 1)
+    finish(tmp_path / "1", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
+    parallel = ("--batch_size", 4, "--distributed", True, "--ckpt_save_dir", tmp_path / "two")
+    finish(tmp_path / "2", *options, *parallel, ranks=2)
+    assert max(difference.max() for difference in differences(tmp_path / "one", tmp_path / "two").values()) < 1e-6
+
+
+def differences(one: Path, other: Path) -> dict[str, np.ndarray]:
+    """Of model and average after 12 updates."""
+    first, second = arrays(one / "last.ckpt"), arrays(other / "last.ckpt")
+    assert first.keys() == second.keys()
+    assert saved.load(one / "last.ckpt").record["step"] == saved.load(other / "last.ckpt").record["step"] == 12
+    return {name: np.abs(value - second[name]) for name, value in first.items() if not name.startswith("optimizer/")}
+
+
+def test_two_ranks_print_what_one_does(two):
+    text = two[3].splitlines()
+    assert [line.split(":")[0] for line in text if "Acc@1" in line] == ["epoch 1/2", "epoch 2/2"]
+    assert len(losses(two[3])) == len({line.split(" images")[0] for line in text if "images, loss" in line}) == 10
+    assert len(set(text)) == len(text)
+    assert all(line.startswith(("epoch ", "evaluate: ")) for line in text)
+
+
+def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, tmp_path):
+    folder, _, options, _ = two
+    options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
+    process = start(tmp_path / "log", *options, ranks=2)
+    wait_for("epoch 2/2: 16/48", tmp_path / "log", process)
+    process.send_signal(signal.SIGUSR1)  # mpirun passes it on; after SIGTERM it kills within a quarter of a second
+    assert process.wait(60) == 0, (tmp_path / "log").read_text()
+    text = (tmp_path / "log").read_text()
+    assert text.count("stopped in epoch 2 after step") == 1
+    last = tmp_path / "run" / "last.ckpt"
+    record = saved.load(last).record
+    assert (record["ranks"], record["epoch"]) == (2, 1)
+    assert record["batch"] > 0
+    refuse_one_rank(tmp_path, two[1], last, record)
+    text = finish(tmp_path / "log2", *options, ranks=2)
+    assert_same_run(folder, tmp_path / "run")
+
+
+def refuse_one_rank(folder: Path, options: tuple, last: Path, record: dict) -> None:
+    alone = (*options, "--batch_size", 4, "--ckpt_save_dir", folder / "run", "--resume", "auto")
+    text = finish(folder / "log1", *alone, code=2)
+    assert text == (
+        f"error: {last}: cannot be resumed with ranks 1, it was saved with 2 inside epoch 2 (batch {record['batch']}): "
+        "what is left of that epoch depends on ranks; checkpoints of an epoch's end can be resumed with another\n"
+    )
+
+
+def test_one_process_goes_on_with_two_ranks_work_at_an_epochs_end(two, tmp_path):
+    folder, options, _, _ = two
+    alone = (*options, "--batch_size", 4, "--ckpt_save_dir", tmp_path / "run", "--resume", folder / "epoch-0001.ckpt")
+    finish(tmp_path / "log", *alone)
+    record = saved.load(tmp_path / "run" / "last.ckpt").record
+    assert (record["ranks"], record["epoch"], record["step"]) == (1, 2, 6 + 12)
+    assert json.loads((tmp_path / "run" / "history.jsonl").read_text())["epoch"] == 1
+
+
+def test_batch_norm_of_two_ranks_is_evaluated_as_saved(door, two, tmp_path):
+    """Each rank has its own running statistics in training; all evaluate, and one saves, those of the first."""
+    pictures = two[0].parent / "pictures"
+    options = ("--data_dir", pictures, "--model", "regnety_mini_32", "--epoch_size", 1, "--batch_size", 4, *NO_MIXING,
+               "--warmup_epochs", 0, "--drop_path_rate", 0, "--lr", 0.1)  # fmt: skip
+    finish(tmp_path / "log", *options, "--distributed", True, "--ckpt_save_dir", tmp_path / "run", ranks=2)
+    [record] = history(tmp_path / "run")
+    code, out, err = door(
+        "validate", "--data_dir", pictures, "--ckpt_path", tmp_path / "run" / "last.ckpt", "--output", "out.json"
+    )
+    assert code == 0, err
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert results["images"] == 25
+    assert results["acc1"] == pytest.approx(record["acc1"])
+    assert results["loss"] == pytest.approx(record["val_loss"], rel=1e-6)
+
+
+def test_the_launcher_and_distributed_go_together_or_one_line_says_so(door, two, tmp_path):
+    _, options, _, _ = two
+    options = (*options, "--batch_size", 4, "--ckpt_save_dir", tmp_path / "run")
+    text = finish(tmp_path / "log", *options, ranks=2, code=2)
+    assert "error: 2 processes were launched, but distributed is False; add --distributed True\n" in text
+    assert "Traceback" not in text
+    code, _, err = door("train", *options, "--distributed", True)
+    assert (code, err) == (2, "error: distributed is True, but nothing launched several processes; "
+                              "use mpirun -n N python ...\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_ranks_than_pictures_are_refused(two, tmp_path):
+    pictures = write_pictures(tmp_path / "pictures", train=1, val=1, classes="a")
+    text = finish(tmp_path / "log", *two[1][2:], "--data_dir", pictures, "--distributed", True, "--batch_size", 1,
+                  "--ckpt_save_dir", tmp_path / "run", ranks=2, code=2)  # fmt: skip
+    assert f"error: {pictures} has 1 pictures to train on, fewer than the 2 ranks\n" in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+def test_a_killed_rank_leaves_a_checkpoint_and_no_process(two, tmp_path):
+    folder, _, options, _ = two
+    options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
+    process = start(tmp_path / "log", *options, ranks=2, JOB_OF_TEST=str(tmp_path))
+    wait_for("epoch 2/2: 8/48", tmp_path / "log", process)
+    victim = next(number for number, words in running(tmp_path) if "train.py" in words and "mpirun" not in words)
+    os.kill(victim, signal.SIGKILL)
+    started = time.monotonic()
+    assert process.wait(30) != 0
+    while running(tmp_path) and time.monotonic() - started < 30:
+        time.sleep(0.2)
+    assert running(tmp_path) == []
+    finish(tmp_path / "log2", *options, ranks=2)
+    assert_same_run(folder, tmp_path / "run")
+
+
+def running(job: Path) -> list[tuple[int, str]]:
+    """Processes of the job: number and command."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"JOB_OF_TEST={job}\0".encode() in (place / "environ").read_bytes():
+                found.append((int(place.name), (place / "cmdline").read_text()))
+        except OSError:
+            pass  # ended meanwhile
+    return found

@@ -1,0 +1,102 @@
+"""A run that is stopped, by a signal or without warning, goes on as if nothing had happened: bit for bit."""
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from training_runs import SMALL, arrays, assert_same_run, finish, start, wait_for, write_model, write_pictures
+
+from mindeit.training import saved
+
+EPOCHS = 3  # of 8 batches, 4 updates
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, tuple]:
+    """An uninterrupted run with all that draws random numbers, and its options."""
+    folder = tmp_path_factory.mktemp("whole")
+    options = (
+        *SMALL, "--data_dir", write_pictures(folder / "pictures"), "--epoch_size", EPOCHS, "--lr", 0.05,
+        "--aug_repeats", 3, "--drop_path_rate", 0.3, "--gradient_accumulation_steps", 2, "--ema_decay", 0.9,
+        "--distillation_type", "hard", "--teacher_ckpt_path", write_model(folder / "t.ckpt", "regnety_mini_32", 3),
+        "--keep_checkpoint_max", 1,
+    )  # fmt: skip
+    finish(folder / "log", *options, "--ckpt_save_dir", folder / "run", "--compile_cache", folder / "cache")
+    return folder / "run", options
+
+
+def test_signals_save_and_the_run_goes_on_exactly(whole, tmp_path):
+    """The first one mostly arrives during the last update of an epoch."""
+    folder, options = whole
+    options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
+    stops = ((signal.SIGTERM, 0, "epoch 1/3: 48/64"), (signal.SIGINT, 130, "epoch 2/3: 32/64"),
+             (signal.SIGTERM, 0, "epoch 3/3: 16/64"))  # fmt: skip
+    for number, (sent, code, moment) in enumerate(stops):
+        log = tmp_path / f"log{number}"
+        process = start(log, *options)
+        wait_for(moment, log, process)
+        process.send_signal(sent)
+        assert process.wait(60) == code, log.read_text()
+        record = saved.load(tmp_path / "run" / "last.ckpt").record
+        assert record["batch"] > 0
+        line = f"stopped in epoch {record['epoch'] + 1} after step {record['step']}; --resume auto goes on from there"
+        assert log.read_text().splitlines()[-1] == line
+    finish(tmp_path / "log", *options)
+    assert_same_run(folder, tmp_path / "run")
+
+
+def test_a_signal_before_the_first_update_ends_the_process_at_once(whole, tmp_path):
+    _, options = whole
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)):
+        process = start(tmp_path / "log", *options, "--ckpt_save_dir", tmp_path / "run")
+        time.sleep(1.5)
+        process.send_signal(number)
+        assert process.wait(30) == code, (tmp_path / "log").read_text()
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def kill_at_random(whole: tuple, folder: Path, kills: int, seed: int) -> None:
+    """Each time the newest sound checkpoint is no older than what the last process had announced."""
+    reference, options = whole
+    cache = ("--compile_cache", reference.parent / "cache")  # starts sooner, and computes the same
+    options = (*options, "--ckpt_save_dir", folder / "run", "--resume", "auto", *cache)
+    moments, done = random.Random(seed), 0
+    while done < kills:
+        log = folder / f"log{done}"
+        process = start(log, *options)
+        wait_for("/3: ", log, process)  # the first update is through
+        time.sleep(moments.uniform(0, 1.5))
+        process.kill()
+        finished = process.wait() == 0
+        done += 1
+        announced = [int(line[6]) for line in log.read_text().splitlines() if "/3: loss" in line]
+        newest = saved.newest_sound(folder / "run") if (folder / "run").exists() else None
+        held = saved.load(newest).record["epoch"] if newest else 0
+        assert held >= max(announced, default=0), log.read_text()
+        if finished or held == EPOCHS:
+            assert_same_run(reference, folder / "run")
+            for path in (folder / "run").glob("*.ckpt"):
+                path.unlink()
+    finish(folder / "log", *options)
+    assert_same_run(reference, folder / "run")
+
+
+def test_killed_runs_go_on_and_end_alike(whole, tmp_path):
+    kill_at_random(whole, tmp_path, kills=3, seed=1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_never_lose_a_checkpoint(whole, tmp_path):
+    kill_at_random(whole, tmp_path, kills=20, seed=2)
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole, tmp_path):
+    folder, options = whole
+    before = (folder / "last.ckpt").read_bytes()
+    text = finish(tmp_path / "log", *options, "--ckpt_save_dir", folder, "--resume", "auto")
+    assert text == "nothing left to do: 3 of 3 epochs are done (epoch_size)\n"
+    assert (folder / "last.ckpt").read_bytes() == before
+    assert arrays(folder / "last.ckpt")

@@ -1,0 +1,110 @@
+"""Training runs small enough to be watched: pictures to learn from, real processes, and what they leave behind."""
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from mindeit import checkpoint as checkpoints
+from mindeit.models.registry import build, spec
+from mindeit.training import saved
+
+STUDENT = "deit_mini_distilled_patch8_32"
+SMALL = ("--model", STUDENT, "--batch_size", 8, "--warmup_epochs", 0, "--log_interval", 1)
+TIMINGS = ("seconds", "images_per_second", "data_wait")
+
+
+def write_pictures(folder: Path, *, train: int = 64, val: int = 13, classes: str = "abc") -> Path:
+    """An image folder of noise with a cast of colour; an uneven number of pictures for evaluation."""
+    numbers = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for index in range(count):
+            name = classes[index % len(classes)]
+            pixels = numbers.integers(0, 120, (32, 32, 3))
+            pixels[:, :, index % len(classes) % 3] += 100
+            place = folder / split / name
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f"{index:02d}.png")
+    return folder
+
+
+def write_model(path: Path, name: str, classes: int) -> Path:
+    """Fresh weights of a model."""
+    state = {one.name: one.asnumpy() for one in build(name, num_classes=classes).get_parameters()}
+    checkpoints.write(path, state, checkpoints.card_for(spec(name), classes))
+    return path
+
+
+def start(log: Path, *arguments: object, ranks: int = 1, **variables: str) -> subprocess.Popen:
+    """``train.py`` with both outputs in ``log``, in which folder it works too."""
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+    if ranks > 1:
+        command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(ranks), *command]
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    with open(log, "w") as output:
+        return subprocess.Popen(
+            command, cwd=log.parent, env={**os.environ, **root, **variables}, stdout=output, stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # shells ignore it in "cmd &"
+        )
+
+
+def wait_for(text: str, log: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 180
+    while text not in log.read_text():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.005)
+
+
+def finish(log: Path, *arguments: object, code: int = 0, **others: object) -> str:
+    """Run to the end; what was printed."""
+    process = start(log, *arguments, **others)
+    assert process.wait(300) == code, log.read_text()
+    return log.read_text()
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Of model, average and optimizer."""
+    state = saved.load(path)
+    parts = {"": state.model, "ema/": state.ema or {}, "optimizer/": state.optimizer}
+    return {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
+
+
+def history(folder: Path) -> list[dict]:
+    """The records without what the clock decides."""
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in records]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = arrays(one / "last.ckpt"), arrays(other / "last.ckpt")
+    assert first.keys() == second.keys()
+    assert [name for name in first if not np.array_equal(first[name], second[name])] == []
+    assert history(one) == history(other)
+
+
+@pytest.fixture
+def door(monkeypatch, capsys, tmp_path):
+    """Call a script's ``main`` in this process, which spares its start: -> (exit code, stdout, stderr)."""
+    import mindspore as ms
+
+    def call(script: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.syspath_prepend(str(ROOT))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(script).main()
+        return (ended.value.code, *capsys.readouterr())
+
+    yield call
+    ms.set_context(mode=ms.PYNATIVE_MODE)
