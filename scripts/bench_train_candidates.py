@@ -116,7 +116,7 @@ def mindcv(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
 
     device.setup("CPU")
     row = spec(options.model)
-    shape = {key: row.variant[key] for key in ("embed_dim", "depth", "num_heads")}
+    shape = {key: row.variant[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
     model = VisionTransformer(image_size=row.image_size, num_classes=CLASSES, **shape)
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
     optimizer = nn.AdamWeightDecay(model.trainable_params(), 1e-3, weight_decay=0.05)

@@ -22,6 +22,16 @@ def mode(request):
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
+@pytest.fixture
+def graph_mode():
+    """Run a test in graph mode, and leave MindSpore's own (PyNative) behind."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    yield
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
 ROOT = Path(__file__).parents[1]
 
 

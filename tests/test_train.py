@@ -21,7 +21,8 @@ CONFIG = ("--config", ROOT / "configs" / "base" / "digits.yaml")
 def digits_run(tmp_path_factory) -> tuple[Path, str]:
     """Two epochs on the embedded digits, and what was printed."""
     folder = tmp_path_factory.mktemp("digits_run")
-    options = ("--model", STUDENT, "--batch_size", 64, "--epoch_size", 2, "--warmup_epochs", 0, "--ckpt_save_dir", folder / "run")
+    options = ("--model", STUDENT, "--batch_size", 64, "--epoch_size", 2, "--warmup_epochs", 0,
+               "--ckpt_save_dir", folder / "run")  # fmt: skip
     return folder / "run", finish(folder / "log", *CONFIG, *options)
 
 

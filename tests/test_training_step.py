@@ -74,9 +74,11 @@ class Answers(nn.Cell):
 # -- equal to the official code -----------------------------------------------------------------------------------
 
 
-def test_five_steps_of_hard_distillation_match_the_official_code(mode):
+@pytest.mark.parametrize("pynative", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_five_steps_of_hard_distillation_match_the_official_code(pynative, graph_mode):
     """AdamW (lr 1e-3, decay 0.05), label smoothing 0.1, EMA 0.99, batches of 4."""
     want = json.loads((GOLDEN / "run_adamw_hard.json").read_text())
+    ms.set_context(mode=ms.PYNATIVE_MODE if pynative else ms.GRAPH_MODE)
     student, teacher = build(DISTILLED), Answers()
     names = official_names(student)
     state = official_state(DISTILLED)
@@ -112,7 +114,7 @@ def test_five_steps_of_hard_distillation_match_the_official_code(mode):
 
 
 @pytest.mark.parametrize("clip", [Clip(), Clip("norm", 0.5), Clip("value", 0.01)], ids=lambda clip: clip.mode)
-def test_accumulated_batches_equal_the_large_batch(clip, mode):
+def test_accumulated_batches_equal_the_large_batch(clip, graph_mode):
     whole, parts = Run(batch=4 * BATCH, clip=clip, name="sgd"), Run(batches=4, clip=clip, name="sgd")
     for number in range(1, 4):
         images, targets, draws = whole.batch(number, 4 * BATCH)
@@ -149,7 +151,7 @@ def test_the_average_follows_with_its_decay(mode):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "adan", "lion"])
-def test_a_restored_run_continues_bit_for_bit(name):
+def test_a_restored_run_continues_bit_for_bit(name, graph_mode):
     straight, first = Run(name=name), Run(name=name)
     for number in range(1, 5):
         straight.step([straight.batch(number)], 1e-2, number)

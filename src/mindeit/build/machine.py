@@ -1,8 +1,10 @@
 """Device, ranks and workers."""
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     from mindeit.config import Config
@@ -15,10 +17,18 @@ def machine(config: Config) -> Cluster:
 
     run = config.run
     device.setup(
-        run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=config.train.compile_cache
+        run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=_compile_cache(config)
     )
     device.seed(run.seed)
     return cluster.start(run.distributed, run.device_target)
+
+
+def _compile_cache(config: Config) -> Optional[str]:
+    """A folder of this configuration alone: MindSpore finds a graph by its number, so others must not lie there."""
+    if config.train.compile_cache is None:
+        return None
+    text = json.dumps(config.flat(), sort_keys=True, default=str)
+    return os.path.join(config.train.compile_cache, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def workers(config: Config) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def training(config: Config, cluster: Cluster) -> Training:
+    from mindeit.runtime import device
     from mindeit.training import saved
     from mindeit.training.loop import Journey, Training
     from mindeit.training.scaling import LossScale
@@ -36,6 +37,8 @@ def training(config: Config, cluster: Cluster) -> Training:
     journey = Journey()
     if resumed:
         outcome.restore(resumed, live, scale, journey)
+        if journey.batch:
+            device.forget_compiled()  # an epoch that is over is evaluated first, and graphs are found by their order
     cluster.broadcast(live.all)
     shelf = saved.Shelf(
         folder, interval=config.checkpoint.ckpt_save_interval, keep=config.checkpoint.keep_checkpoint_max,

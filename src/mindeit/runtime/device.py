@@ -61,6 +61,13 @@ def setup(
         raise UserError(_unavailable(device_target, device_id, missing, str(error))) from None
 
 
+def forget_compiled() -> None:
+    """Neither use nor fill the compile cache."""
+    import mindspore as ms
+
+    ms.set_context(enable_compile_cache=False)
+
+
 def _can_open(library: str) -> bool:
     try:
         ctypes.CDLL(library)
