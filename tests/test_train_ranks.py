@@ -53,6 +53,7 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(two, tmp_path):
     assert losses(text) == pytest.approx(losses(alone), abs=1.01e-4)  # as printed
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_process_everywhere_without_that_division(two, tmp_path):
     options = (*two[1], "--opt", "sgd", "--lr", 1)
     finish(tmp_path / "1", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
@@ -104,6 +105,7 @@ def refuse_one_rank(folder: Path, options: tuple, last: Path, record: dict) -> N
     )
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_two_ranks_work_at_an_epochs_end(two, tmp_path):
     folder, options, _, _ = two
     alone = (*options, "--batch_size", 4, "--ckpt_save_dir", tmp_path / "run", "--resume", folder / "epoch-0001.ckpt")
@@ -113,6 +115,7 @@ def test_one_process_goes_on_with_two_ranks_work_at_an_epochs_end(two, tmp_path)
     assert json.loads((tmp_path / "run" / "history.jsonl").read_text())["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_batch_norm_of_two_ranks_is_evaluated_as_saved(door, two, tmp_path):
     """Each rank has its own running statistics in training; all evaluate, and one saves, those of the first."""
     pictures = two[0].parent / "pictures"
@@ -151,6 +154,7 @@ def test_more_ranks_than_pictures_are_refused(two, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
 def test_a_killed_rank_leaves_a_checkpoint_and_no_process(two, tmp_path):
     folder, _, options, _ = two

@@ -84,6 +84,7 @@ def kill_at_random(whole: tuple, folder: Path, kills: int, seed: int) -> None:
     assert_same_run(reference, folder / "run")
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_and_end_alike(whole, tmp_path):
     kill_at_random(whole, tmp_path, kills=3, seed=1)
 
