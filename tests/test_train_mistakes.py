@@ -60,7 +60,7 @@ MISTAKES = {
                              "cannot be resumed with model deit_tiny_patch16_224, it was saved with " + STUDENT),
     "resume another optimizer": (("--opt", "lion", "--resume", "{0}/run/last.ckpt"),
                                  "cannot be resumed with opt lion, it was saved with adamw"),
-    "resume another size": (("--image_resize", 48, "--resume", "{0}/run/last.ckpt"), "pos_embed (1, 18, 96) instead"),
+    "resume another size": (("--image_resize", 48, "--resume", "{0}/run/last.ckpt"), "pos_embed (1, 18, 128) instead"),
     "start from damaged": (("--ckpt_path", "{0}/flipped.ckpt"), "{0}/flipped.ckpt: checksum does not match"),
     "start from another model": (("--ckpt_path", "{0}/teacher.ckpt"), f"holds regnety_mini_32, not '{STUDENT}'"),
     "freeze nothing": (("--freeze", "block.0"), "freeze names 'block.0'"),
