@@ -11,4 +11,4 @@ fi
 echo "== lint"
 ruff check .
 echo "== tests"
-exec python -m pytest -q --durations=10 "${chosen[@]}" "$@"
+exec python -m pytest -q -n 2 --dist worksteal --durations=10 "${chosen[@]}" "$@"

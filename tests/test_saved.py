@@ -374,14 +374,13 @@ def test_leftovers_go_at_the_start_and_other_files_stay(tmp_path):
     assert names_in(tmp_path) == stay
 
 
-def test_at_an_epochs_end_ranks_and_batch_may_change():
-    record = {**RECORD, "model": "deit_tiny_patch16_224", "num_classes": 3}
-    check_resumable(record, "x.ckpt", ranks=1, batch_size=64, accumulation=4, opt="adamw")
-    inside = {**record, "batch": 7}
-    check_resumable(inside, "x.ckpt", ranks=2, batch_size=8, accumulation=1, model=None, opt="adamw", num_classes=3)
+def test_at_an_epochs_end_what_an_epoch_consists_of_may_change():
+    check_resumable(RECORD, "x.ckpt", same={"opt": "adamw"}, division={"ranks": 1, "batch_size": 64, "seed": 5})
+    inside = {**RECORD, "batch": 7}
+    check_resumable(inside, "x.ckpt", same={"opt": "adamw"}, division={"ranks": 2, "batch_size": 8})
     for what, value, held in (("ranks", 1, 2), ("batch_size", 64, 8), ("accumulation", 4, 1)):
         with pytest.raises(UserError) as error:
-            check_resumable(inside, "x.ckpt", **{"ranks": 2, "batch_size": 8, "accumulation": 1, what: value})
+            check_resumable(inside, "x.ckpt", same={}, division={what: value})
         assert str(error.value) == (
             f"x.ckpt: cannot be resumed with {what} {value}, it was saved with {held} inside epoch 5 (batch 7): what "
             f"is left of that epoch depends on {what}; checkpoints of an epoch's end can be resumed with another")
@@ -392,5 +391,5 @@ def test_at_an_epochs_end_ranks_and_batch_may_change():
 def test_another_model_head_or_optimizer_is_refused_naming_both(what, asked, held, tmp_path):
     save(tmp_path / "x.ckpt", state_at(3))
     with pytest.raises(UserError) as error:
-        check_resumable(load(tmp_path / "x.ckpt").record, "x.ckpt", ranks=2, batch_size=8, **{what: asked})
+        check_resumable(load(tmp_path / "x.ckpt").record, "x.ckpt", same={what: asked}, division={})
     assert str(error.value) == f"x.ckpt: cannot be resumed with {what} {asked}, it was saved with {held}"

@@ -49,6 +49,10 @@ class Run:
         return images, targets, rng.random((len(self.draws) if self.draws is not None else 1, count), np.float32)
 
 
+def slow(parameter):
+    return pytest.param(parameter, marks=pytest.mark.slow)
+
+
 def copied(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value.copy() for name, value in state.items()}
 
@@ -74,7 +78,7 @@ class Answers(nn.Cell):
 # -- equal to the official code -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pynative", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pynative", [False, slow(True)])
 def test_five_steps_of_hard_distillation_match_the_official_code(pynative, graph_mode):
     """AdamW (lr 1e-3, decay 0.05), label smoothing 0.1, EMA 0.99, batches of 4."""
     want = json.loads((GOLDEN / "run_adamw_hard.json").read_text())
@@ -113,7 +117,9 @@ def test_five_steps_of_hard_distillation_match_the_official_code(pynative, graph
 # -- the same work, divided otherwise -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clip", [Clip(), Clip("norm", 0.5), Clip("value", 0.01)], ids=lambda clip: clip.mode)
+@pytest.mark.parametrize(
+    "clip", [Clip("norm", 0.5), slow(Clip()), slow(Clip("value", 0.01))], ids=lambda clip: clip.mode
+)
 def test_accumulated_batches_equal_the_large_batch(clip, graph_mode):
     whole, parts = Run(batch=4 * BATCH, clip=clip, name="sgd"), Run(batches=4, clip=clip, name="sgd")
     for number in range(1, 4):
@@ -150,7 +156,7 @@ def test_the_average_follows_with_its_decay(mode):
 # -- exact continuation -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "adan", "lion"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", slow("sgd"), slow("adan"), slow("lion")])
 def test_a_restored_run_continues_bit_for_bit(name, graph_mode):
     straight, first = Run(name=name), Run(name=name)
     for number in range(1, 5):

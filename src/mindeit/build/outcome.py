@@ -10,6 +10,7 @@ from mindeit.errors import UserError
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
+    from mindeit.data import Source
     from mindeit.runtime.cluster import Cluster
     from mindeit.training.live import Live
     from mindeit.training.loop import Journey
@@ -33,13 +34,19 @@ def folder(config: Config) -> tuple[str, Optional[Path]]:
     return folder, found
 
 
-def check_resumable(config: Config, path: Path, card: ModelCard, cluster: Cluster) -> None:
+def division(config: Config, source: Source, cluster: Cluster) -> dict[str, int]:
+    """What decides which pictures a step of an epoch takes, and what becomes of them."""
+    return {
+        "ranks": cluster.ranks, "batch_size": config.data.batch_size, "pictures": len(source), "seed": config.run.seed,
+        "accumulation": config.optim.gradient_accumulation_steps, "aug_repeats": config.augment.aug_repeats,
+    }
+
+
+def check_resumable(config: Config, path: Path, card: ModelCard, divided: dict[str, int]) -> None:
     from mindeit.training import saved
 
-    saved.check_resumable(
-        saved.load(path).record, path, model=card.model, num_classes=card.num_classes, opt=config.optim.opt,
-        ranks=cluster.ranks, batch_size=config.data.batch_size, accumulation=config.optim.gradient_accumulation_steps,
-    )
+    same = {"model": card.model, "num_classes": card.num_classes, "opt": config.optim.opt}
+    saved.check_resumable(saved.load(path).record, path, same=same, division=divided)
 
 
 def restore(path: Path, live: Live, scale: LossScale, journey: Journey) -> None:
@@ -53,18 +60,16 @@ def restore(path: Path, live: Live, scale: LossScale, journey: Journey) -> None:
 
 
 def save(
-    config: Config, shelf: Shelf, live: Live, card: ModelCard, scale: LossScale, cluster: Cluster, journey: Journey, *,
-    epoch_done: bool = False, best: bool = False, best_ema: bool = False,
+    config: Config, shelf: Shelf, live: Live, card: ModelCard, scale: LossScale, main: bool, divided: dict[str, int],
+    journey: Journey, *, epoch_done: bool = False, best: bool = False, best_ema: bool = False,
 ) -> None:
     from mindeit.training.saved import TrainingState
 
-    if not cluster.main:
+    if not main:
         return
     record = {
-        "epoch": journey.epoch, "batch": journey.batch, "step": journey.step, "ranks": cluster.ranks,
-        "batch_size": config.data.batch_size, "accumulation": config.optim.gradient_accumulation_steps,
-        "opt": config.optim.opt, "seed": config.run.seed, "config": config.flat(),
-        "journey": asdict(journey), "scale": asdict(scale),
+        "epoch": journey.epoch, "batch": journey.batch, "step": journey.step, "opt": config.optim.opt, **divided,
+        "config": config.flat(), "journey": asdict(journey), "scale": asdict(scale),
     }
     state = TrainingState(live.model(), live.ema(), live.optimizer_state(), card, record)
     shelf.store(state, epoch_done=epoch_done, best=best, best_ema=best_ema)

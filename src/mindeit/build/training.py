@@ -28,8 +28,9 @@ def training(config: Config, cluster: Cluster) -> Training:
     material.check_amount(config, source, cluster)
     folder, resumed = outcome.folder(config)
     student, card = learner.student(config, source)
+    divided = outcome.division(config, source, cluster)
     if resumed:
-        outcome.check_resumable(config, resumed, card, cluster)
+        outcome.check_resumable(config, resumed, card, divided)
     objective = learner.objective(config, student, card)
     stepper, live, count = learner.stepper(config, student, objective, cluster)
     scaled = config.run.amp_level in ("O2", "O3")
@@ -54,7 +55,7 @@ def training(config: Config, cluster: Cluster) -> Training:
         batches=material.batches(config, source, card, cluster),
         draws=material.draws(config.run.seed, count, getattr(objective, "views", 1)),
         evaluate=functools.partial(_evaluate, config, held_out, student, objective, card, cluster),
-        save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster),
+        save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster.main, divided),
         record=outcome.recorder(folder, cluster, journey.epoch if resumed else None),
         last_good=lambda: str(shelf.last_good or "none yet"),
     )

@@ -1,6 +1,7 @@
 """Layer normalisation over the last axis, with gain gamma and offset beta (dim,)."""
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindeit.runtime import device
@@ -23,7 +24,8 @@ class RowNorm(nn.Cell):
 
         dx = r * (u - mean(u) - hat * mean(u * hat)),  dgamma = sum(dy * hat),  dbeta = sum(dy)
 
-    is written in dy * x, never in hat, so that the passes over memory are few: dx = u * r + x * slope + shift.
+    is written in dy * x, never in hat, so that the passes over memory are few: dx = u * r + x * slope + shift. It is
+    taken in float32: cubes of r are beyond float16.
     """
 
     def __init__(self, epsilon: float) -> None:
@@ -37,10 +39,10 @@ class RowNorm(nn.Cell):
         return self.normalise(x, gamma, beta)
 
     def bprop(self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        dy = dout[0]
-        mean, variance = out[1].astype(x.dtype), ops.depend(out[2].astype(x.dtype), dy)  # nothing before dy is there
-        dim = x.shape[1]
-        gain, ones, dy_x = ops.reshape(gamma, (1, dim)), ops.ones((1, dim), x.dtype), dy * x
+        dtype, dim = x.dtype, x.shape[1]
+        x, dy, mean = x.astype(ms.float32), dout[0].astype(ms.float32), out[1].astype(ms.float32)
+        variance = ops.depend(out[2].astype(ms.float32), dy)  # nothing is computed before dy is there
+        gain, ones, dy_x = ops.reshape(gamma.astype(ms.float32), (1, dim)), ops.ones((1, dim), ms.float32), dy * x
         r = ops.rsqrt(variance + self.epsilon)
         sum_u, sum_ux = self.along_rows(dy, gain), self.along_rows(dy_x, gain)
         slope = r * r * r * (mean * sum_u - sum_ux) / dim
@@ -48,7 +50,7 @@ class RowNorm(nn.Cell):
         dx = ops.addn([dy * self.product(r, gain), x * self.product(slope, ones), self.product(shift, ones)])
         sums = self.along_columns(ops.concat((r * mean, ops.ones_like(r)), 1), dy)
         dgamma = self.along_columns(r, dy_x) - sums[:1]
-        return dx, ops.reshape(dgamma, (dim,)), sums[1]
+        return dx.astype(dtype), ops.reshape(dgamma, (dim,)).astype(gamma.dtype), sums[1].astype(gamma.dtype)
 
 
 class ProductLayerNorm(nn.Cell):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Union
@@ -109,19 +110,21 @@ def start(distributed: bool, device_target: str) -> Cluster:
         raise UserError("distributed is True, but nothing launched several processes; use mpirun -n N python ...")
     for variable, seconds in _PATIENCE.items():
         os.environ.setdefault(variable, seconds)
+    brought_up = False
     if "MS_ROLE" not in os.environ:
         _signal_when_parent_ends(signal.SIGTERM)  # msrun leaves before its workers do, the other launchers never
         for received, meant in _RELAYED.items():
             signal.signal(received, partial(_send_rank, os.getpid(), meant))
         by_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
         by_slurm = "SLURM_STEP_NUM_TASKS" in os.environ and not by_mpi
-        if by_slurm or device_target == "CPU":
+        brought_up = by_slurm or device_target == "CPU"
+        if brought_up:
             _bring_up(*(_meet_by_slurm() if by_slurm else _meet_by_mpi(ranks)))
     from mindspore import communication
 
     communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
     cluster = Cluster(communication.get_rank(), communication.get_group_size())
-    _say_farewell(cluster, quiet=device_target == "CPU")
+    _say_farewell(cluster, quiet=device_target == "CPU", alone=brought_up and device_target == "CPU")
     return cluster
 
 
@@ -178,8 +181,11 @@ def _start_scheduler() -> None:
     )
 
 
-def _say_farewell(cluster: Cluster, quiet: bool) -> None:
-    """Let a failing rank name itself and skip MindSpore's farewell, which would wait for the ranks still at work."""
+def _say_farewell(cluster: Cluster, quiet: bool, alone: bool) -> None:
+    """Let a failing rank name itself and skip MindSpore's farewell, which would wait for the ranks still at work.
+
+    ``alone``: no launcher waits for that farewell, so a rank that is done skips it too. It crashes now and then on CPU.
+    """
     failures: list[int] = []
     show, leave = sys.excepthook, sys.exit
 
@@ -200,6 +206,11 @@ def _say_farewell(cluster: Cluster, quiet: bool) -> None:
         if quiet:  # MindSpore's sockets log to stderr while the process ends, whatever the log level
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        if alone:
+            with suppress(RuntimeError):  # the others take longer than half a minute, or are gone
+                cluster.barrier()  # rank 0 takes the scheduler along
+            sys.stdout.flush()
+            os._exit(0)
 
     sys.excepthook, sys.exit = excepthook, exit_
     atexit.register(farewell)

@@ -23,7 +23,7 @@ LAST, BEST, BEST_EMA = "last.ckpt", "best.ckpt", "best_ema.ckpt"
 _OURS = re.compile(r"(last|best|best_ema|epoch-\d{4,})\.ckpt")
 _LEFTOVER = re.compile(r"\.(last|best|best_ema|epoch-\d{4,})-\w{8}\.(ckpt|tmp)")  # names that `files.atomic` gives
 _NOTHING = {"step": -1}
-_NEEDED = ("epoch", "batch", "step", "ranks", "batch_size", "opt")
+_NEEDED = ("epoch", "batch", "step", "opt")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class TrainingState:
     """Everything between two steps.
 
     ``record`` holds what is no array, as far as JSON can (tuples come back as lists): epoch (whole ones done), batch
-    (those done of the next epoch), step (updates done), ranks, batch_size (of a rank), opt, and what else the run asks
-    for. ``use`` is "model" or "ema": the weights that a reader gets who wants a model. `save` adds model, num_classes.
+    (those done of the next epoch), step (updates done), opt, and what else the run asks for, such as what an epoch
+    consists of. ``use`` is "model" or "ema": the weights a reader of models gets. `save` adds model and num_classes.
     """
 
     model: State
@@ -77,26 +77,17 @@ def load(path: PathLike) -> TrainingState:
 
 
 def check_resumable(
-    record: Mapping[str, Any],
-    where: PathLike,
-    *,
-    ranks: int,
-    batch_size: int,
-    accumulation: int | None = None,
-    model: str | None = None,
-    num_classes: int | None = None,
-    opt: str | None = None,
+    record: Mapping[str, Any], where: PathLike, *, same: Mapping[str, Any], division: Mapping[str, Any]
 ) -> None:
-    """Refuse another model or optimizer, and inside an epoch another division of the data. None: as it was."""
-    for what, asked in {"model": model, "num_classes": num_classes, "opt": opt}.items():
-        if asked not in (None, record[what]):
+    """Refuse what differs: of ``same`` at any time, of ``division`` (what an epoch consists of) inside an epoch."""
+    for what, asked in same.items():
+        if asked != record[what]:
             raise UserError(f"{where}: cannot be resumed with {what} {asked}, it was saved with {record[what]}")
-    for what, asked in {"ranks": ranks, "batch_size": batch_size, "accumulation": accumulation}.items():
-        held = record.get(what)
-        if record["batch"] and asked not in (None, held):
-            raise UserError(f"{where}: cannot be resumed with {what} {asked}, it was saved with {held} inside epoch "
-                            f"{record['epoch'] + 1} (batch {record['batch']}): what is left of that epoch depends on "
-                            f"{what}; checkpoints of an epoch's end can be resumed with another")
+    for what, asked in division.items():
+        if record["batch"] and asked != record[what]:
+            raise UserError(f"{where}: cannot be resumed with {what} {asked}, it was saved with {record[what]} inside "
+                            f"epoch {record['epoch'] + 1} (batch {record['batch']}): what is left of that epoch "
+                            f"depends on {what}; checkpoints of an epoch's end can be resumed with another")
 
 
 class Shelf:
