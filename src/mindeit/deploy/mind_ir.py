@@ -1,7 +1,8 @@
-"""MindIR files: written by MindSpore, and read as a plain list of operators."""
+"""MindIR: written by MindSpore, and read as a plain list of operators."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -14,6 +15,7 @@ from mindeit.files import PathLike
 if TYPE_CHECKING:
     from mindspore import nn
 
+LARGEST = 1 << 30  # bytes of parameters; beyond, MindSpore splits the file
 Shape = tuple[int, ...]  # in a graph of any batch, -k stands for k times the batch
 TYPES = {1: np.float32, 2: np.uint8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}
 # Variants of one operator: MindSpore has its own for a tensor and a number.
@@ -66,6 +68,28 @@ class Graph:
 
 def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: PathLike) -> None:
     """``shape`` of the input; None leaves the batch open."""
+    held = sum(parameter.nbytes for parameter in model.get_parameters())
+    if held > LARGEST:
+        raise UserError(f"{held / 1e9:.1f} GB of parameters, and MindIR holds {LARGEST / 1e9:.1f} GB in one file; allowed: "
+                        "--precision fp16, --format ONNX")
+    _export(model, shape, dtype, path)
+
+
+def trace(model: nn.Cell, shape: Sequence[int], dtype: type) -> Graph:
+    """The operators that ``model`` runs. Loads, tuples and what orders side effects are resolved."""
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    content = ModelProto()
+    with tempfile.TemporaryDirectory() as folder:
+        _export(model, shape, dtype, Path(folder, "model.mindir"))
+        (path,) = Path(folder).glob("*.mindir")  # model_graph.mindir where parameters are too large for one file
+        content.ParseFromString(path.read_bytes())
+    if content.functions:
+        raise UserError(f"the model's graph calls other graphs ({content.functions[0].name}); allowed: --format MINDIR")
+    return _Reader(content, {each.name: each.asnumpy() for each in model.get_parameters()}).graph()
+
+
+def _export(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: PathLike) -> None:
     import mindspore as ms
 
     kind = ms.uint8 if dtype is np.uint8 else ms.float32
@@ -73,20 +97,9 @@ def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Pat
     ms.export(model, images, file_name=str(path), file_format="MINDIR")
 
 
-def read(path: PathLike) -> Graph:
-    """The operators of a file that `write` wrote. Loads, tuples and what orders side effects are resolved."""
-    from mindspore.train.mind_ir_pb2 import ModelProto
-
-    content = ModelProto()
-    content.ParseFromString(Path(path).read_bytes())
-    if content.functions:
-        raise UserError(f"{path}: its graph calls other graphs ({content.functions[0].name}); allowed: a flat one")
-    return _Reader(content).graph()
-
-
 class _Reader:
-    def __init__(self, content: Any) -> None:
-        self.source = content.graph
+    def __init__(self, content: Any, parameters: Mapping[str, np.ndarray]) -> None:
+        self.source, self.parameters = content.graph, parameters
         self.primitives = {primitive.name: primitive for primitive in content.primitives}
         self.values: dict[str, Any] = {}
 
@@ -95,8 +108,8 @@ class _Reader:
         graph = Graph([Input(_leaf(each.name), *_tensor_type(each.tensor[0])) for each in source.input])
         self.values.update(zip((each.name for each in source.input), graph.inputs))
         for parameter in source.parameter:
-            values = np.frombuffer(parameter.raw_data, TYPES[parameter.data_type]).reshape(tuple(parameter.dims))
-            self.values[parameter.name] = Parameter(_leaf(parameter.name), values)
+            name = _leaf(parameter.name)
+            self.values[parameter.name] = Parameter(name, self.parameters[name])
         for entry in source.node:
             self.values[entry.output[0]] = self._resolved(entry, graph.nodes)
         results = [self.values[each.name] for each in source.output]

