@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
+from mindeit.checkpoint import believe
 from mindeit.deploy.metadata import Description
 from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
@@ -47,6 +48,17 @@ class Exported:
             images = np.concatenate([images, np.zeros((size - count % size, *images.shape[1:]), images.dtype)])
         parts = [self._run(images[start : start + size]) for start in range(0, count, size)]
         return [np.concatenate(part)[:count] for part in zip(*parts)]
+
+
+def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False) -> Exported:
+    """For pictures and classes. ``asked``: fields of `ModelCard` that the file has to agree with."""
+    file = Exported(path)
+    if use_ema:
+        raise UserError(f"{path} holds one set of weights; use_ema is for training checkpoints")
+    believe(file.description.card, asked, path, "export anew (export.py)")
+    if not file.card.num_classes:
+        raise UserError(f"{path} gives features, and classes are needed; export it without --num_classes 0")
+    return file
 
 
 def _open_onnx(path: Path) -> tuple[Run, Description]:
