@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from test_validate import run_main
@@ -13,7 +14,7 @@ from mindeit.models.registry import build, spec
 DEIT, REGNET = "deit_mini_distilled_patch8_32", "regnety_mini_32"
 
 
-def write_checkpoint(folder: Path, name: str, num_classes: int = 10, image_size: int = 32) -> Path:
+def write_checkpoint(folder: Path, name: str, num_classes: int = 10, image_size: int = 32, **card: Any) -> Path:
     """Random weights with a head that is far from even scores, statistics that are not 0 and 1, and named classes."""
     rng, state = np.random.default_rng(4), {}
     for parameter in build(name, num_classes=num_classes, image_size=image_size).get_parameters():
@@ -22,8 +23,8 @@ def write_checkpoint(folder: Path, name: str, num_classes: int = 10, image_size:
             values = values + 0.2 * rng.random(values.shape).astype(np.float32)
         state[parameter.name] = 10 * values if parameter.name.startswith("head") and values.ndim > 1 else values
     names = tuple(f"kind {number}" for number in range(num_classes))
-    card = replace(checkpoints.card_for(spec(name), num_classes, image_size, names), mean=(0.4, 0.5, 0.6))
-    checkpoints.write(folder / f"{name}.ckpt", state, card)
+    filled = replace(checkpoints.card_for(spec(name), num_classes, image_size, names), mean=(0.4, 0.5, 0.6))
+    checkpoints.write(folder / f"{name}.ckpt", state, replace(filled, **card))
     return folder / f"{name}.ckpt"
 
 

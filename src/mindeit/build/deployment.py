@@ -13,7 +13,7 @@ def deployment(door: Any) -> bool:
     from mindeit.deploy.export import SUFFIXES, Different, check_target, export
     from mindeit.deploy.metadata import Description
 
-    batch, source = _batch(door), _weights(door)
+    source, batch = _weights(door), _batch(door)
     target = door.output or str(Path(door.ckpt_path or door.model).with_suffix(SUFFIXES[door.format]))
     check_target(target, door.format)
     from mindeit.convert.load import load_model
