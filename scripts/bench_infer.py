@@ -4,8 +4,8 @@
     python scripts/bench_infer.py --model deit_small_patch16_224 --batches 1 8 --seconds 30
 
 The candidates take turns, call by call, so that a machine's other work meets them all, with as many threads as cores.
-Latency is of one call, pictures to logits. Ratios are PyTorch's time over each one's: of medians, and in brackets of CPU
-time, which other work on the machine disturbs less.
+Latency is of one call, pictures to logits. Ratios are PyTorch's time over each one's: of medians, and in brackets of
+CPU time, which other work on the machine disturbs less.
 """
 from __future__ import annotations
 

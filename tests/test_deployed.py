@@ -95,16 +95,16 @@ CONTRADICTIONS = [
      "or export anew (export.py)"),
     ("validate.py", "any.mindir", ["--num_classes", "7"], "num_classes is 7, but {path} was made for 10; leave it out, "
      "or export anew (export.py)"),
-    ("validate.py", "seven.onnx", ["--crop_pct", "1.0"], "crop_pct is 1.0, but {path} was made for 0.8; leave it out, or "
-     "export anew (export.py)"),
-    ("validate.py", "any.onnx", ["--model", "deit_tiny_patch16_224"], "model is deit_tiny_patch16_224, but {path} was "
-     "made for deit_mini_distilled_patch8_32; leave it out, or export anew (export.py)"),
+    ("validate.py", "seven.onnx", ["--crop_pct", "1.0"], "crop_pct is 1.0, but {path} was made for 0.8; leave it out, "
+     "or export anew (export.py)"),
+    ("validate.py", "any.onnx", ["--model", "deit_tiny_patch16_224"], "model is deit_tiny_patch16_224, but {path} "
+     "was made for deit_mini_distilled_patch8_32; leave it out, or export anew (export.py)"),
     ("validate.py", "any.onnx", ["--amp_level", "O2"], "amp_level is O2, but {path} has a precision already (export.py "
      "--precision); leave it out"),
     ("validate.py", "any.onnx", ["--use_ema", "True"], "{path} holds one set of weights; use_ema is for training "
      "checkpoints"),
-    ("predict.py", "any.onnx", ["--attention", "maps"], "{path} gives logits only; attention is shown by the checkpoint "
-     "it was made of"),
+    ("predict.py", "any.onnx", ["--attention", "maps"], "{path} gives logits only; attention is shown by the "
+     "checkpoint it was made of"),
     ("predict.py", "nope.onnx", [], "{path}: no such file"),
 ]
 

@@ -70,8 +70,8 @@ def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Pat
     """``shape`` of the input; None leaves the batch open."""
     held = sum(parameter.nbytes for parameter in model.get_parameters())
     if held > LARGEST:
-        raise UserError(f"{held / 1e9:.1f} GB of parameters, and MindIR holds {LARGEST / 1e9:.1f} GB in one file; allowed: "
-                        "--precision fp16, --format ONNX")
+        raise UserError(f"{held / 1e9:.1f} GB of parameters, and MindIR holds {LARGEST / 1e9:.1f} GB in one file; "
+                        "allowed: --precision fp16, --format ONNX")
     _export(model, shape, dtype, path)
 
 

@@ -1,14 +1,13 @@
 """An ONNX model from a graph read from MindIR."""
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from mindeit.deploy.mind_ir import Graph, Input, Node, Parameter, Result, Shape
 from mindeit.deploy.onnx_operators import OPERATORS
