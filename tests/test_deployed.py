@@ -126,3 +126,18 @@ def test_a_file_of_features_names_no_classes(checkpoint, tmp_path, picture, monk
     assert run_main("predict.py", ["--ckpt_path", str(target), str(picture)], monkeypatch) == 2
     assert capsys.readouterr().err == (f"error: {target} gives features, and classes are needed; export it without "
                                        "--num_classes 0\n")
+
+
+@pytest.mark.parametrize(("classes", "names"), [(1000, None), (1000, tuple(map(str, range(1000)))), (3, None), (0, None)])
+def test_a_description_survives_as_texts_and_as_json(classes, names):
+    """ImageNet's names are written for whoever serves the file; read back, a nameless checkpoint is nameless."""
+    from mindeit.checkpoint import card_for
+    from mindeit.deploy.metadata import Description
+    from mindeit.models.registry import spec
+
+    card = card_for(spec("deit_tiny_patch16_224"), classes, class_names=names)
+    description = Description(card, batch=None if names else 4, precision="fp16", preprocess=True)
+    texts = description.as_texts()
+    assert len(json.loads(texts["class_names"])) == classes
+    assert Description.of(texts, "x.onnx") == description
+    assert Description.of(json.loads(json.dumps(description.as_dict())), "x.json") == description

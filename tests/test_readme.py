@@ -73,7 +73,8 @@ def test_the_commands_work_in_the_order_they_stand(desk, monkeypatch):
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
         assert (done.stdout + done.stderr).strip(), words
     for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird.png", "start.ckpt", "back.pth",
-                 "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json", "outputs/digits_student/curves.png", "outputs/flowers/last.ckpt"):
+                 "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json",
+                 "outputs/digits_student/curves.png", "outputs/flowers/last.ckpt"):
         assert (desk / name).stat().st_size > 100
     for code in blocks("python"):
         done = subprocess.run([sys.executable, "-c", code], cwd=desk, capture_output=True, text=True, timeout=300)
