@@ -128,7 +128,7 @@ def test_a_file_of_features_names_no_classes(checkpoint, tmp_path, picture, monk
                                        "--num_classes 0\n")
 
 
-@pytest.mark.parametrize(("classes", "names"), [(1000, None), (1000, tuple(map(str, range(1000)))), (3, None), (0, None)])
+@pytest.mark.parametrize(("classes", "names"), [(1000, None), (2, ("cat", "dog")), (3, None), (0, None)])
 def test_a_description_survives_as_texts_and_as_json(classes, names):
     """ImageNet's names are written for whoever serves the file; read back, a nameless checkpoint is nameless."""
     from mindeit.checkpoint import card_for
