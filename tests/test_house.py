@@ -61,7 +61,7 @@ def test_only_runtime_and_kernels_ask_for_the_device():
     assert asking <= {"runtime", "kernels", "config", "build"}
 
 
-@pytest.mark.parametrize("door", ["train.py", "validate.py", "predict.py", "convert_pt2ms.py"])
+@pytest.mark.parametrize("door", ["train.py", "validate.py", "predict.py", "export.py", "convert_pt2ms.py"])
 def test_help_loads_neither_mindspore_nor_torch(door):
     code = f"""
 import runpy, sys
@@ -70,7 +70,7 @@ try:
     runpy.run_path({str(ROOT / door)!r}, run_name="__main__")
 except SystemExit as stopped:
     assert not stopped.code
-print(sorted({{"mindspore", "torch", "mindcv"}} & set(sys.modules)))
+print(sorted({{"mindspore", "torch", "mindcv", "onnx", "onnxruntime"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

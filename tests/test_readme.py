@@ -55,7 +55,7 @@ def desk(tmp_path_factory):
 
 def test_the_readme_shows_every_door():
     shown = {word for command in commands() for word in command if word.endswith(".py")}
-    assert shown == {"convert_pt2ms.py", "train.py", "validate.py", "predict.py"}
+    assert shown == {"convert_pt2ms.py", "train.py", "validate.py", "predict.py", "export.py"}
 
 
 def test_the_commands_work_in_the_order_they_stand(desk, monkeypatch):
@@ -67,11 +67,13 @@ def test_the_commands_work_in_the_order_they_stand(desk, monkeypatch):
         if "train.py" in words:  # the same, but over in a minute: the stand-ins hold too little for a whole batch
             words += ["--epoch_size", "2" if "--resume" in words else "1"]
             words += [] if "digits" in " ".join(words) else ["--batch_size", "4", "--image_resize", "32"]
+        words += ["--image_size", "32"] if "export.py" in words else []
         words = [sys.executable if word == "python" else word for word in words]
         done = subprocess.run(words, cwd=desk, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
         assert (done.stdout + done.stderr).strip(), words
     for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird.png", "start.ckpt", "back.pth",
+                 "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json",
                  "outputs/digits_student/curves.png", "outputs/flowers/last.ckpt"):
         assert (desk / name).stat().st_size > 100
     for code in blocks("python"):

@@ -79,6 +79,14 @@ def card_for(
     )
 
 
+def believe(card: ModelCard, asked: Mapping[str, Any], where: PathLike, remedy: str) -> None:
+    """What is asked of a file (fields of its card) may repeat the card, not contradict it."""
+    for name, value in asked.items():
+        if getattr(card, name) not in (None, value):
+            raise UserError(f"{name} is {value}, but {where} was made for {getattr(card, name)}; leave it out, "
+                            f"or {remedy}")
+
+
 def read(path: PathLike, *, use_ema: bool = False) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
     """Weights under this project's names, and the card if the file carries one.
 

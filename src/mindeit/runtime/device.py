@@ -45,7 +45,7 @@ def setup(
     ``device_id`` None is the first device, or in a cluster the one that MindSpore gives to the rank. Call it before
     ``cluster.start``: once the ranks are connected, the device is settled.
     """
-    missing = [name for name in _LIBRARIES[device_target] if not _can_open(name)]
+    missing = missing_libraries(device_target)
     if missing and missing[0] == _LIBRARIES[device_target][0]:
         raise UserError(_unavailable(device_target, device_id, missing))  # no driver, no device: spare the user the log
     import mindspore as ms
@@ -59,6 +59,11 @@ def setup(
         ms.set_device(device_target, device_id)
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(_unavailable(device_target, device_id, missing, str(error))) from None
+
+
+def missing_libraries(device_target: str) -> list[str]:
+    """What a device's back end needs and this machine lacks."""
+    return [name for name in _LIBRARIES[device_target] if not _can_open(name)]
 
 
 def forget_compiled() -> None:

@@ -1,0 +1,120 @@
+"""A model into a file for other runtimes, kept only if it gives the model's results."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mindeit.deploy import mind_ir
+from mindeit.deploy.exported import sidecar
+from mindeit.deploy.interface import BothHeads, interface
+from mindeit.deploy.metadata import BOTH, Description
+from mindeit.deploy.verify import compare, normalised, pictures
+from mindeit.errors import UserError
+from mindeit.files import PathLike, atomic, check_writable, write_json
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+LARGEST_ONNX = (1 << 31) - (1 << 20)  # bytes; a protobuf message ends at 2 GiB
+
+
+class Different(Exception):
+    """The file does not give the model's results, or none at all."""
+
+
+def check_target(path: PathLike, kind: str) -> None:
+    """Before long work: the name fits the format, and can be written."""
+    if Path(path).suffix != SUFFIXES[kind]:
+        raise UserError(f"output {path} ends in '{Path(path).suffix}'; format {kind} allows {SUFFIXES[kind]}")
+    check_writable(path)
+
+
+def export(model: nn.Cell, description: Description, target: PathLike, kind: str) -> None:
+    """Write ``target`` and say so; `Different`, and nothing written, if the file differs from ``model``.
+
+    ``model`` is changed: its kernels, and with fp16 its parameters.
+    """
+    card = description.card
+    if description.heads == BOTH and not getattr(model, "distilled", False):
+        raise UserError(f"heads is both, but {card.model} has one head; allowed: mean")
+    wanted = _results(model, description)
+    cell = interface(
+        model, card, both_heads=description.heads == BOTH, half=description.precision == "fp16",
+        preprocess=description.preprocess,
+    )
+    with atomic(target) as temporary, nullcontext() if kind == "ONNX" else _described(description, temporary, target):
+        _WRITERS[kind](cell, description, temporary)
+        _prove(temporary, description, wanted, kind)
+        size = temporary.stat().st_size
+    print(f"wrote {target}: {card.model}, {size / 1e6:.1f} MB, {description.as_dict()['input']}")
+
+
+def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
+    """What the model itself makes of the pictures of `verify`."""
+    from mindspore import Tensor
+
+    card = description.card
+    images = normalised(pictures(card.image_size), card.mean, card.std)
+    results = (BothHeads(model) if description.heads == BOTH else model).set_train(False)(Tensor(images))
+    return [each.asnumpy() for each in (results if isinstance(results, tuple) else (results,))]
+
+
+def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind: str) -> None:
+    if kind == "AIR":
+        print("not verified: only Ascend's tools load AIR", flush=True)
+        return
+    try:
+        report = compare(path, description, wanted)
+    except UserError as error:
+        raise Different(str(error)) from None
+    print(report, flush=True)
+    if not report.ok:
+        raise Different("its results are not the model's")
+
+
+@contextmanager
+def _described(description: Description, temporary: Path, target: PathLike) -> Iterator[None]:
+    """The description beside a file that has no room for it; it stays if the block ends well."""
+    beside = sidecar(temporary)
+    try:
+        write_json(beside, description.as_dict())
+        yield
+        os.replace(beside, sidecar(target))
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_mind_ir(cell: nn.Cell, description: Description, path: Path) -> None:
+    mind_ir.write(cell, description.shape, description.dtype, path)
+
+
+def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
+    import mindspore as ms
+
+    images = ms.Tensor(np.zeros((description.batch or 1, *description.shape[1:]), description.dtype))
+    ms.export(cell, images, file_name=str(path), file_format="AIR")
+
+
+def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
+    import onnx
+
+    from mindeit.deploy import onnx_graph
+    from mindeit.deploy.rewrite import simplify
+
+    sizes = (2, 3) if description.batch is None else (description.batch,)
+    graphs = [mind_ir.trace(cell, (size, *description.shape[1:]), description.dtype) for size in sizes]
+    graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
+    model = onnx_graph.build(graph, description.card.model, description.outputs, description.as_texts())
+    if model.ByteSize() > LARGEST_ONNX:
+        raise UserError(f"{model.ByteSize() / 1e9:.1f} GB, and an ONNX file holds 2 GB; allowed: --precision fp16")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, str(path))
+
+
+_WRITERS = {"MINDIR": _write_mind_ir, "ONNX": _write_onnx, "AIR": _write_air}

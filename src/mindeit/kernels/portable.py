@@ -1,0 +1,23 @@
+"""Plain forms in place of those that suit one device: for graphs that leave it."""
+from __future__ import annotations
+
+from mindspore import nn
+
+from mindeit.kernels import attention, gelu, heads, norm
+
+# What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
+# forms that other runtimes know by name.
+_PLAIN = {
+    heads.StackedHeads: lambda cell: heads.TransposedHeads(cell.num_heads),
+    norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
+    attention.FlashAttention: lambda cell: attention.MatmulAttention(),
+    gelu.NativeGelu: lambda cell: gelu.ErfGelu(),
+}
+
+
+def make_portable(model: nn.Cell) -> None:
+    """Exchange the kernels inside ``model``; its parameters stay as they are. Precision is to be set afterwards."""
+    for parent in [cell for _, cell in model.cells_and_names()]:
+        for name, child in list(parent.name_cells().items()):
+            if type(child) in _PLAIN:
+                setattr(parent, name, _PLAIN[type(child)](child))

@@ -1,0 +1,291 @@
+"""export.py: files that give the model's answers, or none."""
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from exported_files import DEIT, REGNET, digits, export, write_checkpoint
+from test_validate import run_main
+
+from mindeit import UserError, load_model
+from mindeit.deploy import verify
+from mindeit.deploy.exported import Exported, sidecar
+from mindeit.deploy.predictor import on_arrays
+from mindeit.deploy.verify import normalised
+
+LIMIT = {"fp32": 1e-4, "fp16": 3e-2}  # of the spread of the model's logits
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: write_checkpoint(folder, name) for name in (DEIT, REGNET)}
+
+
+@pytest.fixture(autouse=True)
+def in_graph_mode(graph_mode):
+    """As the doors run."""
+
+
+def model_logits(checkpoint, pictures: np.ndarray, **options) -> np.ndarray:
+    model, card = load_model(checkpoint, **options)
+    return on_arrays(model)(normalised(pictures, card.mean, card.std))
+
+
+def gap(got: np.ndarray, wanted: np.ndarray) -> float:
+    assert got.shape == wanted.shape
+    assert got.dtype == np.float32
+    return float(np.abs(got - wanted).max() / wanted.std())
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "mindir"])
+@pytest.mark.parametrize("name", [DEIT, REGNET])
+def test_a_file_of_any_batch_gives_the_models_logits(name, suffix, checkpoints, tmp_path, monkeypatch, capsys):
+    target, pictures = tmp_path / f"model.{suffix}", digits(7)
+    assert export(monkeypatch, checkpoints[name], target) == 0
+    wanted = model_logits(checkpoints[name], pictures)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-2].startswith("largest difference from the model: ")
+    assert shown[-2].endswith("limit 1e-04: ok")
+    assert shown[-1].startswith(f"wrote {target}: {name}, ")
+    file = Exported(target)
+    for count in (1, 5, 7):
+        images = normalised(pictures[:count], file.card.mean, file.card.std)
+        assert gap(file(images), wanted[:count]) < LIMIT["fp32"]
+
+
+KINDS = {
+    "one at a time": ["--batch", "1"],
+    "four at a time": ["--batch", "4"],
+    "half precision": ["--precision", "fp16"],
+    "uint8 pictures": ["--preprocess"],
+    "uint8 pictures, three at a time, half precision": ["--preprocess", "--batch", "3", "--precision", "fp16"],
+}
+QUICK = (("one at a time", "onnx"), ("four at a time", "mindir"), ("uint8 pictures", "mindir"),
+         ("uint8 pictures, three at a time, half precision", "onnx"))
+CASES = [pytest.param(kind, suffix, marks=() if (kind, suffix) in QUICK else pytest.mark.slow)
+         for kind in KINDS for suffix in ("onnx", "mindir")]
+
+
+@pytest.mark.parametrize(("kind", "suffix"), CASES)
+def test_every_kind_of_file_gives_the_models_logits(kind, suffix, checkpoints, tmp_path, monkeypatch):
+    target, pictures = tmp_path / f"model.{suffix}", digits(5)
+    assert export(monkeypatch, checkpoints[DEIT], target, *KINDS[kind]) == 0
+    file = Exported(target)
+    got = file(normalised(pictures, file.card.mean, file.card.std))
+    assert gap(got, model_logits(checkpoints[DEIT], pictures)) < LIMIT[file.description.precision]
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "mindir"])
+def test_both_heads_are_the_models_two(suffix, checkpoints, tmp_path, monkeypatch):
+    from mindspore import Tensor
+
+    target, pictures = tmp_path / f"model.{suffix}", digits(3)
+    assert export(monkeypatch, checkpoints[DEIT], target, "--heads", "both", "--batch", "3") == 0
+    model, card = load_model(checkpoints[DEIT])
+    images = normalised(pictures, card.mean, card.std)
+    wanted = model.set_train(True)(Tensor(images))  # no dropout here: training differs by its two outputs alone
+    file = Exported(target)
+    assert file.description.outputs == ("cls_logits", "dist_logits")
+    for got, want in zip(file.outputs(images), wanted):
+        assert gap(got, want.asnumpy()) < LIMIT["fp32"]
+    assert gap(file(images), (wanted[0] + wanted[1]).asnumpy() / 2) < LIMIT["fp32"]
+
+
+@pytest.mark.parametrize("name", [DEIT, REGNET])
+def test_without_classes_a_file_gives_features(name, checkpoints, tmp_path, monkeypatch):
+    target, pictures = tmp_path / "model.onnx", digits(3)
+    assert export(monkeypatch, checkpoints[name], target, "--num_classes", "0", "--batch", "3") == 0
+    wanted = model_logits(checkpoints[name], pictures, num_classes=0)
+    file = Exported(target)
+    assert file.description.outputs == ("features",)
+    assert wanted.shape == (3, 128 if name == DEIT else 192)
+    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+
+
+def test_another_resolution_resizes_the_position_table(checkpoints, tmp_path, monkeypatch):
+    target, pictures = tmp_path / "model.onnx", digits(2, 48)
+    assert export(monkeypatch, checkpoints[DEIT], target, "--image_size", "48", "--batch", "2") == 0
+    file = Exported(target)
+    assert file.card.image_size == 48
+    wanted = model_logits(checkpoints[DEIT], pictures, image_size=48)
+    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+
+
+def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_path, monkeypatch):
+    target = tmp_path / "model.onnx"
+    assert export(monkeypatch, checkpoints[DEIT], target, "--preprocess") == 0
+    model = onnx.load(target)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", 20)]
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Gelu") == 2  # one a block
+    assert kinds.count("LayerNormalization") == 5
+    assert "Erf" not in kinds
+    assert len({node.name for node in model.graph.node}) == len(kinds)
+    assert "blocks/1/attn/qkv/Gemm" in {node.name for node in model.graph.node}
+    own, _ = load_model(checkpoints[DEIT])
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    for parameter in own.get_parameters():
+        assert weights[parameter.name].tobytes() == parameter.asnumpy().tobytes()
+    session = onnxruntime.InferenceSession(str(target))
+    said = session.get_modelmeta().custom_metadata_map
+    assert said["model"] == DEIT
+    assert json.loads(said["class_names"]) == [f"kind {number}" for number in range(10)]
+    assert json.loads(said["mean"]) == [0.4, 0.5, 0.6]
+    assert json.loads(said["std"]) == [0.229, 0.224, 0.225]
+    assert (said["image_size"], said["crop_pct"], said["num_classes"]) == ("32", "1.0", "10")
+    assert (said["batch"], said["heads"], said["precision"], said["preprocess"]) == ("dynamic", "mean", "fp32", "true")
+    assert said["interpolation"] == "bicubic"
+    assert said["input"] == "images: uint8 (batch, 32, 32, 3), 0 to 255, RGB"
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["batch", 32, 32, 3])
+    assert (given.name, given.type, given.shape) == ("logits", "tensor(float)", ["batch", 10])
+
+
+def test_a_mindir_file_has_its_description_beside_it(checkpoints, tmp_path, monkeypatch):
+    import mindspore as ms
+    from mindspore import Tensor, nn
+
+    target = tmp_path / "model.mindir"
+    assert export(monkeypatch, checkpoints[REGNET], target, "--batch", "2") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.mindir", "model.mindir.json"]
+    said = json.loads(sidecar(target).read_text())
+    assert (said["model"], said["batch"], said["outputs"]) == (REGNET, 2, ["logits"])
+    assert said["class_names"][9] == "kind 9"
+    graph = nn.GraphCell(ms.load(str(target)))
+    assert graph(Tensor(np.zeros((2, 3, 32, 32), np.float32))).shape == (2, 10)
+
+
+def test_a_half_precision_file_holds_halves(checkpoints, tmp_path, monkeypatch):
+    target = tmp_path / "half.onnx"
+    assert export(monkeypatch, checkpoints[DEIT], target, "--precision", "fp16", "--batch", "1") == 0
+    assert target.stat().st_size < 0.55 * checkpoints[DEIT].stat().st_size
+    kinds = {each.name: each.data_type for each in onnx.load(target).graph.initializer}
+    assert kinds["blocks.0.attn.qkv.weight"] == onnx.TensorProto.FLOAT16
+    assert kinds["blocks.0.norm1.gamma"] == onnx.TensorProto.FLOAT
+
+
+def test_an_official_file_is_exported_like_a_checkpoint(tmp_path, monkeypatch):
+    from convert_weights import official_state, write_pth
+
+    source = write_pth(tmp_path / "deit.pth", official_state(DEIT, 10, 32))
+    assert export(monkeypatch, source, tmp_path / "deit.onnx", "--model", DEIT, "--batch", "2") == 0
+    file, pictures = Exported(tmp_path / "deit.onnx"), digits(2)
+    wanted = model_logits(source, pictures, model=DEIT)
+    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "mindir"])
+def test_a_file_that_differs_is_not_kept(suffix, checkpoints, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(verify.LIMITS, "fp32", 1e-12)  # closer than float32 can come
+    target = tmp_path / f"model.{suffix}"
+    assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "1") == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1].endswith("limit 1e-12: DIFFERENT")
+    assert shown.err.splitlines()[-1] == f"nothing was written to {target}: its results are not the model's"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_file_leaves_the_one_before_it(checkpoints, tmp_path, monkeypatch, capsys):
+    from mindeit.deploy import onnx_operators
+
+    target = tmp_path / "model.onnx"
+    assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "1") == 0
+    before = target.read_bytes()
+    monkeypatch.setitem(onnx_operators.OPERATORS, "Gelu", onnx_operators.same("Relu"))  # a bug in one operator
+    assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "1") == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_operator_without_an_onnx_form_is_named(checkpoints, tmp_path, monkeypatch, capsys):
+    from mindeit.deploy import onnx_operators
+
+    monkeypatch.delitem(onnx_operators.OPERATORS, "Sigmoid")
+    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "model.onnx", "--batch", "1") == 2
+    assert capsys.readouterr().err == ("error: s1/b1/se/fc2: no ONNX form is known for MindSpore's Sigmoid; allowed: "
+                                       "--format MINDIR\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD_INPUT = [
+    (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX or AIR"),
+    (["--format", None], "command line: --format is missing (kind of file)"),
+    (["--format", "AIR", "--output", None], "format AIR needs Ascend's toolkit, missing libascend_hal.so, "
+     "libascendcl.so, libge_runner.so, libhccl.so; allowed here: MINDIR, ONNX"),
+    (["--ckpt_path", "/nope.ckpt"], "/nope.ckpt: no such file"),
+    (["--ckpt_path", None], "no weights: give --ckpt_path FILE, or --pretrained True --model NAME for the official "
+                            "ones"),
+    (["--pretrained", "True"], "--pretrained needs --model NAME, and no --ckpt_path"),
+    (["--output", "/proc/model.onnx"], "/proc/model.onnx: cannot write there: No such file or directory"),
+    (["--output", "model.mindir"], "output model.mindir ends in '.mindir'; format ONNX allows .onnx"),
+    (["--batch", "0"], "command line: --batch is '0', allowed: a whole number, at least 1, or dynamic"),
+    (["--batch", "many"], "command line: --batch is 'many', allowed: a whole number, at least 1, or dynamic"),
+    (["--precision", "int8"], "command line: --precision is 'int8', allowed: fp32 or fp16"),
+    (["--heads", "none"], "command line: --heads is 'none', allowed: mean or both"),
+    (["--num_classes", "5"], "command line: --num_classes is '5', allowed: 0 or None"),
+    (["--image_size", "33"], "image_size is 33; allowed: multiples of the patch size 8"),
+    (["--model", "deit_tiny"], "unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python convert_pt2ms.py "
+                               "--list shows all"),
+    (["--use_ema"], "{ckpt} holds one set of weights; use_ema is for training checkpoints"),
+    (["--ckpt_path", "nameless.ckpt"], "nameless.ckpt: the weights fit no known model"),
+    (["--ckpt_path", "{regnet}", "--heads", "both"], "heads is both, but regnety_mini_32 has one head; allowed: mean"),
+    (["--dataset", "digits"], "command line: '--dataset' is an option of other scripts, not of this one"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_INPUT, ids=[" ".join(map(str, words)) for words, _ in BAD_INPUT])
+def test_bad_input_is_one_line_and_nothing_is_written(change, message, checkpoints, tmp_path, monkeypatch, capsys):
+    from mindeit import checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    if "nameless.ckpt" in change:
+        checkpoint.write("nameless.ckpt", {"weight": np.zeros((3, 3), np.float32)})
+    places = {"ckpt": checkpoints[DEIT], "regnet": checkpoints[REGNET]}
+    options = {"--ckpt_path": "{ckpt}", "--format": "ONNX", "--output": "model.onnx"}
+    options.update({"--use_ema": "True"} if change == ["--use_ema"] else dict(zip(change[::2], change[1::2])))
+    words = [word.format(**places) for pair in options.items() if pair[1] is not None for word in pair]
+    before = set(tmp_path.iterdir())
+    assert run_main("export.py", words, monkeypatch) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {message.format(**places)}")
+    assert shown.count("\n") == 1
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [
+    f"deit_{size}_{kind}patch16_{pixels}" for size, kind, pixels in (
+        ("tiny", "", 224), ("small", "", 224), ("base", "", 224), ("tiny", "distilled_", 224),
+        ("small", "distilled_", 224), ("base", "distilled_", 224), ("base", "", 384), ("base", "distilled_", 384))])
+def test_all_deit_models_as_onnx(name, tmp_path, monkeypatch):
+    size = 384 if name.endswith("384") else 224
+    source = write_checkpoint(tmp_path, name, 1000, size)
+    assert export(monkeypatch, source, tmp_path / "model.onnx") == 0
+    file, pictures = Exported(tmp_path / "model.onnx"), digits(2, size)
+    wanted = model_logits(source, pictures)
+    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+
+
+def test_files_that_are_none_are_refused(tmp_path, checkpoints, monkeypatch):
+    (tmp_path / "text.onnx").write_text("text")
+    with pytest.raises(UserError, match=r"text.onnx: onnxruntime cannot load it \("):
+        Exported(tmp_path / "text.onnx")
+    (tmp_path / "text.mindir").write_text("text")
+    with pytest.raises(UserError, match=r"text.mindir: its description .*text.mindir.json is missing"):
+        Exported(tmp_path / "text.mindir")
+    sidecar(tmp_path / "text.mindir").write_text("{}")
+    with pytest.raises(UserError, match=r"text.mindir.json: does not say what export.py writes into its files"):
+        Exported(tmp_path / "text.mindir")
+    sidecar(tmp_path / "text.mindir").write_text("text")
+    with pytest.raises(UserError, match=r"text.mindir.json: is not JSON as export.py writes it"):
+        Exported(tmp_path / "text.mindir")
+    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "whole.mindir", "--batch", "1") == 0
+    (tmp_path / "text.mindir.json").write_bytes((tmp_path / "whole.mindir.json").read_bytes())
+    with pytest.raises(UserError, match=r"text.mindir: MindSpore cannot load it: not a MindIR file, or damaged"):
+        Exported(tmp_path / "text.mindir")
