@@ -25,7 +25,7 @@ def _generator(text: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(text.encode())))
 
 
-def _tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def reference_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     rng, leaf = _generator(name), name.rpartition(".")[2]
     if leaf == "running_var":
         return (0.5 + rng.random(shape)).astype(np.float32)
@@ -44,7 +44,7 @@ def _tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def official_state(name: str) -> dict[str, np.ndarray]:
     """Weights under official names. ``NAME|eps`` shrinks the tokens, so that a wrong norm epsilon shows."""
     base, _, probe = name.partition("|")
-    state = {key: _tensor(key, tuple(shape)) for key, shape in SHAPES[base].items()}
+    state = {key: reference_tensor(key, tuple(shape)) for key, shape in SHAPES[base].items()}
     if probe == "eps":
         small = ("pos_embed", "cls_token", "dist_token", "patch_embed.proj.weight", "patch_embed.proj.bias")
         state.update({key: state[key] * np.float32(0.003) for key in small if key in state})

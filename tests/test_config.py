@@ -96,6 +96,36 @@ def test_shipped_file_holds_its_recipe(short, device, monkeypatch):
         0.25, "pixel", "rand-m9-mstd0.5-inc1")
 
 
+@pytest.mark.parametrize(("short", "model", "recipe"), [  # size, resolution, epochs, optimizer, lr, decay, drop path, ...
+    ("deit3_s", "deit_small_patch16_LS", (256, None, 800, "lamb", 4e-3, 0.05, 0.05, "BCE", "3-augment", 3)),
+    ("deit3_h", "deit_huge_patch14_LS", (256, 160, 800, "lamb", 3e-3, 0.05, 0.6, "BCE", "3-augment", 3)),
+    ("deit3_b_384", "deit_base_patch16_LS",
+     (64, 384, 20, "adamw", 1e-5, 0.1, 0.15, "CE", "rand-m9-mstd0.5-inc1", 0)),
+    ("deit3_l_21k", "deit_large_patch16_LS", (256, None, 240, "lamb", 1e-3, 0.02, 0.3, "CE", "3-augment", 0)),
+    ("deit3_l_21k_1k", "deit_large_patch16_LS", (256, None, 50, "lamb", 3e-4, 0.02, 0.4, "CE", "3-augment", 0)),
+    ("cait_s24", "cait_S24_224", (128, None, 400, "adamw", 5e-4, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ("cait_s36_384", "cait_S36", (64, None, 30, "adamw", 5e-6, 1e-8, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ("resmlp_12", "resmlp_12", (256, None, 400, "lamb", 5e-3, 0.2, 0.05, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ("patchconvnet_s60", "S60", (256, None, 400, "lamb", 3e-3, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+])
+@pytest.mark.parametrize("device", ["gpu", "ascend"])
+def test_shipped_file_of_the_zoo_holds_its_recipe(short, model, recipe, device, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = configure("-c", f"configs/{short}_{device}.yaml")
+    assert (config.model.model, config.run.device_target.lower()) == (model, device)
+    assert recipe == (
+        config.data.batch_size, config.data.image_resize, config.schedule.epoch_size, config.optim.opt,
+        config.schedule.lr, config.optim.weight_decay, config.model.drop_path_rate, config.loss.loss,
+        config.augment.auto_augment, config.augment.aug_repeats)
+    assert config.augment.simple_random_crop is ("21k" in short)
+    assert config.schedule.unscale_lr is not short.startswith("cait")
+
+
+def test_submodels_teach_each_other_where_the_file_says_so(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert [configure("-c", f"configs/deit3_s{kind}_gpu.yaml").loss.cosub for kind in ("", "_cosub")] == [False, True]
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if "/base/" not in name])
 def test_the_commands_in_a_files_head_parse(name, monkeypatch):
     monkeypatch.chdir(ROOT)

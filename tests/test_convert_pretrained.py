@@ -20,6 +20,7 @@ from mindeit.convert.download import download, expected_hash
 from mindeit.convert.pretrained import cache_folder, catalog_table, fetch_pretrained
 from mindeit.errors import UserError
 from mindeit.models.catalogue import CATALOGUE
+from mindeit.models.spec import Published
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -154,9 +155,9 @@ def test_unknown_file_is_one_line(server, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_every_official_name_holds_its_hash():
-    names = [row.published.file for row in CATALOGUE.values() if row.published]
-    assert len(names) == len({expected_hash(name) for name in names}) >= 9
+def test_every_official_name_of_deit_holds_its_hash():
+    names = [row.published.file for row in CATALOGUE.values() if row.published and row.family in ("deit", "regnet")]
+    assert len(names) == len({expected_hash(name) for name in names}) == 9
     assert expected_hash("deit_tiny_patch16_224-a1311bcf.pth") == "a1311bcf"
 
 
@@ -233,7 +234,23 @@ def test_without_a_mirror_the_authors_address_is_used(monkeypatch):
 
 def test_table_shows_every_official_file_with_its_figures():
     lines = catalog_table().splitlines()
-    assert len(lines) == 1 + sum(spec.published is not None for spec in CATALOGUE.values())
+    assert len(lines) == 1 + sum(len(row.files) or 1 for row in CATALOGUE.values())
+    assert {line.split()[0] for line in lines[1:]} == set(CATALOGUE)
     row = next(line.split() for line in lines if line.startswith("deit_base_distilled_patch16_384"))
-    assert row[1:5] == ["87.6", "55.7", "85.22", "97.2"]
-    assert row[5].endswith("/deit_base_distilled_patch16_384-d0272ac0.pth")
+    assert row[1:8] == ["384", "87.6", "55.7", "1k", "distilled", "85.22", "97.2"]
+    assert row[8].endswith("/deit_base_distilled_patch16_384-d0272ac0.pth")
+    assert [line.split()[1:6] for line in lines if line.startswith("deit_base_patch16_LS ")] == [
+        ["224", "86.6", "17.5", "1k", "83.80"], ["384", "86.9", "55.5", "1k", "85.00"],
+        ["224", "86.6", "17.5", "21k", "85.70"], ["384", "86.9", "55.5", "21k", "86.70"]]
+    assert next(line.split() for line in lines if line.startswith("L60 "))[1:4] == ["224", "176.0", "28.1"]
+
+
+def test_the_file_of_the_asked_resolution_is_fetched(cache, server, tmp_path, monkeypatch):
+    """A checkpoint of PatchConvnet does not tell its resolution: the table does."""
+    content = write_pth(tmp_path / "made.pth", official_state("patchconvnet_mini_32", 5)).read_bytes()
+    files = [Published(f"{size}.pth", None, None, 0.65, 0.0, size) for size in (32, 48)]
+    server.files.update({file.file: content for file in files})
+    row = dataclasses.replace(CATALOGUE["patchconvnet_mini_32"], published=files[0], more=(files[1],))
+    monkeypatch.setitem(CATALOGUE, row.name, row)
+    sizes = {asked: checkpoint.read(fetch_pretrained(row.name, asked))[1].image_size for asked in (None, 32, 48, 64)}
+    assert sizes == {None: 32, 32: 32, 48: 48, 64: 32}

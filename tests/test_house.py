@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "mindeit"
 # From the doors inwards: a room may import rooms of later rows only (and itself).
 ORDER = [
     {"build"},
-    {"deploy", "training"},
+    {"deploy", "training", "mindcv"},
     {"objectives"},
     {"convert"},
     {"checkpoint"},

@@ -6,6 +6,7 @@ import json
 import pytest
 from conftest import ROOT
 from mindspore import Parameter, Tensor, nn
+from zoo import FIGURES, shallow
 
 from mindeit.convert.names import official_names
 from mindeit.errors import UserError
@@ -36,6 +37,31 @@ def test_decay_is_that_of_the_official_groups(name):
     trained = trained_parameters(model, 0.05)
     assert {official[one.parameter.name] for one in trained if one.decay == 0.05} == set(OFFICIAL[name]["decay"])
     assert {official[one.parameter.name] for one in trained if one.decay == 0} == set(OFFICIAL[name]["no_decay"])
+
+
+@pytest.mark.parametrize("name", FIGURES["groups"])
+def test_decay_of_the_zoo_is_that_of_the_official_groups(name):
+    """One block of each kind, all of the rest."""
+    model, want = shallow(name), FIGURES["groups"][name]
+    official = official_names(model)
+    decays = {official[one.parameter.name]: one.decay for one in trained_parameters(model, 0.05)}
+    decays = {key: value for key, value in decays.items() if not key.startswith("blocks_token_only.1")}
+    assert decays == {**dict.fromkeys(want["decay"], 0.05), **dict.fromkeys(want["no_decay"], 0.0)}
+
+
+@pytest.mark.parametrize("name", FIGURES["attn_only"])
+def test_attention_only_fine_tuning_of_the_zoo_is_the_official_choice(name):
+    model = shallow(name)
+    official = official_names(model)
+    chosen = {official[key] for key in names(trained_parameters(model, 0.05, attn_only=True))}
+    assert {key for key in chosen if not key.startswith("blocks_token_only.1")} == set(FIGURES["attn_only"][name])
+
+
+def test_attention_only_fine_tuning_trains_a_head_for_each_class():
+    """Where the official code finds no single head, and stops."""
+    chosen = names(trained_parameters(shallow("S60_multi", num_classes=2, image_size=32), 0.05, attn_only=True))
+    assert {"head.0.weight", "head.1.bias", "blocks.0.attn.qkv_pos.0.weight"} <= set(chosen)
+    assert not {"cls_token", "norm.gamma", "blocks.0.gamma_1"} & set(chosen)
 
 
 def test_everything_trains_in_the_order_of_the_model_at_one_learning_rate(model):

@@ -66,6 +66,36 @@ def test_attention_rollout_follows_the_rule():
     assert heads[1].ravel() == pytest.approx(blocks[1][1, 0, 2:])
 
 
+def test_rollout_ends_with_class_tokens_that_join_late():
+    rng = np.random.default_rng(1)
+    among, first, second = (rng.dirichlet(np.ones(width), (2, rows)) for rows, width in ((4, 4), (1, 5), (1, 5)))
+    mixed = 0.5 * among.mean(0) + 0.5 * np.eye(4)
+    one, two = first.mean(0)[0], second.mean(0)[0]
+    after_one = 0.5 * one[1:] @ mixed
+    after_two = 0.5 * (two[0] * after_one + two[1:] @ mixed) + 0.5 * after_one
+    assert attention_maps.rollout([among, first, second], extra_tokens=1).ravel() == pytest.approx(after_two)
+
+
+def test_a_token_for_each_class_shows_that_class():
+    block = np.random.default_rng(1).dirichlet(np.ones(4), (1, 3))
+    assert attention_maps.class_token_heads(block, 0, token=2).ravel() == pytest.approx(block[0, 2])
+    assert attention_maps.rollout([block], 0, token=2).ravel() == pytest.approx(0.5 * block[0, 2])
+
+
+@pytest.mark.parametrize("name", ["deit_mini_patch8_32_LS", "cait_mini_patch8_32", "patchconvnet_mini_32"])
+def test_attention_of_each_family_is_drawn(name, tmp_path):
+    from mindeit.checkpoint import card_for
+    from mindeit.deploy.describe import draw_attention
+    from mindeit.deploy.predictor import Predictor
+    from mindeit.models.registry import build, spec
+
+    predictor = Predictor.of(build(name, num_classes=3), card_for(spec(name), 3))
+    pixels = np.random.default_rng(0).standard_normal((3, 32, 32)).astype(np.float32)
+    draw_attention(predictor, pixels, tmp_path / "a.png", predictor.best(np.eye(3)[1], 1)[0])
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width > 100 and np.asarray(drawn.convert("RGB")).std() > 20
+
+
 def test_the_drawn_picture_is_the_one_the_model_saw(checkpoint, pictures):
     predictor = mindeit.Predictor(checkpoint)
     pixels = predictor.pixels(pictures / "a" / "cat.png")

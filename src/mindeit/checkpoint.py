@@ -20,7 +20,7 @@ from mindeit.files import PathLike, atomic, existing_file
 if TYPE_CHECKING:
     from mindspore import nn
 
-    from mindeit.models.catalogue import ModelSpec
+    from mindeit.models.spec import ModelSpec
 
 State = Mapping[str, np.ndarray]
 

@@ -60,7 +60,7 @@ def _weights(config: Config) -> str:
         raise UserError("no weights: give --ckpt_path FILE, or --pretrained True for the official ones")
     from mindeit.convert.pretrained import fetch_pretrained
 
-    return str(fetch_pretrained(config.model.model))
+    return str(fetch_pretrained(config.model.model, config.data.image_resize))
 
 
 def summary(config: Config) -> Summary:

@@ -33,7 +33,7 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
     if model.pretrained:
         from mindeit.convert.pretrained import fetch_pretrained
 
-        path = str(fetch_pretrained(model.model))
+        path = str(fetch_pretrained(model.model, data.image_resize))
     if path:
         student, card = load_model(
             path, model=model.model, num_classes=classes, image_size=data.image_resize, use_ema=model.use_ema, **rates

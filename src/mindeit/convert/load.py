@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 State = dict[str, np.ndarray]
 _HEADS = ("head", "head_dist")
-_TABLE = "pos_embed"
+_TABLE, _CLASSES = "pos_embed", "cls_token"
 _NO_CARD = dict.fromkeys(field.name for field in dataclasses.fields(ModelCard))
 
 
@@ -51,7 +51,7 @@ def create_model(
     if pretrained:
         from mindeit.convert.pretrained import fetch_pretrained
 
-        checkpoint = fetch_pretrained(name)
+        checkpoint = fetch_pretrained(name, image_size)
     if checkpoint is None:
         return build(name, num_classes=1000 if num_classes is None else num_classes, image_size=image_size, **rates)
     return load_model(checkpoint, model=name, num_classes=num_classes, image_size=image_size, **rates)[0]
@@ -167,7 +167,7 @@ def _fit(
     fresh = {names[parameter.name]: parameter for parameter in cell.get_parameters()}
     state = source.state if num_classes in (None, held) else _with_fresh_head(source.state, fresh)
     if image_size is not None:
-        state = _with_resized_table(state, fresh, getattr(cell, "extra_tokens", 0))
+        state = _with_resized_table(state, fresh, cell)
     _check(state, {key: tuple(parameter.shape) for key, parameter in fresh.items()}, source.path)
     state = rename(state, {official: ours for ours, official in names.items()})
     return cell, state, _card(source, name, classes, size)
@@ -212,19 +212,20 @@ def _image_size(source: _Source, name: str) -> int:
 
 
 def _with_fresh_head(state: State, fresh: Mapping[str, Parameter]) -> State:
-    body = {name: array for name, array in state.items() if not _is_head(name)}
-    return {**body, **{name: parameter.asnumpy() for name, parameter in fresh.items() if _is_head(name)}}
+    """Class tokens are part of the head where each class has one."""
+    anew = {name for name in (*state, *fresh) if name.split(".")[0] in _HEADS}
+    if _CLASSES in state and _CLASSES in fresh and state[_CLASSES].shape != tuple(fresh[_CLASSES].shape):
+        anew.add(_CLASSES)
+    body = {name: array for name, array in state.items() if name not in anew}
+    return {**body, **{name: parameter.asnumpy() for name, parameter in fresh.items() if name in anew}}
 
 
-def _is_head(name: str) -> bool:
-    return name.split(".")[0] in _HEADS
-
-
-def _with_resized_table(state: State, fresh: Mapping[str, Parameter], extra_tokens: int) -> State:
+def _with_resized_table(state: State, fresh: Mapping[str, Parameter], cell: nn.Cell) -> State:
     if _TABLE not in state or _TABLE not in fresh or state[_TABLE].ndim != 3:
         return state
-    grid = math.isqrt(fresh[_TABLE].shape[1] - extra_tokens)
-    return {**state, _TABLE: resize_pos_embed(state[_TABLE], extra_tokens, grid)}
+    patches = cell.patch_embed.num_patches
+    slots = fresh[_TABLE].shape[1] - patches  # of class tokens, where the table has any
+    return {**state, _TABLE: resize_pos_embed(state[_TABLE], slots, math.isqrt(patches))}
 
 
 def _check(state: State, wanted: Mapping[str, tuple[int, ...]], path: Path) -> None:

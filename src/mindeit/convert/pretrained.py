@@ -7,21 +7,28 @@ from pathlib import Path
 from mindeit import checkpoint
 from mindeit.convert.download import download, expected_hash, has_right_hash
 from mindeit.errors import UserError
-from mindeit.models.catalogue import CATALOGUE, Published
+from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import spec
+from mindeit.models.spec import Published
 
-_COLUMNS = "{:<33} {:>9} {:>7} {:>6} {:>6}  {}"
+_COLUMNS = "{:<33} {:>6} {:>9} {:>7}  {:<12} {:>5} {:>5}  {}"
 
 
 def catalog_table() -> str:
-    """One line per official file: model, parameters (M), GFLOPs, published top-1 and top-5, URL."""
-    lines = [_COLUMNS.format("model", "params(M)", "GFLOPs", "top-1", "top-5", "URL")]
+    """One line per model and official file: parameters (M), GFLOPs, and what the authors published."""
+    lines = [_COLUMNS.format("model", "images", "params(M)", "GFLOPs", "trained on", "top-1", "top-5", "URL")]
     for row in CATALOGUE.values():
-        if row.published is not None:
-            known = row.published
-            top5 = "-" if known.top5 is None else f"{known.top5:.1f}"
-            lines.append(_COLUMNS.format(row.name, known.params_m, known.gflops, f"{known.top1:.2f}", top5, known.url))
+        for file in row.files:
+            lines.append(_COLUMNS.format(
+                row.name, file.image_size or row.image_size, file.params_m, file.gflops, file.trained_on,
+                _figure(file.top1, 2), _figure(file.top5, 1), file.url))
+        if not row.files:
+            lines.append(_COLUMNS.format(row.name, row.image_size, *row.counted, *"----"))
     return "\n".join(lines)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def cache_folder() -> Path:
@@ -29,14 +36,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MINDEIT_HOME") or "~/.cache/mindeit").expanduser()
 
 
-def fetch_pretrained(name: str) -> Path:
+def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
     """The converted official weights of ``name``, downloaded and converted by the first call.
 
+    Of several files it is the first that was made for images of ``image_size``, else the first of all.
     ``MINDEIT_URL`` names a mirror: the folder the official files lie in, in place of the authors'.
     """
-    published = spec(name).published
-    if published is None:
+    files = spec(name).files
+    if not files:
         raise UserError(f"there is no official file of '{name}'; python convert_pt2ms.py --list shows those there are")
+    published = next((file for file in files if file.image_size == image_size), files[0])
     folder = cache_folder()
     converted = folder / f"{Path(published.file).stem}.ckpt"
     if converted.exists():
@@ -49,7 +58,7 @@ def fetch_pretrained(name: str) -> Path:
 
     with FileLock(folder / f".{published.file}.lock"):  # several processes may start at once
         if not converted.exists():
-            _convert(_official_file(published, folder), name, converted)
+            _convert(_official_file(published, folder), name, converted, published.image_size)
     return converted
 
 
@@ -68,8 +77,8 @@ def _url(published: Published) -> str:
     return f"{mirror.rstrip('/')}/{published.file}" if mirror else published.url
 
 
-def _convert(source: Path, name: str, target: Path) -> None:
+def _convert(source: Path, name: str, target: Path, image_size: int | None) -> None:
     from mindeit.convert.load import load_weights
 
-    state, card = load_weights(source, model=name)
+    state, card = load_weights(source, model=name, image_size=image_size)
     checkpoint.write(target, state, card)

@@ -10,22 +10,25 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from mindeit.errors import UserError
 from mindeit.models.registry import spec
 
 
 def build_twin(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """The PyTorch model ``name`` in evaluation mode."""
+    from mindeit.convert import twin_zoo as zoo
+
+    kinds = {"deit": DeiT, "deit3": zoo.DeiT3, "cait": zoo.CaiT, "resmlp": zoo.ResMLP,
+             "patchconvnet": zoo.PatchConvnet, "regnet": RegNet}
     row = spec(name)
-    if row.family == "deit":
-        return DeiT(**row.variant, num_classes=num_classes, image_size=image_size).eval()
-    if row.family == "regnet":
-        return RegNet(**row.variant, num_classes=num_classes).eval()
-    raise UserError(f"no PyTorch twin of '{name}' to verify with; allowed: models of the families deit, regnet")
+    return kinds[row.family](**row.variant, num_classes=num_classes, image_size=image_size).eval()
 
 
-def _head(features: int, num_classes: int) -> nn.Module:
+def head_of(features: int, num_classes: int) -> nn.Module:
     return nn.Linear(features, num_classes) if num_classes else nn.Identity()
+
+
+def mlp(dim: int, hidden: int) -> nn.Module:
+    return nn.Sequential(OrderedDict(fc1=nn.Linear(dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, dim)))
 
 
 class Attention(nn.Module):
@@ -47,8 +50,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.Sequential(
-            OrderedDict(fc1=nn.Linear(dim, 4 * dim), act=nn.GELU(), fc2=nn.Linear(4 * dim, dim)))
+        self.mlp = mlp(dim, 4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -56,9 +58,9 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    def __init__(self, dim: int, patch: int) -> None:
+    def __init__(self, dim: int, patch: int, projection: nn.Module | None = None) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, patch, patch)
+        self.proj = projection or nn.Conv2d(3, dim, patch, patch)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
@@ -77,8 +79,8 @@ class DeiT(nn.Module):
         self.patch_embed = PatchEmbed(embed_dim, patch_size)
         self.blocks = nn.Sequential(*(Block(embed_dim, num_heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.head = _head(embed_dim, num_classes)
-        self.head_dist = _head(embed_dim, num_classes) if distilled else None
+        self.head = head_of(embed_dim, num_classes)
+        self.head_dist = head_of(embed_dim, num_classes) if distilled else None
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = [self.cls_token] if self.dist_token is None else [self.cls_token, self.dist_token]
@@ -130,9 +132,10 @@ class Bottleneck(nn.Module):
 
 
 class RegNet(nn.Module):
-    """(B, 3, S, S) -> (B, num_classes); four stages, each halving the resolution."""
+    """(B, 3, S, S) -> (B, num_classes), of any S; four stages, each halving the resolution."""
 
-    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...], group_width: int, num_classes: int) -> None:
+    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...], group_width: int, num_classes: int,
+                 image_size: int) -> None:
         super().__init__()
         self.stem = ConvNorm(3, 32, 3, 2)
         inputs = 32
@@ -143,7 +146,7 @@ class RegNet(nn.Module):
                 inputs = width
             self.add_module(f"s{stage}", nn.Sequential(blocks))
         self.stages = len(depths)
-        self.head = nn.Sequential(OrderedDict(fc=_head(inputs, num_classes)))
+        self.head = nn.Sequential(OrderedDict(fc=head_of(inputs, num_classes)))
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)

@@ -14,22 +14,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def class_token_heads(last_block: np.ndarray, extra_tokens: int) -> np.ndarray:
-    """(heads, tokens, tokens) -> (heads, grid, grid): how much the class token takes from each patch."""
-    return _as_grid(last_block[:, 0, extra_tokens:])
+def class_token_heads(last_block: np.ndarray, extra_tokens: int, token: int = 0) -> np.ndarray:
+    """(heads, asking tokens, tokens) -> (heads, grid, grid): how much the class token takes from each patch.
+
+    ``token`` says which one, where each class has its own.
+    """
+    return _as_grid(last_block[:, token, extra_tokens:])
 
 
-def rollout(blocks: Sequence[np.ndarray], extra_tokens: int) -> np.ndarray:
-    """Blocks of (heads, tokens, tokens) -> (grid, grid): attention followed through all blocks.
+def rollout(blocks: Sequence[np.ndarray], extra_tokens: int, token: int = 0) -> np.ndarray:
+    """Blocks of (heads, asking tokens, tokens) -> (grid, grid): attention followed through all blocks.
 
     Abnar and Zuidema's rule (https://arxiv.org/abs/2005.00928): heads averaged, half of each token passes by unchanged.
+    Class tokens that join late (CaiT, PatchConvnet) ask in blocks of their own, which end the list.
     """
-    tokens = blocks[0].shape[-1]
-    identity = np.eye(tokens)
-    paths = identity
-    for block in blocks:
-        paths = (0.5 * block.mean(0) + 0.5 * identity) @ paths
-    return _as_grid(paths[0, extra_tokens:])
+    means = [block.mean(0) for block in blocks]
+    among = [mean for mean in means if extra_tokens and mean.shape[0] == mean.shape[1]]
+    asking = means[len(among):]
+    paths = np.eye(among[0].shape[0] if among else asking[0].shape[1] - extra_tokens)
+    for mean in among:
+        paths = 0.5 * mean @ paths + 0.5 * paths
+    if not asking:
+        return _as_grid(paths[0, extra_tokens:])
+    seen = np.zeros(paths.shape[1])  # a fresh class token holds nothing of any patch
+    for mean in asking:
+        own, patches = mean[token, :extra_tokens].sum(), mean[token, extra_tokens:]
+        seen = 0.5 * (own * seen + patches @ paths) + 0.5 * seen
+    return _as_grid(seen)
 
 
 def _as_grid(rows: np.ndarray) -> np.ndarray:

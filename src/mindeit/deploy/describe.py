@@ -35,7 +35,7 @@ def describe(
         entry = {"image": picture, "predictions": [asdict(guess) for guess in best]}
         if attention:
             entry["attention"] = str(Path(attention) / png)
-            draw_attention(predictor, pixels, Path(entry["attention"]), f"{best[0].name} ({best[0].score:.1%})")
+            draw_attention(predictor, pixels, Path(entry["attention"]), best[0])
             print(f"  attention: {entry['attention']}", flush=True)
         results.append(entry)
     if skipped:
@@ -43,14 +43,17 @@ def describe(
     return results
 
 
-def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, title: str) -> None:
-    blocks = predictor.attentions(pixels)
-    extra_tokens = predictor.model.extra_tokens
-    heads = attention_maps.class_token_heads(blocks[-1], extra_tokens)
-    maps = {"rollout": attention_maps.rollout(blocks, extra_tokens), "mean of heads": heads.mean(0)}
-    maps.update({f"head {number}": head for number, head in enumerate(heads)})
+def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: Prediction) -> None:
+    blocks, model = predictor.attentions(pixels), predictor.model
+    token = best.label if getattr(model, "token_per_class", False) else 0
+    heads = attention_maps.class_token_heads(blocks[-1], model.extra_tokens, token)
+    maps = {"rollout": attention_maps.rollout(blocks, model.extra_tokens, token), "mean of heads": heads.mean(0)}
+    if len(heads) == 1:
+        maps = {"class attention": heads[0]}
+    else:
+        maps.update({f"head {number}": head for number, head in enumerate(heads)})
     picture = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
-    attention_maps.draw(path, picture, maps, title)
+    attention_maps.draw(path, picture, maps, f"{best.name} ({best.score:.1%})")
 
 
 def _line(guess: Prediction) -> str:

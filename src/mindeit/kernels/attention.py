@@ -39,7 +39,9 @@ class MatmulAttention(nn.Cell):
 
     def weights(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
         """(batch, heads, tokens, tokens); scaling the query touches a quarter of the elements that the scores have."""
-        scores = self.scores(query * scale, key)
+        return self.normalised(self.scores(query * scale, key))
+
+    def normalised(self, scores: Tensor) -> Tensor:
         return self.softmax(scores.astype(ms.float32)).astype(scores.dtype)
 
 

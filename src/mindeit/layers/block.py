@@ -1,24 +1,73 @@
 from __future__ import annotations
 
-from mindspore import Tensor, nn
+from typing import Callable, Optional
 
-from mindeit.layers.attention import Attention
+from mindspore import Tensor, nn, ops
+
 from mindeit.layers.drop_path import DropPath
-from mindeit.layers.mlp import Mlp
+from mindeit.layers.layer_scale import layer_scale, scaled
 from mindeit.layers.norm import LayerNorm
 
 
 class Block(nn.Cell):
-    """One pre-norm transformer block: attention, then a fourfold MLP, each added to its input."""
+    """One pre-norm residual block, (batch, tokens, dim) -> the same: ``attention`` over tokens, ``mlp`` over channels.
 
-    def __init__(self, dim: int, num_heads: int, drop_rate: float, drop_path: float) -> None:
+    ``init_scale`` is what LayerScale's gains start from; None leaves them out.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        attention: nn.Cell,
+        mlp: nn.Cell,
+        drop_path: float,
+        init_scale: Optional[float] = None,
+        norm: Callable[[int], nn.Cell] = LayerNorm,
+    ) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim)
-        self.attn = Attention(dim, num_heads, drop_rate)
-        self.norm2 = LayerNorm(dim)
-        self.mlp = Mlp(dim, 4 * dim, drop_rate)
+        self.gamma_1, self.gamma_2 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
+        self.norm1, self.attn = norm(dim), attention
+        self.norm2, self.mlp = norm(dim), mlp
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        x = x + self.drop_path1(scaled(self.attn(self.norm1(x)), self.gamma_1))
+        return x + self.drop_path2(scaled(self.mlp(self.norm2(x)), self.gamma_2))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Its attention's, (batch, heads, tokens, tokens)."""
+        return self.attn.weights(self.norm1(x))
+
+
+class ParallelBlock(nn.Cell):
+    """Two attentions side by side, then two MLPs: half the depth at the same cost (3Things). Arguments as for Block."""
+
+    def __init__(
+        self,
+        dim: int,
+        attention: tuple[nn.Cell, nn.Cell],
+        mlp: tuple[nn.Cell, nn.Cell],
+        drop_path: float,
+        init_scale: Optional[float] = None,
+    ) -> None:
+        super().__init__()
+        self.gamma_1, self.gamma_1_1 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
+        self.gamma_2, self.gamma_2_1 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
+        self.norm1, self.norm11 = LayerNorm(dim), LayerNorm(dim)
+        self.attn, self.attn1 = attention
+        self.norm2, self.norm21 = LayerNorm(dim), LayerNorm(dim)
+        self.mlp, self.mlp1 = mlp
+        self.drop_path1, self.drop_path11 = DropPath(drop_path), DropPath(drop_path)
+        self.drop_path2, self.drop_path21 = DropPath(drop_path), DropPath(drop_path)
+
+    def construct(self, x: Tensor) -> Tensor:
+        first = self.drop_path1(scaled(self.attn(self.norm1(x)), self.gamma_1))
+        second = self.drop_path11(scaled(self.attn1(self.norm11(x)), self.gamma_1_1))
+        x = x + first + second
+        first = self.drop_path2(scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        second = self.drop_path21(scaled(self.mlp1(self.norm21(x)), self.gamma_2_1))
+        return x + first + second
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Of both attentions, (batch, 2 * heads, tokens, tokens)."""
+        return ops.concat((self.attn.weights(self.norm1(x)), self.attn1.weights(self.norm11(x))), 1)

@@ -17,4 +17,8 @@ def uniform(shape: tuple[int, ...], bound: float) -> Tensor:
 
 
 def zeros(shape: tuple[int, ...]) -> Tensor:
-    return Tensor(np.zeros(shape, np.float32))
+    return constant(shape, 0)
+
+
+def constant(shape: tuple[int, ...], value: float) -> Tensor:
+    return Tensor(np.full(shape, value, np.float32))

@@ -11,12 +11,12 @@ class Linear(nn.Cell):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self.fan_in, self.out_features = in_features, out_features
         self.weight = Parameter(truncated_normal((out_features, in_features)), name="weight")
         self.bias = Parameter(zeros((out_features,)), name="bias")
         self.matmul = ops.MatMul(transpose_b=True)
         self.bias_add = bias.choose()
 
     def construct(self, x: Tensor) -> Tensor:
-        rows = self.matmul(ops.reshape(x, (-1, self.in_features)), self.weight)
+        rows = self.matmul(ops.reshape(x, (-1, self.fan_in)), self.weight)
         return ops.reshape(self.bias_add(rows, self.bias), x.shape[:-1] + (self.out_features,))

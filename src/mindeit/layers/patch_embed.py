@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Optional
+
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindeit.errors import UserError
 from mindeit.kernels import bias
 from mindeit.layers.initial import uniform
 
@@ -25,6 +28,8 @@ class PatchProjection(nn.Cell):
         batch, channels, height, width = images.shape
         size = self.patch_size
         rows, columns = height // size, width // size
+        if height % size or width % size:  # the convolution leaves out what fills no patch
+            images = images[:, :, : rows * size, : columns * size]
         grid = ops.reshape(images, (batch, channels, rows, size, columns, size))
         patches = ops.reshape(ops.transpose(grid, (0, 2, 4, 1, 3, 5)), (-1, self.fan_in))
         weight = ops.reshape(self.weight, (-1, self.fan_in)).astype(patches.dtype)
@@ -32,15 +37,25 @@ class PatchProjection(nn.Cell):
 
 
 class PatchEmbed(nn.Cell):
-    """(batch, 3, image_size, image_size) -> (batch, patches, embed_dim), row by row."""
+    """(batch, 3, image_size, image_size) -> (batch, patches, embed_dim), row by row.
 
-    def __init__(self, image_size: int, patch_size: int, embed_dim: int) -> None:
+    ``projection`` (images -> patches) is linear unless another one is given.
+    """
+
+    def __init__(
+        self, image_size: int, patch_size: int, embed_dim: int, projection: Optional[nn.Cell] = None
+    ) -> None:
         super().__init__()
         self.image_size = image_size
         self.num_patches = (image_size // patch_size) ** 2
-        self.proj = PatchProjection(patch_size, 3, embed_dim)
+        self.proj = projection or PatchProjection(patch_size, 3, embed_dim)
 
     def construct(self, images: Tensor) -> Tensor:
         if images.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(f"images must be (batch, 3, {self.image_size}, {self.image_size}), got {images.shape}")
         return self.proj(images)
+
+
+def check_whole_patches(image_size: int, patch_size: int) -> None:
+    if image_size < patch_size or image_size % patch_size:
+        raise UserError(f"image_size is {image_size}; allowed: multiples of the patch size {patch_size}")

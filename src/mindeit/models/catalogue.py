@@ -4,43 +4,8 @@ Accuracies and files are those of facebookresearch/deit (README_deit.md); GFLOPs
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Optional
-
-OFFICIAL_FILES = "https://dl.fbaipublicfiles.com/deit/"
-
-
-@dataclass(frozen=True)
-class Published:
-    """An official weight file; its name ends in the first eight hex digits of its SHA-256."""
-
-    file: str
-    top1: float
-    top5: Optional[float]
-    params_m: float
-    gflops: float
-
-    @property
-    def url(self) -> str:
-        return OFFICIAL_FILES + self.file
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One model: ``variant`` holds the keyword arguments of the family's cell."""
-
-    name: str
-    family: str
-    image_size: int
-    crop_pct: float
-    variant: Mapping[str, Any]
-    published: Optional[Published] = None
-
-    @property
-    def distilled(self) -> bool:
-        return bool(self.variant.get("distilled", False))
-
+from mindeit.models.spec import ModelSpec, Published
+from mindeit.models.zoo import ZOO
 
 # width, depth, heads
 DEIT_SHAPES = {
@@ -72,7 +37,8 @@ def _deit(size: str, distilled: bool, image_size: int) -> ModelSpec:
         variant={
             "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, "patch_size": 16, "distilled": distilled
         },
-        published=Published(*DEIT_MODELS[size, distilled, image_size]),
+        published=Published(
+            *DEIT_MODELS[size, distilled, image_size], trained_on="1k distilled" if distilled else "1k"),
     )
 
 
@@ -86,20 +52,28 @@ REGNETY_160 = ModelSpec(
     published=Published("regnety_160-a5fe301d.pth", 82.9, None, 83.6, 15.9),
 )
 
-# Of this project, not of the papers: a distilled DeiT and a RegNetY for pictures of 32 pixels, trained in minutes.
-DEIT_MINI = ModelSpec(
-    name="deit_mini_distilled_patch8_32",
-    family="deit",
-    image_size=32,
-    crop_pct=1.0,
-    variant={"embed_dim": 128, "depth": 2, "num_heads": 4, "patch_size": 8, "distilled": True},
-)
-REGNETY_MINI = ModelSpec(
-    name="regnety_mini_32",
-    family="regnet",
-    image_size=32,
-    crop_pct=1.0,
-    variant={"widths": (24, 48, 96, 192), "depths": (1, 1, 1, 1), "group_width": 24},
-)
+# Of this project, not of the papers: a model of each family for pictures of 32 pixels, trained in minutes.
+MINI_MODELS = {
+    "deit_mini_distilled_patch8_32": (
+        "deit", {"embed_dim": 128, "depth": 2, "num_heads": 4, "patch_size": 8, "distilled": True}, (0.68, 0.008)),
+    "deit_mini_patch8_32_LS": (
+        "deit3", {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 8, "parallel": False, "init_scale": 1e-4,
+                  "hmlp_stem": False}, (0.95, 0.014)),
+    "cait_mini_patch8_32": (
+        "cait", {"embed_dim": 128, "depth": 3, "num_heads": 4, "patch_size": 8, "init_scale": 0.1}, (1.15, 0.012)),
+    "resmlp_mini_patch8_32": (
+        "resmlp", {"embed_dim": 128, "depth": 4, "patch_size": 8, "init_scale": 0.1}, (0.68, 0.009)),
+    "patchconvnet_mini_32": (
+        "patchconvnet", {"embed_dim": 128, "depth": 6, "init_scale": 0.1, "token_per_class": False}, (0.65, 0.002)),
+    "regnety_mini_32": (
+        "regnet", {"widths": (24, 48, 96, 192), "depths": (1, 1, 1, 1), "group_width": 24}, (0.39, 0.002)),
+}
 
-CATALOGUE = {spec.name: spec for spec in (*(_deit(*key) for key in DEIT_MODELS), REGNETY_160, DEIT_MINI, REGNETY_MINI)}
+
+def _mini(name: str) -> ModelSpec:
+    family, variant, counted = MINI_MODELS[name]
+    return ModelSpec(name=name, family=family, image_size=32, crop_pct=1.0, variant=variant, counted=counted)
+
+
+_ROWS = (*(_deit(*key) for key in DEIT_MODELS), REGNETY_160, *ZOO, *(_mini(name) for name in MINI_MODELS))
+CATALOGUE = {row.name: row for row in _ROWS}

@@ -6,12 +6,13 @@ from typing import Union
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindeit.errors import UserError
+from mindeit.layers.attention import Attention
 from mindeit.layers.block import Block
 from mindeit.layers.initial import truncated_normal
 from mindeit.layers.linear import Linear
+from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
-from mindeit.layers.patch_embed import PatchEmbed
+from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
 
 
 class VisionTransformer(nn.Cell):
@@ -45,7 +46,10 @@ class VisionTransformer(nn.Cell):
             self.dist_token = Parameter(truncated_normal((1, 1, embed_dim)), name="dist_token")
         self.pos_drop = nn.Dropout(p=drop_rate)
         drop_paths = np.linspace(0, drop_path_rate, depth).tolist()  # linear over depth, none in the first block
-        self.blocks = nn.CellList([Block(embed_dim, num_heads, drop_rate, rate) for rate in drop_paths])
+        self.blocks = nn.CellList([
+            Block(embed_dim, Attention(embed_dim, num_heads, drop_rate), Mlp(embed_dim, 4 * embed_dim, drop_rate), rate)
+            for rate in drop_paths
+        ])
         self.norm = LayerNorm(embed_dim)
         self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         if distilled:
@@ -83,12 +87,11 @@ class VisionTransformer(nn.Cell):
         """Each block's attention weights, (batch, heads, tokens, tokens)."""
         x, maps = self.embed(images), []
         for block in self.blocks:
-            maps.append(block.attn.weights(block.norm1(x)))
+            maps.append(block.weights(x))
             x = block(x)
         return maps
 
 
 def build(*, image_size: int, patch_size: int, **arguments) -> VisionTransformer:
-    if image_size < patch_size or image_size % patch_size:
-        raise UserError(f"image_size is {image_size}; allowed: multiples of the patch size {patch_size}")
+    check_whole_patches(image_size, patch_size)
     return VisionTransformer(image_size=image_size, patch_size=patch_size, **arguments)

@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Optional
 
 from mindeit.errors import UserError, nearest
-from mindeit.models.catalogue import CATALOGUE, ModelSpec
+from mindeit.models.catalogue import CATALOGUE
+from mindeit.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mindspore import nn

@@ -8,21 +8,25 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindeit.layers.attention import Attention
+from mindeit.layers.class_attention import ClassAttention
 from mindeit.layers.linear import Linear
+from mindeit.layers.nested_conv import NestedConv
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchProjection
+from mindeit.models.patchconvnet import DepthwiseConv, HeadPerClass
 from mindeit.runtime import device
 
-# Multiply-adds of a layer for one picture, given the shape of its output: what the papers call FLOPs.
+# Multiply-adds of a layer for one picture, given its inputs and the shape of its output: what the papers call FLOPs.
 # The published figures count the two products of attention and five operations an element of a layer norm; they
 # leave out activations, softmax, sums, and batch norms, which fold into their convolutions.
 _MULTIPLY_ADDS = {
-    Linear: lambda cell, out: prod(out) * cell.in_features,
-    PatchProjection: lambda cell, out: prod(out) * cell.fan_in,
-    Attention: lambda cell, out: 2 * out[1] * prod(out),
-    LayerNorm: lambda cell, out: 5 * prod(out),
-    nn.Dense: lambda cell, out: prod(out) * cell.in_channels,
-    nn.Conv2d: lambda cell, out: prod(out) * prod(cell.weight.shape[1:]),
+    (Linear, PatchProjection, NestedConv, DepthwiseConv, HeadPerClass):
+        lambda cell, inputs, out: prod(out) * cell.fan_in,
+    Attention: lambda cell, inputs, out: 2 * out[1] * prod(out),
+    ClassAttention: lambda cell, inputs, out: 2 * inputs[1].shape[1] * prod(out),
+    LayerNorm: lambda cell, inputs, out: 5 * prod(out),
+    nn.Dense: lambda cell, inputs, out: prod(out) * cell.in_channels,
+    nn.Conv2d: lambda cell, inputs, out: prod(out) * prod(cell.weight.shape[1:]),
 }
 
 
@@ -72,7 +76,8 @@ def _module(name: str) -> str:
     """``blocks.3.attn.qkv`` -> ``blocks.3``, ``s1.b2.conv1`` -> ``s1.b2``; everything else by its first part."""
     first, _, rest = name.partition(".")
     second = rest.partition(".")[0]
-    return f"{first}.{second}" if second.isdigit() or second[1:].isdigit() else first
+    numbered = first != "head" and (second.isdigit() or second[1:].isdigit())
+    return f"{first}.{second}" if numbered else first
 
 
 def _count_multiply_adds(model: nn.Cell) -> dict[str, int]:
@@ -83,7 +88,7 @@ def _count_multiply_adds(model: nn.Cell) -> dict[str, int]:
         if count:
 
             def hook(cell, inputs, output, name=name, count=count):
-                counted[name] = count(cell, output.shape)
+                counted[name] = count(cell, inputs, output.shape)
 
             handles.append(cell.register_forward_hook(hook))
     training = model.training

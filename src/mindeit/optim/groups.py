@@ -16,7 +16,7 @@ _KEPT = ("cls_token", "pos_embed")
 _EMBEDDING = re.compile(r"(cls_token|dist_token|pos_embed|patch_embed)(\.|$)")
 _BLOCK = re.compile(r"blocks\w*\.\d+\.")  # also CaiT's blocks_token_only
 # --attn-only of DeiT's main.py. Like there, the distillation head stays as it is.
-_ATTENTION_ONLY = re.compile(r".*\.attn\.|(head|fc)\.(weight|bias)$|pos_embed$")
+_ATTENTION_ONLY = re.compile(r".*\.attn\.|(head|fc)\.(\d+\.)?(weight|bias)$|pos_embed$")
 
 
 @dataclass(frozen=True)

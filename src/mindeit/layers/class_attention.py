@@ -1,0 +1,107 @@
+"""Class tokens that join late: the last blocks let them gather from the patches, which stay as they are (CaiT)."""
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindeit.kernels.attention import MatmulAttention
+from mindeit.kernels.heads import TransposedHeads
+from mindeit.layers.layer_scale import layer_scale, scaled
+from mindeit.layers.linear import Linear
+from mindeit.layers.mlp import Mlp
+from mindeit.layers.norm import LayerNorm
+
+
+class ClassAttention(nn.Cell):
+    """What class tokens (batch, classes, dim) gather from ``seen`` (batch, tokens, dim): (batch, classes, dim).
+
+    Never the fused kernel: there are few rows, and heads of up to 1024.
+    """
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.scale = (dim // num_heads) ** -0.5
+        self.q, self.k, self.v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+        self.proj = Linear(dim, dim)
+        self.proj_drop = nn.Dropout(p=drop_rate)
+        self.heads, self.attend = TransposedHeads(num_heads), MatmulAttention()
+
+    def construct(self, classes: Tensor, seen: Tensor) -> Tensor:
+        query, key = self.heads.bring_forward(self.q(classes)), self.heads.bring_forward(self.k(seen))
+        mixed = self.attend(query, key, self.heads.bring_forward(self.v(seen)), self.scale)
+        return self.proj_drop(self.proj(self.heads.merge(mixed)))
+
+    def weights(self, classes: Tensor, seen: Tensor) -> Tensor:
+        """(batch, heads, classes, tokens)."""
+        query, key = self.heads.bring_forward(self.q(classes)), self.heads.bring_forward(self.k(seen))
+        return self.attend.weights(query, key, self.scale)
+
+
+class ClassBlock(nn.Cell):
+    """(class tokens, patches) -> class tokens, by class attention and an MLP. Never dropped as a path.
+
+    A lone class token sees itself among the patches; several (``see_patches_only``) do not.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, hidden: int, init_scale: float, drop_rate: float = 0.0,
+        see_patches_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.gamma_1, self.gamma_2 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
+        self.norm1, self.attn = LayerNorm(dim), ClassAttention(dim, num_heads, drop_rate)
+        self.norm2, self.mlp = LayerNorm(dim), Mlp(dim, hidden, drop_rate)
+        self.see_patches_only = see_patches_only
+
+    def construct(self, classes: Tensor, patches: Tensor) -> Tensor:
+        asking, seen = self.views(classes, patches)
+        classes = classes + scaled(self.attn(asking, seen), self.gamma_1)
+        return classes + scaled(self.mlp(self.norm2(classes)), self.gamma_2)
+
+    def views(self, classes: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Who asks, and what is seen, both normalised."""
+        asking, seen = self.norm1(classes), self.norm1(patches)
+        return asking, seen if self.see_patches_only else ops.concat((asking, seen), 1)
+
+    def weights(self, classes: Tensor, patches: Tensor) -> Tensor:
+        """(batch, heads, classes, tokens)."""
+        asking, seen = self.views(classes, patches)
+        return self.attn.weights(asking, seen)
+
+
+class ClassTokenModel(nn.Cell):
+    """What CaiT and PatchConvnet have in common. A family adds ``embed``, ``cls_token`` (1, classes, dim), ``blocks``,
+    ``blocks_token_only``, ``norm`` and ``head``."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images -> patches (batch, patches, dim)."""
+        raise NotImplementedError
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.head(self.forward_features(images)[:, 0])
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Tokens after the last norm, (batch, classes + patches, dim); class tokens come first."""
+        patches = self.embed(images)
+        for block in self.blocks:
+            patches = block(patches)
+        classes = self.class_tokens(patches)
+        for block in self.blocks_token_only:
+            classes = block(classes, patches)
+        return self.norm(ops.concat((classes, patches), 1))
+
+    def class_tokens(self, patches: Tensor) -> Tensor:
+        return ops.broadcast_to(self.cls_token, (patches.shape[0],) + self.cls_token.shape[1:]).astype(patches.dtype)
+
+    def attentions(self, images: Tensor) -> list[Tensor]:
+        """Weights of the blocks that have any: among patches (batch, heads, patches, patches), then those of class
+        attention (batch, heads, classes, tokens)."""
+        patches, maps = self.embed(images), []
+        for block in self.blocks:
+            if hasattr(block, "weights"):
+                maps.append(block.weights(patches))
+            patches = block(patches)
+        classes = self.class_tokens(patches)
+        for block in self.blocks_token_only:
+            maps.append(block.weights(classes, patches))
+            classes = block(classes, patches)
+        return maps

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from mindspore import Tensor, ops
+
+from mindeit.layers.attention import Attention
+from mindeit.layers.linear import Linear
+
+
+class HeadMix(Linear):
+    """(batch, heads, tokens, tokens) -> the same: each head becomes a mixture of all."""
+
+    def construct(self, scores: Tensor) -> Tensor:
+        batch, heads, rows, columns = scores.shape
+        mixed = ops.matmul(self.weight.astype(scores.dtype), ops.reshape(scores, (batch, heads, rows * columns)))
+        return ops.reshape(mixed + ops.reshape(self.bias.astype(mixed.dtype), (heads, 1)), scores.shape)
+
+
+class TalkingHeads(Attention):
+    """Self-attention whose heads exchange scores before the softmax and weights after it (arXiv:2003.02436)."""
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
+        super().__init__(dim, num_heads, drop_rate)
+        self.proj_l, self.proj_w = HeadMix(num_heads, num_heads), HeadMix(num_heads, num_heads)
+
+    def construct(self, x: Tensor) -> Tensor:
+        query, key, value = self.batch_first.divide(self.qkv(x))
+        mixed = self.attend.mix(self.talk(query, key), value)
+        return self.proj_drop(self.proj(self.batch_first.merge(mixed)))
+
+    def talk(self, query: Tensor, key: Tensor) -> Tensor:
+        return self.proj_w(self.attend.normalised(self.proj_l(self.attend.scores(query * self.scale, key))))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """After the second exchange, when rows no longer sum to 1."""
+        query, key, _ = self.batch_first.divide(self.qkv(x))
+        return self.talk(query, key)

@@ -1,0 +1,95 @@
+"""DeiT III (https://arxiv.org/abs/2204.07118) and the models of "Three things everyone should know about Vision
+Transformers" (https://arxiv.org/abs/2203.09795), after models_v2.py of facebookresearch/deit."""
+from __future__ import annotations
+
+from typing import Optional
+
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindeit.errors import UserError
+from mindeit.layers.attention import Attention
+from mindeit.layers.block import Block, ParallelBlock
+from mindeit.layers.hmlp_stem import HMLPStem
+from mindeit.layers.initial import truncated_normal
+from mindeit.layers.linear import Linear
+from mindeit.layers.mlp import Mlp
+from mindeit.layers.norm import LayerNorm
+from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+
+
+class VisionTransformer(nn.Cell):
+    """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
+
+    Unlike DeiT's: the position table has no slot for the class token, which joins behind it; drop path is the same in
+    all blocks; dropout acts before the head alone; LayerScale where ``init_scale`` is given.
+    """
+
+    extra_tokens = 1
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        patch_size: int,
+        parallel: bool,
+        init_scale: Optional[float],
+        hmlp_stem: bool,
+        num_classes: int,
+        image_size: int,
+        drop_path_rate: float,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_classes, self.image_size = embed_dim, num_classes, image_size
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, HMLPStem(embed_dim) if hmlp_stem else None)
+        self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
+        self.pos_embed = Parameter(truncated_normal((1, self.patch_embed.num_patches, embed_dim)), name="pos_embed")
+        make = _parallel_block if parallel else _block
+        self.blocks = nn.CellList([make(embed_dim, num_heads, drop_path_rate, init_scale) for _ in range(depth)])
+        self.norm = LayerNorm(embed_dim)
+        self.drop = nn.Dropout(p=drop_rate)
+        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.head(self.drop(self.forward_features(images)[:, 0]))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Tokens after the last norm, (batch, 1 + patches, embed_dim); the class token comes first."""
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def embed(self, images: Tensor) -> Tensor:
+        patches = self.patch_embed(images)
+        patches = patches + self.pos_embed.astype(patches.dtype)
+        cls = ops.broadcast_to(self.cls_token, (patches.shape[0], 1, self.embed_dim)).astype(patches.dtype)
+        return ops.concat((cls, patches), 1)
+
+    def attentions(self, images: Tensor) -> list[Tensor]:
+        """Each block's attention weights, (batch, heads, tokens, tokens); a parallel block has twice the heads."""
+        x, maps = self.embed(images), []
+        for block in self.blocks:
+            maps.append(block.weights(x))
+            x = block(x)
+        return maps
+
+
+def _block(dim: int, num_heads: int, drop_path: float, init_scale: Optional[float]) -> Block:
+    return Block(dim, Attention(dim, num_heads), Mlp(dim, 4 * dim), drop_path, init_scale)
+
+
+def _parallel_block(dim: int, num_heads: int, drop_path: float, init_scale: Optional[float]) -> ParallelBlock:
+    attentions = Attention(dim, num_heads), Attention(dim, num_heads)
+    return ParallelBlock(dim, attentions, (Mlp(dim, 4 * dim), Mlp(dim, 4 * dim)), drop_path, init_scale)
+
+
+def build(*, image_size: int, patch_size: int, hmlp_stem: bool = False, **arguments) -> VisionTransformer:
+    """``image_size`` may leave a rest: patches of 14 see 154 pixels of 160, as when the largest models were trained."""
+    if hmlp_stem:
+        check_whole_patches(image_size, 16)
+    if image_size < patch_size:
+        raise UserError(f"image_size is {image_size}; allowed: the patch size {patch_size} and more")
+    return VisionTransformer(image_size=image_size, patch_size=patch_size, hmlp_stem=hmlp_stem, **arguments)

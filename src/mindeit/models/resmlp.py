@@ -1,0 +1,67 @@
+"""ResMLP (https://arxiv.org/abs/2105.03404), after resmlp_models.py of facebookresearch/deit."""
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindeit.layers.affine import Affine
+from mindeit.layers.block import Block
+from mindeit.layers.linear import Linear
+from mindeit.layers.mlp import Mlp
+from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+
+
+class PatchMix(Linear):
+    """(batch, patches, dim) -> the same: each patch becomes a mixture of all, channel by channel."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        mixed = ops.matmul(self.weight.astype(x.dtype), x)
+        return mixed + ops.reshape(self.bias.astype(mixed.dtype), (-1, 1))
+
+
+class ResMLP(nn.Cell):
+    """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
+
+    No attention, no norm, no class token. The number of patches is in its weights: another ``image_size`` is another
+    model.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depth: int,
+        patch_size: int,
+        init_scale: float,
+        num_classes: int,
+        image_size: int,
+        drop_path_rate: float,
+        drop_rate: float,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.image_size = num_classes, image_size
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim)
+        patches = self.patch_embed.num_patches
+        self.blocks = nn.CellList([
+            Block(
+                embed_dim, PatchMix(patches, patches), Mlp(embed_dim, 4 * embed_dim, drop_rate), drop_path_rate,
+                init_scale, norm=Affine,
+            )
+            for _ in range(depth)
+        ])
+        self.norm = Affine(embed_dim)
+        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.head(ops.mean(self.forward_features(images), 1))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Patches after the last affine map, (batch, patches, embed_dim)."""
+        x = self.patch_embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+def build(*, image_size: int, patch_size: int, **arguments) -> ResMLP:
+    check_whole_patches(image_size, patch_size)
+    return ResMLP(image_size=image_size, patch_size=patch_size, **arguments)
