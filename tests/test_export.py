@@ -16,13 +16,14 @@ from mindeit.deploy.exported import Exported, sidecar
 from mindeit.deploy.predictor import on_arrays
 from mindeit.deploy.verify import normalised
 
+ZOO = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32")
 LIMIT = {"fp32": 1e-4, "fp16": 3e-2}  # of the spread of the model's logits
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    return {name: write_checkpoint(folder, name) for name in (DEIT, REGNET)}
+    return {name: write_checkpoint(folder, name) for name in (DEIT, REGNET, *ZOO)}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def gap(got: np.ndarray, wanted: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
-@pytest.mark.parametrize("name", [DEIT, REGNET])
+@pytest.mark.parametrize("name", [DEIT, REGNET, *ZOO])
 def test_a_file_of_any_batch_gives_the_models_logits(name, suffix, checkpoints, tmp_path, monkeypatch, capsys):
     target, pictures = tmp_path / f"model.{suffix}", digits(7)
     assert export(monkeypatch, checkpoints[name], target) == 0

@@ -74,8 +74,8 @@ def conv(builder: Builder, node: Node, x: Value, weight: Value, *bias: Value) ->
     top, bottom, left, right = settings["pad"] if kind == "pad" else (0, 0, 0, 0)
     padding = {"auto_pad": "SAME_UPPER"} if kind == "same" else {"pads": (top, left, bottom, right)}
     return builder.emit(
-        "Conv", node, x, weight, *bias, **padding, group=settings["group"], kernel_shape=settings["kernel_size"],
-        strides=settings["stride"][-2:], dilations=settings["dilation"][-2:],
+        "Conv", node, x, weight, *bias, **padding, group=settings["group"], strides=settings["stride"][-2:],
+        dilations=settings["dilation"][-2:],
     )
 
 
@@ -135,7 +135,7 @@ def strided_slice(builder: Builder, node: Node, x: str, begin: tuple, end: tuple
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **{kind: same(kind) for kind in ("Add", "Sub", "Mul", "Div", "Erf", "Exp", "Gelu", "Sigmoid", "Sqrt", "Tanh")},
-    "ReLU": same("Relu"),
+    "ReLU": same("Relu"), "MatMulExt": same("MatMul"),
     "Reshape": reshape, "Transpose": transpose, "Cast": cast, "BroadcastTo": broadcast_to,
     "Concat": concat, "Split": split, "StridedSlice": strided_slice,
     "MatMul": matmul, "BatchMatMul": batch_matmul, "BiasAdd": bias_add, "Conv2D": conv,
