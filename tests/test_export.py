@@ -80,6 +80,16 @@ def test_every_kind_of_file_gives_the_models_logits(kind, suffix, checkpoints, t
     assert gap(got, model_logits(checkpoints[DEIT], pictures)) < LIMIT[file.description.precision]
 
 
+def test_pieces_make_no_difference(checkpoints, tmp_path, monkeypatch):
+    target = tmp_path / "model.onnx"
+    assert export(monkeypatch, checkpoints[REGNET], target) == 0
+    file = Exported(target)
+    images = normalised(digits(7), file.card.mean, file.card.std)
+    (whole,) = file.outputs(images, at_once=7)
+    for pieces in (1, 3, 100):
+        assert gap(file.outputs(images, at_once=pieces)[0], whole) < 1e-5
+
+
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
 def test_both_heads_are_the_models_two(suffix, checkpoints, tmp_path, monkeypatch):
     from mindspore import Tensor

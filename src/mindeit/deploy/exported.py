@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mindeit.files import PathLike, existing_file
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 SUFFIXES = (".mindir", ".onnx")
+PIXELS = 2 * 224 * 224  # at a time on a CPU: what two pictures become stays in its caches, what 32 become does not
 
 
 def is_exported(path: PathLike) -> bool:
@@ -31,20 +32,27 @@ class Exported:
 
     def __init__(self, path: PathLike) -> None:
         self.path = existing_file(path)
-        run, self.description = (_open_onnx if self.path.suffix == ".onnx" else _open_mind_ir)(self.path)
-        self._run, self.card = run, self.description.seen
+        on_cpu = self.path.suffix == ".onnx"
+        self._run, self.description = (_open_onnx if on_cpu else _open_mind_ir)(self.path)
+        self.card = self.description.seen
+        self._piece = max(1, PIXELS // self.card.image_size**2) if on_cpu else None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S), normalised by ``card`` -> (batch, num_classes): the mean, where the file has two heads."""
         results = self.outputs(images)
         return sum(results[1:], results[0]) / len(results) if len(results) > 1 else results[0]
 
-    def outputs(self, images: np.ndarray) -> list[np.ndarray]:
-        """Every output of the file, for any number of images: a file of a fixed batch runs as often as it takes."""
+    def outputs(self, images: np.ndarray, at_once: Optional[int] = None) -> list[np.ndarray]:
+        """Every output of the file, for any number of images.
+
+        A file of a fixed batch runs as often as it takes, one of any batch with ``at_once`` images, or as many as the
+        device is fastest with.
+        """
         if self.description.preprocess:
             images = np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
-        size, count = self.description.batch or len(images), len(images)
-        if count % size:
+        count = len(images)
+        size = self.description.batch or at_once or self._piece or count
+        if self.description.batch and count % size:
             images = np.concatenate([images, np.zeros((size - count % size, *images.shape[1:]), images.dtype)])
         parts = [self._run(images[start : start + size]) for start in range(0, count, size)]
         return [np.concatenate(part)[:count] for part in zip(*parts)]
@@ -65,8 +73,10 @@ def _open_onnx(path: Path) -> tuple[Run, Description]:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no idle threads that take a core
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: onnxruntime cannot load it ({reason})") from None

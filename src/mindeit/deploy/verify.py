@@ -53,8 +53,9 @@ def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> R
     if file.description.as_dict() != description.as_dict():
         raise ValueError(f"{path} says {file.description}, not {description}")
     images = normalised(pictures(description.card.image_size), file.card.mean, file.card.std)
-    counts = (2, 3) if description.batch is None else (2,)
-    gaps = {count: _gap(file.outputs(images[:count]), [each[:count] for each in wanted]) for count in counts}
+    gaps = {}
+    for count in (2, 3) if description.batch is None else (2,):
+        gaps[count] = _gap(file.outputs(images[:count], at_once=count), [each[:count] for each in wanted])
     return Report(gaps, LIMITS[description.precision])
 
 
