@@ -29,10 +29,12 @@ def reference_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     rng, leaf = _generator(name), name.rpartition(".")[2]
     if leaf == "running_var":
         return (0.5 + rng.random(shape)).astype(np.float32)
+    if leaf.startswith("gamma_"):  # LayerScale's
+        return (0.05 + 0.25 * rng.random(shape)).astype(np.float32)
     values = rng.standard_normal(shape)
     if leaf in ("pos_embed", "cls_token", "dist_token"):
         values = 0.3 * values
-    elif leaf in ("bias", "running_mean"):
+    elif leaf in ("bias", "beta", "running_mean"):
         values = 0.1 * values
     elif len(shape) == 1:
         values = 1 + 0.2 * values

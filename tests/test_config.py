@@ -96,7 +96,7 @@ def test_shipped_file_holds_its_recipe(short, device, monkeypatch):
         0.25, "pixel", "rand-m9-mstd0.5-inc1")
 
 
-@pytest.mark.parametrize(("short", "model", "recipe"), [  # size, resolution, epochs, opt, lr, decay, drop path, ...
+@pytest.mark.parametrize(("short", "model", "recipe"), [  # in the order of the values below
     ("deit3_s", "deit_small_patch16_LS", (256, None, 800, "lamb", 4e-3, 0.05, 0.05, "BCE", "3-augment", 3)),
     ("deit3_h", "deit_huge_patch14_LS", (256, 160, 800, "lamb", 3e-3, 0.05, 0.6, "BCE", "3-augment", 3)),
     ("deit3_b_384", "deit_base_patch16_LS",

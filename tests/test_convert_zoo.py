@@ -93,7 +93,7 @@ def test_convolutions_take_another_resolution_as_they_are(tmp_path):
 def test_a_mixture_of_patches_has_its_one_resolution(tmp_path):
     path = write_pth(tmp_path / "a.pth", official_state("resmlp_mini_patch8_32", 7, 48))
     assert create_model("resmlp_mini_patch8_32", checkpoint=path).image_size == 48
-    with pytest.raises(UserError, match=r"8 of another shape: blocks.0.attn.weight"):
+    with pytest.raises(UserError, match=r"8 misshapen: blocks.0.attn.weight"):
         create_model("resmlp_mini_patch8_32", checkpoint=path, image_size=32)
 
 
