@@ -62,7 +62,7 @@ def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
     card = description.card
     images = normalised(pictures(card.image_size), card.mean, card.std)
     results = (BothHeads(model) if description.heads == BOTH else model).set_train(False)(Tensor(images))
-    return [each.asnumpy() for each in (results if isinstance(results, tuple) else (results,))]
+    return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
 
 
 def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind: str) -> None:

@@ -43,7 +43,7 @@ def on_arrays(model: Model) -> Callable[[np.ndarray], np.ndarray]:
     from mindspore import Tensor
 
     model.set_train(False)
-    return lambda images: model(Tensor(images)).asnumpy()
+    return lambda images: model(Tensor(images)).asnumpy().copy()  # else the memory is MindSpore's
 
 
 class Predictor:
