@@ -241,7 +241,7 @@ BAD_INPUT = [
     (["--heads", "none"], "command line: --heads is 'none', allowed: mean or both"),
     (["--num_classes", "5"], "command line: --num_classes is '5', allowed: 0 or None"),
     (["--image_size", "33"], "image_size is 33; allowed: multiples of the patch size 8"),
-    (["--model", "deit_tiny"], "unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python convert_pt2ms.py "
+    (["--model", "deit_tiny"], "unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_LS'); python convert_pt2ms.py "
                                "--list shows all"),
     (["--use_ema"], "{ckpt} holds one set of weights; use_ema is for training checkpoints"),
     (["--ckpt_path", "nameless.ckpt"], "nameless.ckpt: the weights fit no known model"),

@@ -14,6 +14,10 @@ from mindeit.optim.base import bias_correction, single
 from mindeit.optim.groups import Trained
 
 STEPS = 30
+# Compiling takes far longer than computing; AdamW and plain SGD stand for all, and test_train.py runs the rest.
+GRAPH_IS_SLOW = pytest.mark.parametrize(
+    "mode", [pytest.param("graph", marks=pytest.mark.slow), "pynative"], indirect=True
+)
 NAMES = ("adamw", "lamb", "sgd", "lion", "adan")
 # name, shape, decay, lr_scale: two groups, one of them at half the learning rate, and a weight that starts at zero
 CASES = (("weight", (7, 5), 0.05, 1.0), ("bias", (7,), 0.0, 1.0), ("early.weight", (3, 2, 4), 0.05, 0.5),
@@ -118,6 +122,7 @@ def test_adamw_is_torchs(mode):
     assert largest_gap(ours("adamw"), by_torch("AdamW")) < 2e-6
 
 
+@GRAPH_IS_SLOW
 def test_adamw_is_torchs_with_other_betas_and_a_large_eps(mode):
     expected = by_torch("AdamW", betas=(0.8, 0.95), eps=1e-2)
     assert largest_gap(ours("adamw", betas=(0.8, 0.95), eps=1e-2), expected) < 2e-6
@@ -130,10 +135,12 @@ def test_sgd_is_torchs_with_nesterov(mode):
     assert largest_gap(by_torch("SGD", momentum=0.9), expected) > 1e-3
 
 
+@GRAPH_IS_SLOW
 def test_sgd_without_momentum_is_plain(mode):
     assert largest_gap(ours("sgd", momentum=0.0), by_torch("SGD")) < 2e-6
 
 
+@GRAPH_IS_SLOW
 @pytest.mark.parametrize("formula", [lamb, lion, adan], ids=lambda formula: formula.__name__)
 def test_the_others_follow_their_papers(mode, formula):
     assert largest_gap(ours(formula.__name__), by_formula(formula)) < 5e-6
@@ -149,6 +156,7 @@ def test_betas_reach_the_formula(formula, betas):
         assert largest_gap(found, expected) < 5e-6
 
 
+@GRAPH_IS_SLOW
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_of_the_state_continues_bit_for_bit(mode, name):
     whole, expected = fresh(name)
