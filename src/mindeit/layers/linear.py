@@ -20,3 +20,8 @@ class Linear(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         rows = self.matmul(ops.reshape(x, (-1, self.fan_in)), self.weight)
         return ops.reshape(self.bias_add(rows, self.bias), x.shape[:-1] + (self.out_features,))
+
+
+def classifier(dim: int, num_classes: int) -> nn.Cell:
+    """Features -> logits; without classes, features."""
+    return Linear(dim, num_classes) if num_classes else nn.Identity()

@@ -4,23 +4,22 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn
 
 from mindeit.layers.block import Block
-from mindeit.layers.class_attention import ClassBlock, ClassTokenModel
+from mindeit.layers.class_attention import ClassBlock
 from mindeit.layers.initial import truncated_normal
-from mindeit.layers.linear import Linear
+from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
 from mindeit.layers.talking_heads import TalkingHeads
+from mindeit.models.backbone import LateClassTokens
 
 
-class CaiT(ClassTokenModel):
+class CaiT(LateClassTokens):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     Patches alone pass ``depth`` blocks of talking heads with the same drop path; then the class token gathers from them
     in two blocks of class attention, which know neither drop path nor dropout.
     """
-
-    extra_tokens = 1
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class CaiT(ClassTokenModel):
         self.blocks_token_only = nn.CellList(
             [ClassBlock(embed_dim, num_heads, 4 * embed_dim, init_scale) for _ in range(2)])
         self.norm = LayerNorm(embed_dim)
-        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = classifier(embed_dim, num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)

@@ -9,13 +9,14 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindeit.layers.attention import Attention
 from mindeit.layers.block import Block
 from mindeit.layers.initial import truncated_normal
-from mindeit.layers.linear import Linear
+from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.models.backbone import Transformer, repeated
 
 
-class VisionTransformer(nn.Cell):
+class VisionTransformer(Transformer):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     A distilled model returns ``(cls_logits, dist_logits)`` in training and their mean in evaluation.
@@ -35,7 +36,7 @@ class VisionTransformer(nn.Cell):
         drop_rate: float,
     ) -> None:
         super().__init__()
-        self.embed_dim, self.num_classes, self.image_size = embed_dim, num_classes, image_size
+        self.num_classes, self.image_size = num_classes, image_size
         self.distilled = distilled
         self.extra_tokens = 2 if distilled else 1
         self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim)
@@ -51,9 +52,9 @@ class VisionTransformer(nn.Cell):
             for rate in drop_paths
         ])
         self.norm = LayerNorm(embed_dim)
-        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = classifier(embed_dim, num_classes)
         if distilled:
-            self.head_dist = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+            self.head_dist = classifier(embed_dim, num_classes)
 
     def construct(self, images: Tensor) -> Union[Tensor, tuple[Tensor, Tensor]]:
         if not self.distilled:
@@ -68,28 +69,12 @@ class VisionTransformer(nn.Cell):
         tokens = self.forward_features(images)
         return self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Tokens after the last norm, (batch, extra_tokens + patches, embed_dim); the class token comes first."""
-        x = self.embed(images)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
-
     def embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)
-        shape = (patches.shape[0], 1, self.embed_dim)
-        tokens = (ops.broadcast_to(self.cls_token, shape).astype(patches.dtype), patches)
+        tokens = (repeated(self.cls_token, patches), patches)
         if self.distilled:
-            tokens = (tokens[0], ops.broadcast_to(self.dist_token, shape).astype(patches.dtype), patches)
+            tokens = (tokens[0], repeated(self.dist_token, patches), patches)
         return self.pos_drop(ops.concat(tokens, 1) + self.pos_embed)
-
-    def attentions(self, images: Tensor) -> list[Tensor]:
-        """Each block's attention weights, (batch, heads, tokens, tokens)."""
-        x, maps = self.embed(images), []
-        for block in self.blocks:
-            maps.append(block.weights(x))
-            x = block(x)
-        return maps
 
 
 def build(*, image_size: int, patch_size: int, **arguments) -> VisionTransformer:

@@ -11,20 +11,19 @@ from mindeit.layers.attention import Attention
 from mindeit.layers.block import Block, ParallelBlock
 from mindeit.layers.hmlp_stem import HMLPStem
 from mindeit.layers.initial import truncated_normal
-from mindeit.layers.linear import Linear
+from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.models.backbone import Transformer, repeated
 
 
-class VisionTransformer(nn.Cell):
+class VisionTransformer(Transformer):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     Unlike DeiT's: the position table has no slot for the class token, which joins behind it; drop path is the same in
     all blocks; dropout acts before the head alone; LayerScale where ``init_scale`` is given.
     """
-
-    extra_tokens = 1
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class VisionTransformer(nn.Cell):
         drop_rate: float,
     ) -> None:
         super().__init__()
-        self.embed_dim, self.num_classes, self.image_size = embed_dim, num_classes, image_size
+        self.num_classes, self.image_size = num_classes, image_size
         self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, HMLPStem(embed_dim) if hmlp_stem else None)
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, self.patch_embed.num_patches, embed_dim)), name="pos_embed")
@@ -50,31 +49,15 @@ class VisionTransformer(nn.Cell):
         self.blocks = nn.CellList([make(embed_dim, num_heads, drop_path_rate, init_scale) for _ in range(depth)])
         self.norm = LayerNorm(embed_dim)
         self.drop = nn.Dropout(p=drop_rate)
-        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = classifier(embed_dim, num_classes)
 
     def construct(self, images: Tensor) -> Tensor:
         return self.head(self.drop(self.forward_features(images)[:, 0]))
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Tokens after the last norm, (batch, 1 + patches, embed_dim); the class token comes first."""
-        x = self.embed(images)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
-
     def embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)
         patches = patches + self.pos_embed.astype(patches.dtype)
-        cls = ops.broadcast_to(self.cls_token, (patches.shape[0], 1, self.embed_dim)).astype(patches.dtype)
-        return ops.concat((cls, patches), 1)
-
-    def attentions(self, images: Tensor) -> list[Tensor]:
-        """Each block's attention weights, (batch, heads, tokens, tokens); a parallel block has twice the heads."""
-        x, maps = self.embed(images), []
-        for block in self.blocks:
-            maps.append(block.weights(x))
-            x = block(x)
-        return maps
+        return ops.concat((repeated(self.cls_token, patches), patches), 1)
 
 
 def _block(dim: int, num_heads: int, drop_path: float, init_scale: Optional[float]) -> Block:

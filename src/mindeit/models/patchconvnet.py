@@ -5,14 +5,15 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
 from mindeit.kernels import gelu
-from mindeit.layers.class_attention import ClassBlock, ClassTokenModel
+from mindeit.layers.class_attention import ClassBlock
 from mindeit.layers.drop_path import DropPath
 from mindeit.layers.initial import truncated_normal, uniform
 from mindeit.layers.layer_scale import layer_scale, scaled
-from mindeit.layers.linear import Linear
+from mindeit.layers.linear import Linear, classifier
 from mindeit.layers.nested_conv import NestedConv
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.models.backbone import LateClassTokens
 
 PATCH_SIZE = 16
 
@@ -108,7 +109,7 @@ class HeadPerClass(nn.SequentialCell):
         return ops.sum(tokens * ops.concat(self.weights, 0), -1) + ops.concat(self.biases, 0)
 
 
-class PatchConvnet(ClassTokenModel):
+class PatchConvnet(LateClassTokens):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     A column of convolutions at one resolution, with the same drop path throughout, then one block of class attention,
@@ -140,7 +141,7 @@ class PatchConvnet(ClassTokenModel):
         if token_per_class:
             self.head = HeadPerClass(embed_dim, num_classes)
         else:
-            self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+            self.head = classifier(embed_dim, num_classes)
 
     def construct(self, images: Tensor) -> Tensor:
         tokens = self.forward_features(images)

@@ -5,9 +5,10 @@ from mindspore import Tensor, nn, ops
 
 from mindeit.layers.affine import Affine
 from mindeit.layers.block import Block
-from mindeit.layers.linear import Linear
+from mindeit.layers.linear import Linear, classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.models.backbone import Backbone
 
 
 class PatchMix(Linear):
@@ -18,7 +19,7 @@ class PatchMix(Linear):
         return mixed + ops.reshape(self.bias.astype(mixed.dtype), (-1, 1))
 
 
-class ResMLP(nn.Cell):
+class ResMLP(Backbone):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     No attention, no norm, no class token. The number of patches is in its weights: another ``image_size`` is another
@@ -49,17 +50,13 @@ class ResMLP(nn.Cell):
             for _ in range(depth)
         ])
         self.norm = Affine(embed_dim)
-        self.head = Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = classifier(embed_dim, num_classes)
 
     def construct(self, images: Tensor) -> Tensor:
         return self.head(ops.mean(self.forward_features(images), 1))
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Patches after the last affine map, (batch, patches, embed_dim)."""
-        x = self.patch_embed(images)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+    def embed(self, images: Tensor) -> Tensor:
+        return self.patch_embed(images)
 
 
 def build(*, image_size: int, patch_size: int, **arguments) -> ResMLP:
