@@ -7,7 +7,7 @@ import pytest
 from mindeit import checkpoint as checkpoints
 from mindeit.checkpoint import ModelCard
 from mindeit.errors import UserError
-from mindeit.files import atomic, check_writable
+from mindeit.files import atomic, atomic_group, check_writable
 
 STATE = {"head.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "head.bias": np.array([0.1, -2], np.float32)}
 CARD = ModelCard("deit_tiny_patch16_224", 2, 224, 0.875, class_names=("Käse", "猫"), counters={"bn.n": 7})
@@ -148,6 +148,23 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise RuntimeError("killed")
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_files_that_belong_together_appear_together_or_not_at_all(tmp_path):
+    path, beside = tmp_path / "new" / "model.onnx", tmp_path / "new" / "model.onnx.data"
+    for text in ("first", "second"):
+        with atomic_group(path) as temporary:
+            temporary.write_text(text)
+            temporary.with_name(beside.name).write_text(text)
+            temporary.with_name(beside.name).chmod(0o400)  # as MindSpore leaves its files
+            assert not path.exists() or path.read_text() == "first"
+        assert (path.read_text(), beside.read_text()) == (text, text)
+        assert beside.stat().st_mode == path.stat().st_mode
+    with pytest.raises(RuntimeError), atomic_group(path) as temporary:
+        temporary.with_name(beside.name).write_text("half")
+        raise RuntimeError("killed")
+    assert (path.read_text(), beside.read_text()) == ("second", "second")
+    assert sorted(path.parent.iterdir()) == [path, beside]
 
 
 def test_a_place_that_cannot_be_written_is_said_before_work(tmp_path):

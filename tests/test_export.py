@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from mindeit.deploy import verify
 from mindeit.deploy.exported import Exported, sidecar
 from mindeit.deploy.predictor import on_arrays
 from mindeit.deploy.verify import normalised
+from mindeit.models.registry import spec
 
 ZOO = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32")
 LIMIT = {"fp32": 1e-4, "fp16": 3e-2}  # of the spread of the model's logits
@@ -191,6 +193,31 @@ def test_an_official_file_is_exported_like_a_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
+def test_a_large_model_has_its_weights_beside_it(suffix, checkpoints, tmp_path, monkeypatch, capsys):
+    """As beyond 2 GiB of ONNX, and beyond 1 GiB of MindIR; the pair works wherever it lies."""
+    from mindspore.train import serialization
+
+    from mindeit.deploy import export as writer
+
+    monkeypatch.setattr(writer, "LARGEST_ONNX", 10_000)
+    monkeypatch.setattr(serialization, "TOTAL_SAVE", 10)  # kilobytes
+    (tmp_path / "made").mkdir()
+    target = tmp_path / "made" / f"model.{suffix}"
+    assert export(monkeypatch, checkpoints[DEIT], target) == 0
+    assert f"wrote {target} and model.{suffix}.data: {DEIT}, " in capsys.readouterr().out
+    names = {path.name for path in target.parent.iterdir()}
+    assert names == {target.name, f"{target.name}.data", *([f"{target.name}.json"] if suffix == "mindir" else [])}
+    assert target.stat().st_size < checkpoints[DEIT].stat().st_size / 2
+    moved = target.parent.rename(tmp_path / "moved") / target.name
+    file, pictures = Exported(moved), digits(2)
+    got = file(normalised(pictures, file.card.mean, file.card.std))
+    assert gap(got, model_logits(checkpoints[DEIT], pictures)) < LIMIT["fp32"]
+    (tmp_path / "moved" / f"{target.name}.data").unlink()
+    with pytest.raises(UserError, match=f"model.{suffix}.data"):
+        Exported(moved)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "mindir"])
 def test_a_file_that_differs_is_not_kept(suffix, checkpoints, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(verify.LIMITS, "fp32", 1e-12)  # closer than float32 can come
     target = tmp_path / f"model.{suffix}"
@@ -275,10 +302,28 @@ def test_bad_input_is_one_line_and_nothing_is_written(change, message, checkpoin
         ("tiny", "", 224), ("small", "", 224), ("base", "", 224), ("tiny", "distilled_", 224),
         ("small", "distilled_", 224), ("base", "distilled_", 224), ("base", "", 384), ("base", "distilled_", 384))])
 def test_all_deit_models_as_onnx(name, tmp_path, monkeypatch):
-    size = 384 if name.endswith("384") else 224
-    source = write_checkpoint(tmp_path, name, 1000, size)
-    assert export(monkeypatch, source, tmp_path / "model.onnx") == 0
-    file, pictures = Exported(tmp_path / "model.onnx"), digits(2, size)
+    prove_full_size(name, tmp_path / "model.onnx", monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["onnx", "mindir"])
+@pytest.mark.parametrize("name", ["deit_small_patch16_18x2_LS", "deit_small_patch16_LS_hMLP", "cait_XXS24_224",
+                                  "resmlp_12", "S60", "S60_multi"])
+def test_the_zoo_in_full_size(name, suffix, tmp_path, monkeypatch):
+    prove_full_size(name, tmp_path / f"model.{suffix}", monkeypatch)
+
+
+@pytest.mark.slow
+def test_more_than_a_gibibyte_of_weights_lies_beside_mindir(tmp_path, monkeypatch):
+    prove_full_size("deit_large_patch16_LS", tmp_path / "model.mindir", monkeypatch)
+    assert (tmp_path / "model.mindir.data").stat().st_size > 1 << 30
+
+
+def prove_full_size(name: str, target: Path, monkeypatch) -> None:
+    size = spec(name).image_size
+    source = write_checkpoint(target.parent, name, 1000, size)
+    assert export(monkeypatch, source, target) == 0
+    file, pictures = Exported(target), digits(2, size)
     wanted = model_logits(source, pictures)
     assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
 
@@ -298,5 +343,5 @@ def test_files_that_are_none_are_refused(tmp_path, checkpoints, monkeypatch):
         Exported(tmp_path / "text.mindir")
     assert export(monkeypatch, checkpoints[REGNET], tmp_path / "whole.mindir", "--batch", "1") == 0
     (tmp_path / "text.mindir.json").write_bytes((tmp_path / "whole.mindir.json").read_bytes())
-    with pytest.raises(UserError, match=r"text.mindir: MindSpore cannot load it: not a MindIR file, or damaged"):
+    with pytest.raises(UserError, match=r"text.mindir: MindSpore cannot load it: not a MindIR file, or damaged, or"):
         Exported(tmp_path / "text.mindir")

@@ -6,7 +6,7 @@ import math
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from reference import pictures
 from zoo import FIGURES, NAMES, digest, fill, golden, listing, shallow
 
@@ -200,6 +200,34 @@ def test_half_precision_stays_near_float32(name, level, graph_mode):
     logits = precision.apply(fill(build(name, num_classes=10)), level)(images)
     assert logits.dtype == ms.float16
     assert 1e-5 < gap(logits.astype(ms.float32), want) < 0.02
+
+
+@pytest.mark.parametrize("level", ["O2", pytest.param("O3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["deit_mini_patch8_32_LS", "resmlp_mini_patch8_32"])
+def test_a_gain_of_a_millionth_learns_in_half_precision(name, level, graph_mode):
+    """As CaiT-M, ResMLP-36 and most PatchConvnets start, with the loss scale that training starts from."""
+    from mindeit.runtime import precision
+
+    images, labels = Tensor(pictures(4, 32)), Tensor(np.arange(4, dtype=np.int32))
+
+    def gradients(level: str, scale: float) -> dict[str, np.ndarray]:
+        model = fill(shallow(name, 2, num_classes=10, init_scale=1e-6))
+        for parameter in model.get_parameters():
+            if "gamma_" in parameter.name:
+                parameter.set_data(Tensor(np.full(parameter.shape, 1e-6, np.float32)))
+        precision.apply(model.set_train(True), level)
+
+        def loss(images: Tensor) -> Tensor:
+            return ops.cross_entropy(model(images).astype(ms.float32), labels) * scale
+
+        trained = list(model.trainable_params())
+        _, found = ms.jit(ms.value_and_grad(loss, None, trained))(images)
+        return {parameter.name: each.asnumpy() / scale for parameter, each in zip(trained, found)}
+
+    halves = gradients(level, 2.0**16)
+    for key, want in gradients("O0", 1.0).items():
+        if key.endswith("weight") or "gamma_" in key:
+            assert np.abs(halves[key] - want).max() < 0.01 * np.abs(want).max(), key
 
 
 # -- attention ----------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ FIGURES = json.loads((GOLDEN / "zoo.json").read_text())
 NAMES = tuple(FIGURES["names"])  # all of the official code's besides DeiT's own, and one with the hMLP stem
 
 
-def shallow(name: str, depth: int = 1, *, num_classes: int = 1000, image_size: int | None = None, **rates) -> nn.Cell:
+def shallow(name: str, depth: int = 1, *, num_classes: int = 1000, image_size: int | None = None, **others) -> nn.Cell:
     """The model of that name with fewer blocks: all of them are alike."""
     row = spec(name)
     family = importlib.import_module(f"mindeit.models.{row.family}")
     return family.build(
-        **{**row.variant, "depth": depth}, num_classes=num_classes, image_size=image_size or row.image_size,
-        **{"drop_path_rate": 0.0, "drop_rate": 0.0, **rates})
+        **{**row.variant, "drop_path_rate": 0.0, "drop_rate": 0.0, **others, "depth": depth}, num_classes=num_classes,
+        image_size=image_size or row.image_size)
 
 
 def fill(model: nn.Cell) -> nn.Cell:

@@ -35,14 +35,35 @@ def atomic(path: PathLike) -> Iterator[Path]:
     temporary = _temporary_beside(path)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's are the owner's alone
-        os.replace(temporary, path)
+        _publish(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_group(path: PathLike) -> Iterator[Path]:
+    """``path``'s name in a new folder beside it, for files that belong together and know each other by name.
+
+    What lies in the folder when the block ends well moves out of it, ``path`` as the last; else all of it vanishes.
+    """
+    path = Path(path)
+    check_writable(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+            yield Path(folder, path.name)
+            for each in sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name):
+                _publish(each, path.with_name(each.name))
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temporary, 0o666 & ~mask)  # temporary files are the owner's alone
+    os.replace(temporary, path)
 
 
 def check_writable(path: PathLike) -> None:

@@ -1,27 +1,24 @@
 """A model into a file for other runtimes, kept only if it gives the model's results."""
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mindeit.deploy import mind_ir
-from mindeit.deploy.exported import sidecar
+from mindeit.deploy.exported import sidecar, weights_beside
 from mindeit.deploy.interface import BothHeads, interface
 from mindeit.deploy.metadata import BOTH, Description
 from mindeit.deploy.verify import compare, normalised, pictures
 from mindeit.errors import UserError
-from mindeit.files import PathLike, atomic, check_writable, write_json
+from mindeit.files import PathLike, atomic_group, check_writable, write_json
 
 if TYPE_CHECKING:
     from mindspore import nn
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
-LARGEST_ONNX = (1 << 31) - (1 << 20)  # bytes; a protobuf message ends at 2 GiB
+LARGEST_ONNX = (1 << 31) - (1 << 24)  # bytes of parameters; with its operators a file has to stay below 2 GiB
 
 
 class Different(Exception):
@@ -36,7 +33,8 @@ def check_target(path: PathLike, kind: str) -> None:
 
 
 def export(model: nn.Cell, description: Description, target: PathLike, kind: str) -> None:
-    """Write ``target`` and say so; `Different`, and nothing written, if the file differs from ``model``.
+    """Write ``target`` and what belongs beside it, and say so; `Different`, and nothing written, if its results are not
+    the model's.
 
     ``model`` is changed: its kernels, and with fp16 its parameters.
     """
@@ -48,11 +46,12 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
         model, card, both_heads=description.heads == BOTH, half=description.precision == "fp16",
         preprocess=description.preprocess,
     )
-    with atomic(target) as temporary, nullcontext() if kind == "ONNX" else _described(description, temporary, target):
+    with atomic_group(target) as temporary:
         _WRITERS[kind](cell, description, temporary)
         _prove(temporary, description, wanted, kind)
-        size = temporary.stat().st_size
-    print(f"wrote {target}: {card.model}, {size / 1e6:.1f} MB, {description.as_dict()['input']}")
+        sizes = [each.stat().st_size for each in (temporary, weights_beside(temporary)) if each.exists()]
+    written = target if len(sizes) == 1 else f"{target} and {weights_beside(target).name}"
+    print(f"wrote {written}: {card.model}, {sum(sizes) / 1e6:.1f} MB, {description.as_dict()['input']}")
 
 
 def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
@@ -78,20 +77,9 @@ def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind:
         raise Different("its results are not the model's")
 
 
-@contextmanager
-def _described(description: Description, temporary: Path, target: PathLike) -> Iterator[None]:
-    """The description beside a file that has no room for it; it stays if the block ends well."""
-    beside = sidecar(temporary)
-    try:
-        write_json(beside, description.as_dict())
-        yield
-        os.replace(beside, sidecar(target))
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _write_mind_ir(cell: nn.Cell, description: Description, path: Path) -> None:
-    mind_ir.write(cell, description.shape, description.dtype, path)
+    mind_ir.write(cell, description.shape, description.dtype, path, weights_beside(path))
+    write_json(sidecar(path), description.as_dict())
 
 
 def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
@@ -99,6 +87,7 @@ def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
 
     images = ms.Tensor(np.zeros((description.batch or 1, *description.shape[1:]), description.dtype))
     ms.export(cell, images, file_name=str(path), file_format="AIR")
+    write_json(sidecar(path), description.as_dict())
 
 
 def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
@@ -108,13 +97,12 @@ def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
     from mindeit.deploy.rewrite import simplify
 
     sizes = (2, 3) if description.batch is None else (description.batch,)
-    graphs = [mind_ir.trace(cell, (size, *description.shape[1:]), description.dtype) for size in sizes]
+    graphs = [mind_ir.trace(cell, (size, *description.shape[1:]), description.dtype, path.parent) for size in sizes]
     graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
     model = onnx_graph.build(graph, description.card.model, description.outputs, description.as_texts())
-    if model.ByteSize() > LARGEST_ONNX:
-        raise UserError(f"{model.ByteSize() / 1e9:.1f} GB, and an ONNX file holds 2 GB; allowed: --precision fp16")
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save_model(model, str(path))
+    held = sum(parameter.nbytes for parameter in cell.get_parameters())
+    onnx.save_model(model, str(path), save_as_external_data=held > LARGEST_ONNX, location=weights_beside(path).name)
+    onnx.checker.check_model(str(path), full_check=True)
 
 
 _WRITERS = {"MINDIR": _write_mind_ir, "ONNX": _write_onnx, "AIR": _write_air}

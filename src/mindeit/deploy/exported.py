@@ -27,6 +27,11 @@ def sidecar(path: PathLike) -> Path:
     return Path(f"{path}.json")
 
 
+def weights_beside(path: PathLike) -> Path:
+    """Where the parameters of a model lie that is too large for one file."""
+    return Path(f"{path}.data")
+
+
 class Exported:
     """A file that export.py wrote. ``card`` is what to prepare pictures by."""
 
@@ -99,7 +104,8 @@ def _open_mind_ir(path: Path) -> tuple[Run, Description]:
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError):
-        raise UserError(f"{path}: MindSpore cannot load it: not a MindIR file, or damaged") from None
+        raise UserError(f"{path}: MindSpore cannot load it: not a MindIR file, or damaged, or a large one without its "
+                        f"{weights_beside(path).name}") from None
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         results = graph(Tensor(images))

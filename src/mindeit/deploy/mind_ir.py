@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from mindeit.errors import UserError
-from mindeit.files import PathLike
 
 if TYPE_CHECKING:
     from mindspore import nn
 
-LARGEST = 1 << 30  # bytes of parameters; beyond, MindSpore splits the file
 Shape = tuple[int, ...]  # in a graph of any batch, -k stands for k times the batch
 TYPES = {1: np.float32, 2: np.uint8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}
 # Variants of one operator: MindSpore has its own for a tensor and a number.
@@ -66,35 +64,50 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)  # in the order of computing
 
 
-def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: PathLike) -> None:
-    """``shape`` of the input; None leaves the batch open."""
-    held = sum(parameter.nbytes for parameter in model.get_parameters())
-    if held > LARGEST:
-        raise UserError(f"{held / 1e9:.1f} GB of parameters, and MindIR holds {LARGEST / 1e9:.1f} GB in one file; "
-                        "allowed: --precision fp16, --format ONNX")
+def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path, weights: Path) -> None:
+    """``shape`` of the input; None leaves the batch open. More than 1 GiB of parameters go into ``weights``, a file in
+    the same folder, not into one of MindSpore's naming."""
     _export(model, shape, dtype, path)
+    if not path.exists():
+        graph, folder = (path.with_name(path.stem + ending) for ending in ("_graph.mindir", "_variables"))
+        content = _read(graph)
+        for parameter in content.graph.parameter:
+            parameter.external_data.location = weights.name
+        path.write_bytes(content.SerializeToString())
+        graph.unlink()
+        (data,) = folder.iterdir()
+        data.rename(weights)
+        folder.rmdir()
 
 
-def trace(model: nn.Cell, shape: Sequence[int], dtype: type) -> Graph:
-    """The operators that ``model`` runs. Loads, tuples and what orders side effects are resolved."""
-    from mindspore.train.mind_ir_pb2 import ModelProto
+def trace(model: nn.Cell, shape: Sequence[int], dtype: type, scratch: Path) -> Graph:
+    """The operators that ``model`` runs. Loads, tuples and what orders side effects are resolved.
 
-    content = ModelProto()
-    with tempfile.TemporaryDirectory() as folder:
+    The folder ``scratch`` has to have room for the parameters.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         _export(model, shape, dtype, Path(folder, "model.mindir"))
-        (path,) = Path(folder).glob("*.mindir")  # model_graph.mindir where parameters are too large for one file
-        content.ParseFromString(path.read_bytes())
+        (path,) = Path(folder).glob("*.mindir")  # model_graph.mindir of a large model
+        content = _read(path)
     if content.functions:
         raise UserError(f"the model's graph calls other graphs ({content.functions[0].name}); allowed: --format MINDIR")
     return _Reader(content, {each.name: each.asnumpy() for each in model.get_parameters()}).graph()
 
 
-def _export(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: PathLike) -> None:
+def _export(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path) -> None:
     import mindspore as ms
 
     kind = ms.uint8 if dtype is np.uint8 else ms.float32
     images = ms.Tensor(np.zeros(shape, dtype)) if None not in shape else ms.Tensor(shape=list(shape), dtype=kind)
     ms.export(model, images, file_name=str(path), file_format="MINDIR")
+
+
+def _read(path: Path) -> Any:
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    content = ModelProto()
+    content.ParseFromString(path.read_bytes())
+    return content
 
 
 class _Reader:
