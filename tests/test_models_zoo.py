@@ -222,6 +222,7 @@ def test_a_gain_of_a_millionth_learns_in_half_precision(name, level, graph_mode)
 
         trained = list(model.trainable_params())
         _, found = ms.jit(ms.value_and_grad(loss, None, trained))(images)
+        assert {each.dtype for each in found} == {ms.float32}
         return {parameter.name: each.asnumpy() / scale for parameter, each in zip(trained, found)}
 
     halves = gradients(level, 2.0**16)

@@ -154,18 +154,17 @@ def test_submodels_teach_each_other(pictures, door, tmp_path):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("level", ["O2", "O3"])
+@pytest.mark.parametrize("level", ["O2", pytest.param("O3", marks=pytest.mark.slow)])
 def test_half_precision_finds_its_loss_scale(level, pictures, door, tmp_path):
     """The first scale overflows in float16: such updates are left out until it fits."""
     code, _, err = door(
-        "train", *SMALL, "--data_dir", pictures, "--amp_level", level, "--loss_scale", 2.0**24, "--epoch_size", 4,
+        "train", *SMALL, "--data_dir", pictures, "--amp_level", level, "--loss_scale", 2.0**24, "--epoch_size", 6,
         "--lr", 0.02, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0,
     )  # fmt: skip
     assert code == 0, err
     record = saved.load(tmp_path / "run" / "last.ckpt").record
     assert record["scale"]["dynamic"] is True
     assert 1 <= record["scale"]["value"] < 2.0**24
-    assert 0 < record["step"] < 12
+    assert 0 < record["step"] < 18
     losses = [record["train_loss"] for record in history(tmp_path / "run")]
     assert losses[-1] < losses[0]
