@@ -7,7 +7,7 @@ import pytest
 import torch
 from mindspore import Tensor, nn, ops
 
-from mindeit.kernels import attention, bias, gelu, norm
+from mindeit.kernels import attention, bias, gain, gelu, norm
 
 SCALE, EPSILON = 0.125, 1e-6
 TOLERANCE = {np.float32: 3e-6, np.float16: 4e-3}  # of each gradient's largest entry
@@ -33,6 +33,9 @@ class ScaledAttention(nn.Cell):
 HEADS = (2, 3, 19, 8)
 CASES = {
     "bias": (bias.choose, torch.add, ((37, 24), (24,))),
+    "gain of channels": (gain.choose, torch.mul, ((4, 9, 24), (24,))),
+    "gain of each sample's channels": (gain.choose, torch.mul, ((4, 9, 24), (4, 1, 24))),
+    "gain of samples": (gain.choose, torch.mul, ((4, 9, 24), (4, 1, 1))),
     "gelu": (gelu.choose, torch.nn.functional.gelu, ((5, 300),)),
     "norm": (lambda: norm.choose(EPSILON), plain_norm, ((4, 9, 24), (24,), (24,))),
     "attention": (ScaledAttention, plain_attention, (HEADS, HEADS, HEADS)),

@@ -225,10 +225,10 @@ def test_a_gain_of_a_millionth_learns_in_half_precision(name, level, graph_mode)
         assert {each.dtype for each in found} == {ms.float32}
         return {parameter.name: each.asnumpy() / scale for parameter, each in zip(trained, found)}
 
-    halves = gradients(level, 2.0**16)
+    halves, bound = gradients(level, 2.0**16), 0.01 if level == "O2" else 0.02  # 1e-6 as a half is 1.3 % off
     for key, want in gradients("O0", 1.0).items():
         if key.endswith("weight") or "gamma_" in key:
-            assert np.abs(halves[key] - want).max() < 0.01 * np.abs(want).max(), key
+            assert np.abs(halves[key] - want).max() < bound * np.abs(want).max(), key
 
 
 # -- attention ----------------------------------------------------------------------------------------------------

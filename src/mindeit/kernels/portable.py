@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from mindeit.kernels import attention, gelu, heads, norm
+from mindeit.kernels import attention, gain, gelu, heads, norm
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
 # forms that other runtimes know by name.
@@ -12,6 +12,7 @@ _PLAIN = {
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
     attention.FlashAttention: lambda cell: attention.MatmulAttention(),
     gelu.NativeGelu: lambda cell: gelu.ErfGelu(),
+    gain.ProductGain: lambda cell: gain.BroadcastGain(),
 }
 
 

@@ -5,7 +5,7 @@ from typing import Callable, Optional
 from mindspore import Tensor, nn, ops
 
 from mindeit.layers.drop_path import DropPath
-from mindeit.layers.layer_scale import layer_scale, scaled
+from mindeit.layers.layer_scale import Scaled, layer_scale
 from mindeit.layers.norm import LayerNorm
 
 
@@ -28,11 +28,11 @@ class Block(nn.Cell):
         self.gamma_1, self.gamma_2 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
         self.norm1, self.attn = norm(dim), attention
         self.norm2, self.mlp = norm(dim), mlp
-        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
+        self.drop_path1, self.drop_path2, self.scaled = DropPath(drop_path), DropPath(drop_path), Scaled()
 
     def construct(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(scaled(self.attn(self.norm1(x)), self.gamma_1))
-        return x + self.drop_path2(scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        x = x + self.drop_path1(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
+        return x + self.drop_path2(self.scaled(self.mlp(self.norm2(x)), self.gamma_2))
 
     def weights(self, x: Tensor) -> Tensor:
         """Its attention's, (batch, heads, tokens, tokens)."""
@@ -59,13 +59,14 @@ class ParallelBlock(nn.Cell):
         self.mlp, self.mlp1 = mlp
         self.drop_path1, self.drop_path11 = DropPath(drop_path), DropPath(drop_path)
         self.drop_path2, self.drop_path21 = DropPath(drop_path), DropPath(drop_path)
+        self.scaled = Scaled()
 
     def construct(self, x: Tensor) -> Tensor:
-        first = self.drop_path1(scaled(self.attn(self.norm1(x)), self.gamma_1))
-        second = self.drop_path11(scaled(self.attn1(self.norm11(x)), self.gamma_1_1))
+        first = self.drop_path1(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
+        second = self.drop_path11(self.scaled(self.attn1(self.norm11(x)), self.gamma_1_1))
         x = x + first + second
-        first = self.drop_path2(scaled(self.mlp(self.norm2(x)), self.gamma_2))
-        second = self.drop_path21(scaled(self.mlp1(self.norm21(x)), self.gamma_2_1))
+        first = self.drop_path2(self.scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        second = self.drop_path21(self.scaled(self.mlp1(self.norm21(x)), self.gamma_2_1))
         return x + first + second
 
     def weights(self, x: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Optional
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindeit.kernels import gain
+
 
 class DropPath(nn.Cell):
     """Stochastic depth: in training, a sample's residual is dropped at random, or scaled to keep the mean.
@@ -16,6 +18,7 @@ class DropPath(nn.Cell):
         super().__init__()
         self.probability = probability
         self.dropout = nn.Dropout(p=probability) if probability > 0 else None
+        self.gain = gain.choose()
         self.draws: Optional[Parameter] = None
         self.row = 0
 
@@ -24,9 +27,9 @@ class DropPath(nn.Cell):
             return x
         per_sample = (x.shape[0],) + (1,) * (x.ndim - 1)
         if self.draws is None:
-            return x * self.dropout(ops.ones(per_sample, x.dtype))
+            return self.gain(x, self.dropout(ops.ones(per_sample, x.dtype)))
         kept = (self.draws[self.row] >= self.probability).astype(x.dtype) / (1 - self.probability)
-        return x * kept.reshape(per_sample)
+        return self.gain(x, kept.reshape(per_sample))
 
 
 def share_draws(model: nn.Cell, batch_size: int) -> Optional[Parameter]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from typing import Optional
 
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
+from mindeit.kernels import gain
 from mindeit.layers.initial import constant
 
 
@@ -12,5 +13,14 @@ def layer_scale(dim: int, start: Optional[float]) -> Optional[Parameter]:
     return None if start is None else Parameter(constant((dim,), start))
 
 
-def scaled(branch: Tensor, gain: Optional[Parameter]) -> Tensor:
-    return branch if gain is None else branch * gain
+class Scaled(nn.Cell):
+    """(branch, its gain or None) -> branch. A half could not tell a gain of 1e-6 from its neighbours."""
+
+    float32 = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = gain.choose()
+
+    def construct(self, branch: Tensor, by: Optional[Parameter]) -> Tensor:
+        return branch if by is None else self.gain(branch, by)

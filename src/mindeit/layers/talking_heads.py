@@ -9,10 +9,14 @@ from mindeit.layers.linear import Linear
 class HeadMix(Linear):
     """(batch, heads, tokens, tokens) -> the same: each head becomes a mixture of all."""
 
+    def __init__(self, heads: int) -> None:
+        super().__init__(heads, heads)
+        self.bias_along_heads = ops.BiasAdd()
+
     def construct(self, scores: Tensor) -> Tensor:
         batch, heads, rows, columns = scores.shape
         mixed = ops.matmul(self.weight.astype(scores.dtype), ops.reshape(scores, (batch, heads, rows * columns)))
-        return ops.reshape(mixed + ops.reshape(self.bias.astype(mixed.dtype), (heads, 1)), scores.shape)
+        return self.bias_along_heads(ops.reshape(mixed, scores.shape), self.bias.astype(mixed.dtype))
 
 
 class TalkingHeads(Attention):
@@ -20,7 +24,7 @@ class TalkingHeads(Attention):
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
         super().__init__(dim, num_heads, drop_rate)
-        self.proj_l, self.proj_w = HeadMix(num_heads, num_heads), HeadMix(num_heads, num_heads)
+        self.proj_l, self.proj_w = HeadMix(num_heads), HeadMix(num_heads)
 
     def construct(self, x: Tensor) -> Tensor:
         query, key, value = self.batch_first.divide(self.qkv(x))

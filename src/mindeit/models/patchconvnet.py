@@ -4,11 +4,11 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
-from mindeit.kernels import gelu
+from mindeit.kernels import bias, gain, gelu
 from mindeit.layers.class_attention import ClassBlock
 from mindeit.layers.drop_path import DropPath
 from mindeit.layers.initial import truncated_normal, uniform
-from mindeit.layers.layer_scale import layer_scale, scaled
+from mindeit.layers.layer_scale import Scaled, layer_scale
 from mindeit.layers.linear import Linear, classifier
 from mindeit.layers.nested_conv import NestedConv
 from mindeit.layers.norm import LayerNorm
@@ -49,12 +49,14 @@ class DepthwiseConv(nn.Cell):
         self.weight = Parameter(uniform((dim, 1, 3, 3), 1 / 3), name="weight")
         self.bias = Parameter(uniform((dim,), 1 / 3), name="bias")
         self.conv = ops.Conv2D(dim, 3, pad_mode="pad", pad=1, group=dim)
+        self.bias_add = bias.choose()
 
     def construct(self, x: Tensor) -> Tensor:
         batch, patches, dim = x.shape
         picture = ops.reshape(ops.transpose(x, (0, 2, 1)), (batch, dim, self.grid, self.grid))
         seen = ops.reshape(self.conv(picture, self.weight.astype(x.dtype)), (batch, dim, patches))
-        return ops.transpose(seen, (0, 2, 1)) + self.bias.astype(x.dtype)
+        rows = ops.reshape(ops.transpose(seen, (0, 2, 1)), (-1, dim))
+        return ops.reshape(self.bias_add(rows, self.bias), x.shape)
 
 
 class SqueezeExcite(nn.Cell):
@@ -64,9 +66,10 @@ class SqueezeExcite(nn.Cell):
         super().__init__()
         self.conv_reduce = NestedConv(dim, round(dim * 0.25))
         self.conv_expand = NestedConv(round(dim * 0.25), dim)
+        self.gain = gain.choose()
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * ops.sigmoid(self.conv_expand(ops.relu(self.conv_reduce(ops.mean(x, 1, True)))))
+        return self.gain(x, ops.sigmoid(self.conv_expand(ops.relu(self.conv_reduce(ops.mean(x, 1, True))))))
 
 
 class Convolutions(nn.Cell):
@@ -90,10 +93,10 @@ class ConvBlock(nn.Cell):
         super().__init__()
         self.gamma_1 = layer_scale(dim, init_scale)
         self.norm1, self.attn = LayerNorm(dim), Convolutions(dim, grid)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path, self.scaled = DropPath(drop_path), Scaled()
 
     def construct(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(scaled(self.attn(self.norm1(x)), self.gamma_1))
+        return x + self.drop_path(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
 
 
 class HeadPerClass(nn.SequentialCell):

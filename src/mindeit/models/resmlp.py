@@ -14,9 +14,13 @@ from mindeit.models.backbone import Backbone
 class PatchMix(Linear):
     """(batch, patches, dim) -> the same: each patch becomes a mixture of all, channel by channel."""
 
+    def __init__(self, patches: int) -> None:
+        super().__init__(patches, patches)
+        self.bias_along_patches = ops.BiasAdd()
+
     def construct(self, x: Tensor) -> Tensor:
         mixed = ops.matmul(self.weight.astype(x.dtype), x)
-        return mixed + ops.reshape(self.bias.astype(mixed.dtype), (-1, 1))
+        return self.bias_along_patches(mixed, self.bias.astype(mixed.dtype))
 
 
 class ResMLP(Backbone):
@@ -44,7 +48,7 @@ class ResMLP(Backbone):
         patches = self.patch_embed.num_patches
         self.blocks = nn.CellList([
             Block(
-                embed_dim, PatchMix(patches, patches), Mlp(embed_dim, 4 * embed_dim, drop_rate), drop_path_rate,
+                embed_dim, PatchMix(patches), Mlp(embed_dim, 4 * embed_dim, drop_rate), drop_path_rate,
                 init_scale, norm=Affine,
             )
             for _ in range(depth)

@@ -9,19 +9,20 @@ NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
-    """O0: float32. O2 and bf16: half precision except for norms (and softmax, see kernels). O3: norms as well."""
+    """O0: float32. O2 and bf16: half precision except for norms and cells that say ``float32`` (and softmax, see
+    kernels). O3: these as well."""
     if amp_level == "O0":
         return model
     model.to_float(HALVES[amp_level])
     if amp_level != "O3":
         for cell in model.cells():
-            _keep_norms(cell)
+            _keep_float32(cell)
     return model
 
 
-def _keep_norms(cell: nn.Cell) -> None:
+def _keep_float32(cell: nn.Cell) -> None:
     for part in (cell, *(child for _, child in cell.cells_and_names())):
-        if isinstance(part, NORMS):
+        if isinstance(part, NORMS) or getattr(part, "float32", False):
             part.to_float(ms.float32)
 
 

@@ -1,0 +1,36 @@
+"""A tensor (batch, tokens, dim) times a smaller one: (dim,), (batch, 1, dim) or (batch, 1, 1)."""
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from mindeit.runtime import device
+
+
+class BroadcastGain(nn.Cell):
+    def construct(self, x: Tensor, gain: Tensor) -> Tensor:
+        return x * gain
+
+
+class ProductGain(nn.Cell):
+    """The smaller one is spread by a product with ones, and its gradient summed by one.
+
+    On CPU broadcasting is slower, keeps copies of its inputs as long as the graph lives, and sums on one core.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product, self.each = ops.MatMul(), ops.BatchMatMul()
+
+    def construct(self, x: Tensor, gain: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        if gain.ndim == 1:
+            spread = self.product(ops.ones((batch * tokens, 1), x.dtype), ops.reshape(gain, (1, dim)).astype(x.dtype))
+        elif gain.shape[-1] == 1:
+            spread = self.product(ops.reshape(gain, (batch, 1)), ops.ones((1, tokens * dim), x.dtype))
+        else:
+            spread = self.each(ops.ones((batch, tokens, 1), x.dtype), gain)
+        return x * ops.reshape(spread, x.shape)
+
+
+def choose() -> nn.Cell:
+    return ProductGain() if device.target() == "CPU" else BroadcastGain()
