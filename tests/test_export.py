@@ -10,10 +10,13 @@ import onnxruntime
 import pytest
 from exported_files import DEIT, REGNET, digits, export, write_checkpoint
 from test_validate import run_main
+from zoo import shallow
 
-from mindeit import UserError, load_model
+from mindeit import UserError, checkpoint, load_model
+from mindeit.deploy import export as writer
 from mindeit.deploy import verify
 from mindeit.deploy.exported import Exported, sidecar
+from mindeit.deploy.metadata import Description
 from mindeit.deploy.predictor import on_arrays
 from mindeit.deploy.verify import normalised
 from mindeit.models.registry import spec
@@ -302,7 +305,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(change, message, checkpoin
         ("tiny", "", 224), ("small", "", 224), ("base", "", 224), ("tiny", "distilled_", 224),
         ("small", "distilled_", 224), ("base", "distilled_", 224), ("base", "", 384), ("base", "distilled_", 384))])
 def test_all_deit_models_as_onnx(name, tmp_path, monkeypatch):
-    prove_full_size(name, tmp_path / "model.onnx", monkeypatch)
+    assert full_size_gap(name, tmp_path / "model.onnx", monkeypatch) < LIMIT["fp32"]
+
+
+def test_a_token_for_each_class_is_exported(tmp_path, capsys):
+    """One block of S60_multi; `export` compares the file with the model."""
+    card = checkpoint.card_for(spec("S60_multi"), 7, 32, None)
+    model = shallow("S60_multi", num_classes=7, image_size=32)
+    writer.export(model, Description(card), tmp_path / "multi.onnx", "ONNX")
+    assert "limit 1e-04: ok" in capsys.readouterr().out
+    assert Exported(tmp_path / "multi.onnx").outputs(np.zeros((2, 3, 32, 32), np.float32))[0].shape == (2, 7)
 
 
 @pytest.mark.slow
@@ -310,22 +322,22 @@ def test_all_deit_models_as_onnx(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["deit_small_patch16_18x2_LS", "deit_small_patch16_LS_hMLP", "cait_XXS24_224",
                                   "resmlp_12", "S60", "S60_multi"])
 def test_the_zoo_in_full_size(name, suffix, tmp_path, monkeypatch):
-    prove_full_size(name, tmp_path / f"model.{suffix}", monkeypatch)
+    assert full_size_gap(name, tmp_path / f"model.{suffix}", monkeypatch) < LIMIT["fp32"]
 
 
 @pytest.mark.slow
 def test_more_than_a_gibibyte_of_weights_lies_beside_mindir(tmp_path, monkeypatch):
-    prove_full_size("deit_large_patch16_LS", tmp_path / "model.mindir", monkeypatch)
+    assert full_size_gap("deit_large_patch16_LS", tmp_path / "model.mindir", monkeypatch) < LIMIT["fp32"]
     assert (tmp_path / "model.mindir.data").stat().st_size > 1 << 30
 
 
-def prove_full_size(name: str, target: Path, monkeypatch) -> None:
+def full_size_gap(name: str, target: Path, monkeypatch) -> float:
     size = spec(name).image_size
     source = write_checkpoint(target.parent, name, 1000, size)
     assert export(monkeypatch, source, target) == 0
     file, pictures = Exported(target), digits(2, size)
     wanted = model_logits(source, pictures)
-    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+    return gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted)
 
 
 def test_files_that_are_none_are_refused(tmp_path, checkpoints, monkeypatch):

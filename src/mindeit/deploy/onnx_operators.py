@@ -95,8 +95,11 @@ def softmax(builder: Builder, node: Node, x: Value, *axes: Any) -> str:
     return builder.emit("Softmax", node, x, axis=int(axis))
 
 
-def reduce_mean(builder: Builder, node: Node, x: Value, axes: Any, keep: bool) -> str:
-    return builder.emit("ReduceMean", node, x, builder.whole(np.atleast_1d(axes)), keepdims=int(keep))
+def reduction(kind: str) -> Callable[..., str]:
+    def reduce(builder: Builder, node: Node, x: Value, axes: Any, keep: bool, *dtype: None) -> str:
+        return builder.emit(kind, node, x, builder.whole(np.atleast_1d(axes)), keepdims=int(keep))
+
+    return reduce
 
 
 def concat(builder: Builder, node: Node, parts: tuple[Value, ...], axis: int) -> str:
@@ -139,5 +142,6 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Reshape": reshape, "Transpose": transpose, "Cast": cast, "BroadcastTo": broadcast_to,
     "Concat": concat, "Split": split, "StridedSlice": strided_slice,
     "MatMul": matmul, "BatchMatMul": batch_matmul, "BiasAdd": bias_add, "Conv2D": conv,
-    "BatchNorm": batch_norm, "LayerNorm": layer_norm, "Softmax": softmax, "ReduceMean": reduce_mean,
+    "BatchNorm": batch_norm, "LayerNorm": layer_norm, "Softmax": softmax, "ReduceMean": reduction("ReduceMean"),
+    "SumExt": reduction("ReduceSum"),
 }
