@@ -200,8 +200,6 @@ def test_a_large_model_has_its_weights_beside_it(suffix, checkpoints, tmp_path, 
     """As beyond 2 GiB of ONNX, and beyond 1 GiB of MindIR; the pair works wherever it lies."""
     from mindspore.train import serialization
 
-    from mindeit.deploy import export as writer
-
     monkeypatch.setattr(writer, "LARGEST_ONNX", 10_000)
     monkeypatch.setattr(serialization, "TOTAL_SAVE", 10)  # kilobytes
     (tmp_path / "made").mkdir()
@@ -282,8 +280,6 @@ BAD_INPUT = [
 
 @pytest.mark.parametrize(("change", "message"), BAD_INPUT, ids=[" ".join(map(str, words)) for words, _ in BAD_INPUT])
 def test_bad_input_is_one_line_and_nothing_is_written(change, message, checkpoints, tmp_path, monkeypatch, capsys):
-    from mindeit import checkpoint
-
     monkeypatch.chdir(tmp_path)
     if "nameless.ckpt" in change:
         checkpoint.write("nameless.ckpt", {"weight": np.zeros((3, 3), np.float32)})
