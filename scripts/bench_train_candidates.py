@@ -19,21 +19,23 @@ def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
     from mindeit import losses, optim
     from mindeit.models.registry import build
     from mindeit.objectives import Supervised
+    from mindeit.optim.flat import FlatParameters
     from mindeit.optim.groups import trained_parameters
     from mindeit.runtime import cluster, device
+    from mindeit.training.scaling import LossScale, StepState
     from mindeit.training.step import Clip, Gradients, Stepper, Update
 
     device.setup("CPU")
     here = cluster.start(options.ranks > 1, "CPU")
     model = build(options.model, num_classes=CLASSES)
-    trained = trained_parameters(model, 0.05)
+    flat, state = FlatParameters(trained_parameters(model, 0.05)), StepState(LossScale())
     objective = Supervised(model, losses.cross_entropy).set_train(True)
-    update = Update(optim.create("adamw", trained), None, clip=Clip(), ranks=here.ranks, check_finite=False)
-    stepper = Stepper(Gradients(objective, trained, None), update, trained)
+    update = Update(flat, optim.create("adamw", flat), None, state, clip=Clip(), ranks=here.ranks, check_finite=False)
+    stepper = Stepper(Gradients(objective, flat, None, state), update)
     one_hot, draws = np.eye(CLASSES, dtype=np.float32), np.zeros((1, options.batch_size), np.float32)
 
     def step(images: np.ndarray, labels: np.ndarray) -> object:
-        return stepper([(images, one_hot[labels], draws)], 1e-3, 1)
+        return stepper([(images, one_hot[labels], draws)], 1e-3).read()
 
     def epoch(number: int) -> Iterable[Batch]:
         from mindeit.data import training_batches

@@ -310,7 +310,7 @@ def test_cosub_takes_its_paths_from_a_shared_table(mode):
     losses = []
     for first, second in ((0.9, 0.9), (0.9, 0.1), (0.1, 0.1), (0.9, 0.1)):
         columns = np.repeat(np.float32([first, second]), BATCH)
-        draws.set_data(Tensor(np.tile(columns, (draws.shape[0], 1))))
+        draws(Tensor(np.tile(columns, (draws.shape[0], 1))))
         losses.append(float(objective(images(), targets())))
     assert losses[1] == losses[3]
     assert len(set(losses)) == 3

@@ -6,11 +6,12 @@ import functools
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
 from mindeit.errors import UserError
 from mindeit.optim import create
 from mindeit.optim.base import bias_correction, single
+from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import Trained
 
 STEPS = 30
@@ -45,12 +46,31 @@ def rate(step):
 def fresh(name, values=None, **options):
     trained = [Trained(Parameter(Tensor(value), name=case[0]), case[2], case[3])
                for case, value in zip(CASES, values or start())]
-    return create(name, trained, **options), [one.parameter for one in trained]
+    flat = FlatParameters(trained)
+    return Moved(create(name, flat, **options), flat), [one.parameter for one in trained]
 
 
-def update(optimizer, step, grads=None):
-    tensors = tuple(Tensor(grad) for grad in grads or gradients(step))
-    return optimizer(tensors, Tensor(rate(step), ms.float32), Tensor(step, ms.float32))
+class Moved(nn.Cell):
+    """An optimizer whose parameters follow their buffers, as in a training step."""
+
+    def __init__(self, optimizer, flat):
+        super().__init__(auto_prefix=False)
+        self.optimizer, self.flat = optimizer, flat
+
+    def construct(self, grads, lr, step, moving):
+        self.optimizer(self.flat.join(grads), lr, step, moving)
+        self.flat()
+        return True
+
+    @property
+    def state(self):
+        return [buffer for slot in self.optimizer.state.values() for buffer in slot]
+
+
+def update(optimizer, step, grads=None, moving=True):
+    named = dict(zip([case[0] for case in CASES], grads or gradients(step)))
+    tensors = ms.mutable(tuple(Tensor(named[parameter.name]) for parameter in optimizer.flat.parameters))
+    optimizer(tensors, Tensor(rate(step), ms.float32), Tensor(step, ms.float32), Tensor(moving))
 
 
 def ours(name, **options):
@@ -164,7 +184,7 @@ def test_a_copy_of_the_state_continues_bit_for_bit(mode, name):
     for step in range(1, 5):
         update(whole, step)
         update(first, step)
-    second, found = fresh(name, [parameter.asnumpy() for parameter in halfway])
+    second, found = fresh(name, [parameter.asnumpy().copy() for parameter in halfway])
     for target, source in zip(second.state, first.state):
         target.set_data(Tensor(source.asnumpy()))
     for step in range(5, 9):
@@ -175,14 +195,24 @@ def test_a_copy_of_the_state_continues_bit_for_bit(mode, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_state_is_named_after_optimizer_slot_and_parameter_and_needs_no_gradient(name):
+def test_state_is_kept_by_optimizer_and_slot_and_needs_no_gradient(name):
     optimizer, parameters = fresh(name)
-    state = optimizer.state
-    slots = list(dict.fromkeys(parameter.name.split(".")[1] for parameter in state))
-    assert [parameter.name for parameter in state] == [f"{name}.{slot}.{case[0]}" for slot in slots for case in CASES]
+    assert [slot.split(".")[0] for slot in optimizer.optimizer.state] == [name] * len(optimizer.optimizer.slots)
     assert [parameter.name for parameter in parameters] == [case[0] for case in CASES]
-    assert not any(parameter.requires_grad for parameter in state)
-    assert {id(p) for p in optimizer.get_parameters()} == {id(p) for p in (*parameters, *state)}
+    assert not any(buffer.requires_grad for buffer in optimizer.state)
+    buffers = (*optimizer.flat.weights, *optimizer.state)
+    assert {id(p) for p in optimizer.optimizer.get_parameters()} == {id(p) for p in buffers}
+
+
+@GRAPH_IS_SLOW
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_moves_where_nothing_is_to_move(mode, name):
+    optimizer, parameters = fresh(name)
+    update(optimizer, 1)
+    everything = [*parameters, *optimizer.flat.weights, *optimizer.state]
+    before = [one.asnumpy().copy() for one in everything]
+    update(optimizer, 2, [0 * grad for grad in gradients(2)], moving=False)
+    assert all(np.array_equal(old, one.asnumpy()) for old, one in zip(before, everything))
 
 
 def test_lamb_moves_a_weight_of_zeros_and_survives_a_gradient_of_zeros(mode):

@@ -17,37 +17,49 @@ from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
 from mindeit.losses import binary_cross_entropy, cross_entropy
 from mindeit.models.registry import build
+from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import trained_parameters
 from mindeit.training.live import Live
-from mindeit.training.scaling import GROWTH_INTERVAL, LossScale
+from mindeit.training.scaling import GROWTH_INTERVAL, LossScale, StepState
 from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
 
 MINI, CLASSES, BATCH = "deit_mini_distilled_patch8_32", 10, 8
 DISTILLED = "deit_tiny_distilled_patch16_224"
 
 
+def assemble(objective, name, ema_decay, *, decay=0.05, batch=4, batches=1, clip=Clip(),  # noqa: B008
+             check_finite=False, scale=LossScale()):  # noqa: B008
+    """Everything that trains ``objective.student``, as the scripts put it together."""
+    student = objective.student
+    parameters, statistics = list(student.get_parameters()), student.untrainable_params()
+    flat, state = FlatParameters(trained_parameters(student, decay)), StepState(scale)
+    optimizer, average = optim.create(name, flat), Average(flat, statistics, ema_decay)
+    draws = share_draws(student, batch)
+    update = Update(flat, optimizer, average, state, clip=clip, ranks=1, check_finite=check_finite)
+    step = Stepper(Gradients(objective, flat, draws, state), update, batches)
+    return step, Live(parameters, flat, average, optimizer.state, state), draws
+
+
 class Run:
     """A small student with everything a step needs; the same seed gives the same run."""
 
     def __init__(self, *, batches: int = 1, batch: int = BATCH, clip: Clip = Clip(), name: str = "adamw",  # noqa: B008
-                 drop_path: float = 0.2, decay: float = 0.05, check_finite: bool = False):
+                 drop_path: float = 0.2, decay: float = 0.05, check_finite: bool = False,
+                 scale: LossScale = LossScale()):  # noqa: B008
         ms.set_seed(5)
         self.student = build(MINI, num_classes=CLASSES, drop_path_rate=drop_path)
-        weights = list(self.student.get_parameters())
         objective = objectives.Supervised(self.student, cross_entropy)
-        trained = trained_parameters(self.student, decay)
-        optimizer, average = optim.create(name, trained), Average(weights, 0.9)
-        self.draws = share_draws(self.student, batch)
-        update = Update(optimizer, average, clip=clip, ranks=1, check_finite=check_finite)
+        self.step, self.live, self.draws = assemble(
+            objective, name, 0.9, decay=decay, batch=batch, batches=batches, clip=clip, check_finite=check_finite,
+            scale=scale,
+        )
         objective.set_train(True)
-        self.step = Stepper(Gradients(objective, trained, self.draws), update, trained, batches)
-        self.live = Live(weights, average.averages, optimizer.state)
 
     def batch(self, number: int, count: int = BATCH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng(number)
         images = rng.standard_normal((count, 3, 32, 32)).astype(np.float32)
         targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, count)]
-        return images, targets, rng.random((len(self.draws) if self.draws is not None else 1, count), np.float32)
+        return images, targets, rng.random((self.draws.shape[0] if self.draws is not None else 1, count), np.float32)
 
 
 def slow(parameter):
@@ -88,20 +100,16 @@ def test_five_steps_of_hard_distillation_match_the_official_code(pynative, graph
     names = official_names(student)
     state = official_state(DISTILLED)
     load_strict(student, rename(state, {official: own for own, official in names.items()}), "reference")
-    weights, trained = list(student.get_parameters()), trained_parameters(student, 0.05)
     objective = objectives.Distilled(student, teacher, cross_entropy, kind="hard", alpha=0.5).set_train(True)
-    average = Average(weights, 0.99)
-    update = Update(optim.create("adamw", trained), average, clip=Clip(), ranks=1, check_finite=False)
-    step, losses = Stepper(Gradients(objective, trained, None), update, trained), []
+    (step, live, _), losses = assemble(objective, "adamw", 0.99), []
     answers = table("teacher", (5, 4, 1000), 3.0)
     for number, labels in enumerate(want["labels"]):
         teacher.table.set_data(Tensor(answers[number]))
         targets = np.full((4, 1000), 0.1 / 1000, np.float32)
         targets[np.arange(4), labels] += 0.9
         images = pictures(4, salt=f"train{number}")
-        losses.append(step([(images, targets, np.zeros((1, 4), np.float32))], 1e-3, number + 1)[0])
+        losses.append(step([(images, targets, np.zeros((1, 4), np.float32))], 1e-3).read().loss)
     assert losses == pytest.approx(want["losses"], rel=2e-5)
-    live = Live(weights, average.averages, ())
     assert_near(live.model(), want["params"], names, 1e-6)
     assert_near(live.ema(), want["ema"], names, 5e-7)
 
@@ -131,19 +139,15 @@ def test_five_steps_of_lamb_match_the_official_code(pynative, graph_mode):
     want = json.loads((GOLDEN / "run_lamb_bce.json").read_text())
     ms.set_context(mode=ms.PYNATIVE_MODE if pynative else ms.GRAPH_MODE)
     student = fill(build("deit_tiny_patch16_LS"))
-    weights, trained = list(student.get_parameters()), trained_parameters(student, 0.05)
     objective = objectives.Supervised(student, yes_or_no).set_train(True)
-    average = Average(weights, 0.99)
-    update = Update(optim.create("lamb", trained), average, clip=Clip(), ranks=1, check_finite=False)
-    step, losses = Stepper(Gradients(objective, trained, None), update, trained), []
+    (step, live, _), losses = assemble(objective, "lamb", 0.99), []
     for number, labels in enumerate(want["labels"]):
         images, targets = pictures(4, salt=f"train{number}"), np.eye(1000, dtype=np.float32)[labels]
         images, targets = (0.7 * both + 0.3 * both[::-1] for both in (images, targets))  # mixup with the mirrored batch
         batch = images.astype(np.float32), targets.astype(np.float32), np.zeros((1, 4), np.float32)
-        losses.append(step([batch], 4e-3, number + 1)[0])
+        losses.append(step([batch], 4e-3).read().loss)
     print([abs(a / b - 1) for a, b in zip(losses, want["losses"])])
     assert losses == pytest.approx(want["losses"], rel=2e-5)
-    live = Live(weights, average.averages, ())
     assert_near(live.model(), want["params"], official_names(student), 1e-6)
     assert_near(live.ema(), want["ema"], official_names(student), 5e-7)
 
@@ -158,18 +162,18 @@ def test_accumulated_batches_equal_the_large_batch(clip, graph_mode):
     whole, parts = Run(batch=4 * BATCH, clip=clip, name="sgd"), Run(batches=4, clip=clip, name="sgd")
     for number in range(1, 4):
         images, targets, draws = whole.batch(number, 4 * BATCH)
-        one = whole.step([(images, targets, draws)], 0.1, number)
+        one = whole.step([(images, targets, draws)], 0.1).read()
         cuts = [slice(start, start + BATCH) for start in range(0, 4 * BATCH, BATCH)]
-        four = parts.step([(images[cut], targets[cut], draws[:, cut]) for cut in cuts], 0.1, number)
-        assert four[0] == pytest.approx(one[0], rel=1e-6)
+        four = parts.step([(images[cut], targets[cut], draws[:, cut]) for cut in cuts], 0.1).read()
+        assert four.loss == pytest.approx(one.loss, rel=1e-6)
     assert largest_gap(whole, parts) < 1e-6
 
 
 def test_clipping_bounds_the_gradient():
     free, bound = Run(name="sgd", decay=0), Run(name="sgd", decay=0, clip=Clip("norm", 1e-3))
     before = copied(free.live.model())
-    free.step([free.batch(0)], 1.0, 1)
-    bound.step([bound.batch(0)], 1.0, 1)
+    free.step([free.batch(0)], 1.0).read()
+    bound.step([bound.batch(0)], 1.0).read()
     moved = [sum(np.square(run.live.model()[k] - v).sum() for k, v in before.items()) ** 0.5 for run in (free, bound)]
     assert moved[1] < 0.01 < moved[0]
 
@@ -177,14 +181,15 @@ def test_clipping_bounds_the_gradient():
 def test_the_average_follows_with_its_decay(mode):
     run = Run()
     before, averaged = copied(run.live.model()), copied(run.live.ema())
-    run.step([run.batch(0)], 1e-2, 1)
+    run.step([run.batch(0)], 1e-2).read()
     after, now = copied(run.live.model()), copied(run.live.ema())
     assert not np.array_equal(before["head.weight"], after["head.weight"])
     for name in before:
         np.testing.assert_allclose(now[name], 0.9 * averaged[name] + 0.1 * after[name], atol=1e-7)
+    parameters = list(run.live.parameters)
     with run.live.averaged():
-        assert all(np.array_equal(run.live.model()[name], now[name]) for name in now)
-    assert all(np.array_equal(run.live.model()[name], after[name]) for name in now)
+        assert all(np.array_equal(one.asnumpy(), now[one.name]) for one in parameters)
+    assert all(np.array_equal(one.asnumpy(), after[one.name]) for one in parameters)
 
 
 # -- exact continuation -------------------------------------------------------------------------------------------
@@ -194,15 +199,15 @@ def test_the_average_follows_with_its_decay(mode):
 def test_a_restored_run_continues_bit_for_bit(name, graph_mode):
     straight, first = Run(name=name), Run(name=name)
     for number in range(1, 5):
-        straight.step([straight.batch(number)], 1e-2, number)
+        straight.step([straight.batch(number)], 1e-2).read()
     for number in range(1, 3):
-        first.step([first.batch(number)], 1e-2, number)
+        first.step([first.batch(number)], 1e-2).read()
     parts = (first.live.model(), first.live.ema(), first.live.optimizer_state())
     state, ema, moments = (copied(part) for part in parts)
     second = Run(name=name)
-    second.live.restore(state, ema, moments, "memory")
+    second.live.restore(state, ema, moments, "memory", updates=2, scale=LossScale())
     for number in range(3, 5):
-        second.step([second.batch(number)], 1e-2, number)
+        second.step([second.batch(number)], 1e-2).read()
     for a, b in zip(straight.live.all, second.live.all):
         assert np.array_equal(a.asnumpy(), b.asnumpy()), a.name
 
@@ -212,49 +217,56 @@ def test_a_state_of_another_model_is_refused_whole():
     before = copied(run.live.model())
     with pytest.raises(UserError, match=r"^there: the weights do not fit the model; 1 missing: head.bias"):
         other = {name: value + 1 for name, value in before.items() if name != "head.bias"}
-        run.live.restore(other, None, run.live.optimizer_state(), "there")
+        run.live.restore(other, None, run.live.optimizer_state(), "there", updates=0, scale=LossScale())
     assert all(np.array_equal(before[name], value) for name, value in run.live.model().items())
 
 
 # -- half precision's scale ---------------------------------------------------------------------------------------
 
 
-def test_an_overflow_leaves_everything_as_it_was(mode):
-    run = Run(check_finite=True)
-    before = [one.asnumpy().copy() for one in run.live.all]
+@pytest.mark.parametrize("name", ["adamw", slow("lamb"), slow("sgd"), slow("adan"), slow("lion")])
+def test_an_overflow_leaves_everything_but_the_scale_as_it_was(name, mode):
+    run = Run(name=name, check_finite=True, scale=LossScale(1024.0, dynamic=True))
+    run.step([run.batch(1)], 1e-2)
+    before = {one.name: one.asnumpy().copy() for one in run.live.all}
     images, targets, draws = run.batch(0)
-    loss, done = run.step([(images, targets, draws)], 1e-2, 1, 3e38)
-    assert not done
-    assert all(np.array_equal(old, new.asnumpy()) for old, new in zip(before, run.live.all))
-    loss, done = run.step([(images, targets, draws)], 1e-2, 1, 1024.0)
-    assert done and np.isfinite(loss)
+    images[0, 0, 0, 0] = np.inf
+    report = run.step([(images, targets, draws)], 1e-2).read()
+    assert (report.finite, report.updates, report.good_steps, report.scale) == (0, 1, 0, 512)
+    for one in run.live.all:
+        if one.name != "step_state":
+            assert np.array_equal(before[one.name], one.asnumpy()), one.name
+    report = run.step([run.batch(2)], 1e-2).read()
+    assert (report.finite, report.updates, report.good_steps, report.scale) == (1, 2, 1, 512)
+    assert np.isfinite(report.loss)
+    assert not np.array_equal(before["weights.0"], run.live.flat.weights[0].asnumpy())
 
 
 def test_the_loss_scale_divides_out(mode):
-    plain, scaled = Run(check_finite=True), Run(check_finite=True)
-    for run, scale in ((plain, 1.0), (scaled, 4096.0)):
-        run.loss = run.step([run.batch(0)], 1e-3, 1, scale)[0]
-    assert scaled.loss == pytest.approx(plain.loss, rel=1e-6)
+    plain, scaled = Run(check_finite=True), Run(check_finite=True, scale=LossScale(4096.0))
+    losses = [run.step([run.batch(0)], 1e-3).read().loss for run in (plain, scaled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     assert largest_gap(plain, scaled) < 1e-6
 
 
-def test_the_scale_halves_on_overflow_and_doubles_after_long_luck():
-    scale = LossScale(1024.0, dynamic=True)
-    scale.after(False)
-    assert (scale.value, scale.good_steps) == (512.0, 0)
-    for _ in range(GROWTH_INTERVAL):
-        scale.after(True)
-    assert (scale.value, scale.good_steps) == (1024.0, 0)
-    fixed = LossScale(8.0)
-    fixed.after(False)
-    assert fixed.value == 8.0
+def test_the_scale_halves_on_overflow_and_doubles_after_long_luck(mode):
+    good, bad = Tensor(True), Tensor(False)
+    state = StepState(LossScale(1024.0, dynamic=True))
+    assert state(bad).asnumpy().tolist() == [0, 0, 512]
+    state.set(7, LossScale(512.0, good_steps=GROWTH_INTERVAL - 2))
+    assert state(good).asnumpy().tolist() == [8, GROWTH_INTERVAL - 1, 512]
+    assert state(good).asnumpy().tolist() == [9, 0, 1024]
+    state.set(7, LossScale(2.0**24, good_steps=GROWTH_INTERVAL - 1))
+    assert state(good).asnumpy().tolist() == [8, 0, 2**24]
+    fixed = StepState(LossScale(8.0))
+    assert fixed(bad).asnumpy().tolist() == [0, 0, 8]
+    assert fixed(good).asnumpy().tolist() == [1, 0, 8]
 
 
 def test_a_scale_that_never_fits_ends_the_run_with_a_line():
-    scale = LossScale(1.0, dynamic=True)
+    LossScale(2.0**-14).check()
     with pytest.raises(UserError, match="gradients overflow at every loss scale"):
-        for _ in range(20):
-            scale.after(False)
+        LossScale(2.0**-15).check()
 
 
 # -- stochastic depth from a table --------------------------------------------------------------------------------
@@ -266,10 +278,10 @@ def test_drop_paths_read_their_row_of_the_table(mode):
     assert draws.shape == (2, 2)  # two in each block but the first, whose rate is 0
     images = Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
     kept = np.full((2, 2), 0.99, np.float32)
-    draws.set_data(Tensor(kept))
+    draws(Tensor(kept))
     full = student(images)[0].asnumpy()
     kept[1, 1] = 0.0
-    draws.set_data(Tensor(kept))
+    draws(Tensor(kept))
     dropped = student(images)[0].asnumpy()
     assert np.array_equal(full[0], dropped[0]) and not np.allclose(full[1], dropped[1])
     assert share_draws(build(MINI, num_classes=CLASSES), 2) is None

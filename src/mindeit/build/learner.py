@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
     from mindeit.data import Source
-    from mindeit.optim.groups import Trained
     from mindeit.runtime.cluster import Cluster
     from mindeit.training.live import Live
+    from mindeit.training.scaling import LossScale
     from mindeit.training.step import Stepper
 
 
@@ -81,25 +81,39 @@ def objective(config: Config, student: nn.Cell, card: ModelCard) -> nn.Cell:
 def stepper(
     config: Config, student: nn.Cell, objective: nn.Cell, cluster: Cluster
 ) -> tuple[Stepper, Live, int]:
-    """The step, the parameters it changes, and how many draws a picture's drop paths take."""
+    """The step, what it changes, and how many draws an image's drop paths take."""
     from mindeit import optim
     from mindeit.layers.drop_path import share_draws
+    from mindeit.optim.flat import FlatParameters
     from mindeit.optim.groups import trained_parameters
+    from mindeit.runtime import precision
     from mindeit.training.live import Live
+    from mindeit.training.scaling import StepState
     from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
 
-    options, weights = config.optim, list(student.get_parameters())
-    trained: list[Trained] = trained_parameters(
+    options, level, parameters = config.optim, config.run.amp_level, list(student.get_parameters())
+    statistics = student.untrainable_params()  # asked before freezing adds to them
+    trained = trained_parameters(
         student, options.weight_decay, layer_decay=options.layer_decay,
         attn_only=config.train.attn_only, freeze=config.train.freeze,
     )
-    optimizer = optim.create(options.opt, trained, betas=options.betas, eps=options.eps, momentum=options.momentum)
-    average = Average(weights, options.ema_decay) if options.ema else None
-    draws = share_draws(student, config.data.batch_size * getattr(objective, "views", 1))
+    flat = FlatParameters(trained, precision.storage(student, level))
+    optimizer = optim.create(options.opt, flat, betas=options.betas, eps=options.eps, momentum=options.momentum)
+    average = Average(flat, statistics, options.ema_decay) if options.ema else None
+    drop_paths = share_draws(student, config.data.batch_size * getattr(objective, "views", 1))
+    state, scaled = StepState(loss_scale(config)), level in ("O2", "O3")
     clip = Clip(options.clip_mode, options.clip_value) if options.clip_grad else Clip()
-    halves = config.run.amp_level in ("O2", "O3")
-    update = Update(optimizer, average, clip=clip, ranks=cluster.ranks, check_finite=halves)
+    update = Update(flat, optimizer, average, state, clip=clip, ranks=cluster.ranks, check_finite=scaled)
     objective.set_train(config.train.train_mode)
-    stepper = Stepper(Gradients(objective, trained, draws), update, trained, options.gradient_accumulation_steps)
-    live = Live(weights, average.averages if average else None, optimizer.state)
-    return stepper, live, 0 if draws is None else draws.shape[0]
+    stepper = Stepper(Gradients(objective, flat, drop_paths, state), update, options.gradient_accumulation_steps)
+    live = Live(parameters, flat, average, optimizer.state, state)
+    return stepper, live, 0 if drop_paths is None else drop_paths.shape[0]
+
+
+def loss_scale(config: Config) -> LossScale:
+    """Float16 alone needs one."""
+    from mindeit.training.scaling import LossScale
+
+    if config.run.amp_level not in ("O2", "O3"):
+        return LossScale()
+    return LossScale(config.optim.loss_scale, config.optim.loss_scale_type == "dynamic")

@@ -53,10 +53,10 @@ def restore(path: Path, live: Live, scale: LossScale, journey: Journey) -> None:
     from mindeit.training import saved
 
     state = saved.load(path)
-    live.restore(state.model, state.ema, state.optimizer, path)
     for target, key in ((scale, "scale"), (journey, "journey")):
         for name, value in state.record[key].items():
             setattr(target, name, value)
+    live.restore(state.model, state.ema, state.optimizer, path, updates=journey.step, scale=scale)
 
 
 def save(

@@ -22,7 +22,6 @@ def training(config: Config, cluster: Cluster) -> Training:
     from mindeit.runtime import device
     from mindeit.training import saved
     from mindeit.training.loop import Journey, Training
-    from mindeit.training.scaling import LossScale
 
     source, held_out = material.sources(config)
     material.check_amount(config, source, cluster)
@@ -33,14 +32,13 @@ def training(config: Config, cluster: Cluster) -> Training:
         outcome.check_resumable(config, resumed, card, divided)
     objective = learner.objective(config, student, card)
     stepper, live, count = learner.stepper(config, student, objective, cluster)
-    scaled = config.run.amp_level in ("O2", "O3")
-    scale = LossScale(config.optim.loss_scale, config.optim.loss_scale_type == "dynamic") if scaled else LossScale()
-    journey = Journey()
+    scale, journey = learner.loss_scale(config), Journey()
     if resumed:
         outcome.restore(resumed, live, scale, journey)
         if journey.batch:
             device.forget_compiled()  # an epoch that is over is evaluated first, and graphs are found by their order
     cluster.broadcast(live.all)
+    live.refresh()
     shelf = saved.Shelf(
         folder, interval=config.checkpoint.ckpt_save_interval, keep=config.checkpoint.keep_checkpoint_max,
         owner=cluster.main,
@@ -82,9 +80,8 @@ def _evaluate(
     config: Config, held_out: Source, student: nn.Cell, objective: nn.Cell, card: ModelCard, cluster: Cluster, *,
     only_batches: Optional[int] = None,
 ) -> Evaluation:
-    from mindspore import Tensor
-
     from mindeit.build.evaluation import evaluation_batches
+    from mindeit.runtime.graph import compiled, to_device
     from mindeit.runtime.progress import progress
     from mindeit.training.evaluate import evaluate
 
@@ -94,6 +91,7 @@ def _evaluate(
     cluster.broadcast([one for one in student.get_parameters() if not one.requires_grad])  # BatchNorm's, of each rank
     try:
         some = itertools.islice(shown, only_batches)
-        return evaluate(lambda images: student(Tensor(images)).asnumpy(), some, card.num_classes, cluster)
+        graph = compiled(student)
+        return evaluate(lambda images: graph(to_device(images)).asnumpy(), some, card.num_classes, cluster)
     finally:
         objective.set_train(config.train.train_mode)

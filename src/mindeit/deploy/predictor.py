@@ -40,10 +40,10 @@ def on_arrays(model: Model) -> Callable[[np.ndarray], np.ndarray]:
     """Images (batch, 3, S, S) -> logits (batch, num_classes), as arrays; an exported file is such a function."""
     if isinstance(model, Exported):
         return model
-    from mindspore import Tensor
+    from mindeit.runtime.graph import compiled, to_device
 
-    model.set_train(False)
-    return lambda images: model(Tensor(images)).asnumpy().copy()  # else the memory is MindSpore's
+    graph = compiled(model.set_train(False))
+    return lambda images: graph(to_device(images)).asnumpy().copy()  # else the memory is MindSpore's
 
 
 class Predictor:

@@ -19,29 +19,41 @@ class DropPath(nn.Cell):
         self.probability = probability
         self.dropout = nn.Dropout(p=probability) if probability > 0 else None
         self.gain = gain.choose()
-        self.draws: Optional[Parameter] = None
+        self.factors: Optional[Parameter] = None
         self.row = 0
 
     def construct(self, x: Tensor) -> Tensor:
         if self.dropout is None or not self.training:
             return x
         per_sample = (x.shape[0],) + (1,) * (x.ndim - 1)
-        if self.draws is None:
+        if self.factors is None:
             return self.gain(x, self.dropout(ops.ones(per_sample, x.dtype)))
-        kept = (self.draws[self.row] >= self.probability).astype(x.dtype) / (1 - self.probability)
-        return self.gain(x, kept.reshape(per_sample))
+        return self.gain(x, self.factors[self.row].astype(x.dtype).reshape(per_sample))
 
 
-def share_draws(model: nn.Cell, batch_size: int) -> Optional[Parameter]:
-    """Make a table (drop paths, batch) of uniform draws that every drop path of ``model`` reads; None without any.
+class DropPathTable(nn.Cell):
+    """Uniform draws (drop paths, batch) -> the factors that these drop paths read, computed once for all of them.
 
-    What fills it decides what the draws depend on: a device's generator could not go on where it stopped, nor give
+    What makes the draws decides what they depend on: a device's generator could not go on where it stopped, nor give
     several ranks what one process has.
     """
+
+    def __init__(self, paths: list[DropPath], batch_size: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.shape = (len(paths), batch_size)
+        probabilities = np.array([[path.probability] for path in paths])
+        self.probabilities = Tensor(probabilities.astype(np.float32))
+        self.scales = Tensor((1 / (1 - probabilities)).astype(np.float32))
+        self.factors = Parameter(np.zeros(self.shape, np.float32), name="drop_path_factors", requires_grad=False)
+        for row, path in enumerate(paths):
+            path.factors, path.row = self.factors, row
+
+    def construct(self, draws: Tensor) -> bool:
+        ops.assign(self.factors, (draws >= self.probabilities).astype(draws.dtype) * self.scales)
+        return True
+
+
+def share_draws(model: nn.Cell, batch_size: int) -> Optional[DropPathTable]:
+    """A table that every drop path of ``model`` reads from now on; None without any."""
     paths = [cell for _, cell in model.cells_and_names() if isinstance(cell, DropPath) and cell.probability > 0]
-    if not paths:
-        return None
-    draws = Parameter(np.zeros((len(paths), batch_size), np.float32), name="drop_path_draws", requires_grad=False)
-    for row, path in enumerate(paths):
-        path.draws, path.row = draws, row
-    return draws
+    return DropPathTable(paths, batch_size) if paths else None

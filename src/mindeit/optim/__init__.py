@@ -8,12 +8,12 @@ from mindeit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from mindeit.optim.base import Optimizer
-    from mindeit.optim.groups import Trained
+    from mindeit.optim.flat import FlatParameters
 
 
 def create(
     name: str,
-    trained: Sequence[Trained],
+    flat: FlatParameters,
     *,
     betas: Optional[Sequence[float]] = None,
     eps: float = 1e-8,
@@ -30,4 +30,4 @@ def create(
     options = {key: given[key] for key in kind.options if given[key] is not None}
     if "betas" in options and len(options["betas"]) != kind.beta_count:
         raise UserError(f"betas is {options['betas']}; {name} takes {kind.beta_count} values")
-    return kind(trained, **options)
+    return kind(flat, **options)

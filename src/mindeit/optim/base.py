@@ -1,50 +1,59 @@
-"""What the optimizers share: groups of equal decay and learning rate, and named state beside the weights."""
+"""What the optimizers share: the buffers they move, and named state beside them."""
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
-from mindeit.optim.groups import Trained
+from mindeit.optim.flat import FlatParameters
 
 
 class Optimizer(nn.Cell):
-    """``(grads, lr, step) -> True``; weights and state change in place.
+    """``(grads, lr, step, moving) -> True``; weights and state change in place.
 
-    ``grads`` follow ``trained``; ``lr`` and ``step`` are float32 scalars, and the first step is 1. Nothing is
-    remembered outside of ``state``, so a copy of it and of the weights continues exactly.
+    ``grads`` are finite, one per buffer of ``flat``; ``lr`` and ``step`` are float32 scalars, and the first step is 1.
+    ``moving`` False leaves weights and state as they are, without control flow: on a GPU a branch would send whatever
+    it may change through the host. Nothing is remembered outside of the buffers, so a copy of them continues exactly.
     """
 
     options: tuple[str, ...] = ()  # what ``create`` hands over
     beta_count = 2
 
-    def __init__(self, trained: Sequence[Trained], name: str, slots: Sequence[str]) -> None:
+    def __init__(self, flat: FlatParameters, name: str, slots: Sequence[str]) -> None:
         super().__init__(auto_prefix=False)  # the trained parameters keep their names
-        self.parameters = ParameterTuple([one.parameter for one in trained])
-        self.groups = _groups(trained)
-        self.slots = tuple(slots)
+        self.name, self.slots = name, tuple(slots)
+        self.weights = flat.weights
+        self.decays = tuple(group.decay for group in flat.groups)
+        self.lr_scales = tuple(group.lr_scale for group in flat.groups)
         for slot in slots:
-            setattr(self, slot, ParameterTuple([_zeros(f"{name}.{slot}", one.parameter) for one in trained]))
+            setattr(self, slot, flat.zeros(f"{name}.{slot}"))
+
+    def construct(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> bool:
+        lr = ops.select(moving, lr, ops.zeros_like(lr))
+        self.update(grads, lr, step, moving)
+        return True
+
+    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+        """``lr`` is 0 where nothing is to move; then state has to stay by itself (`kept`)."""
+        raise NotImplementedError
 
     @property
-    def state(self) -> tuple[Parameter, ...]:
-        """What a checkpoint keeps, named ``<optimizer>.<slot>.<parameter>``."""
-        return tuple(parameter for slot in self.slots for parameter in getattr(self, slot))
+    def state(self) -> dict[str, ParameterTuple]:
+        """What a checkpoint keeps, by ``<optimizer>.<slot>``."""
+        return {f"{self.name}.{slot}": getattr(self, slot) for slot in self.slots}
 
 
-def _groups(trained: Sequence[Trained]) -> tuple[tuple[float, float, tuple[int, ...]], ...]:
-    """(decay, lr_scale, places in ``trained``): scalars are computed once a group, not once a parameter."""
-    members: dict[tuple[float, float], list[int]] = {}
-    for place, one in enumerate(trained):
-        members.setdefault((float(one.decay), float(one.lr_scale)), []).append(place)
-    return tuple((decay, lr_scale, tuple(places)) for (decay, lr_scale), places in members.items())
+def kept(moving: Tensor, share: float) -> Tensor:
+    """The share of an average that stays in a step; all of it where nothing is to move."""
+    return ops.select(moving, Tensor(share, ms.float32), Tensor(1.0, ms.float32))
 
 
-def _zeros(prefix: str, parameter: Parameter) -> Parameter:
-    return Parameter(Tensor(np.zeros(parameter.shape, np.float32)), name=f"{prefix}.{parameter.name}",
-                     requires_grad=False)
+def added(moving: Tensor, share: float) -> Tensor:
+    """The share of something new that joins an average; nothing where nothing is to move."""
+    return ops.select(moving, Tensor(share, ms.float32), Tensor(0.0, ms.float32))
 
 
 def single(beta: float) -> float:

@@ -1,13 +1,11 @@
 """LAMB (https://arxiv.org/abs/1904.00962) in NVIDIA's variant, FusedLAMB of apex, which DeiT III was trained with."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from mindspore import Tensor, nn, ops
 
-import numpy as np
-from mindspore import Tensor, ops
-
-from mindeit.optim.base import Optimizer, bias_correction, single
-from mindeit.optim.groups import Trained
+from mindeit.kernels import gain
+from mindeit.optim.base import Optimizer, bias_correction, kept, single
+from mindeit.optim.flat import FlatParameters
 
 MAX_GRAD_NORM = 1.0  # of all gradients together; the variant always clips
 
@@ -15,65 +13,48 @@ MAX_GRAD_NORM = 1.0  # of all gradients together; the variant always clips
 class Lamb(Optimizer):
     """Adam whose step is as long as the weights, times the learning rate, wherever weights decay; Adam elsewhere.
 
-    The fused kernel of Adam does what it can, as graphs compile kernel by kernel: all of the step without decay; with
-    it, at rate 0, the moments.
+    The fused kernel of Adam does what it can: all of the step without decay; with it, at rate 0, the moments.
     """
 
     options = ("betas", "eps")
 
-    def __init__(
-        self, trained: Sequence[Trained], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
-    ) -> None:
-        super().__init__(trained, "lamb", ("exp_avg", "exp_avg_sq"))
+    def __init__(self, flat: FlatParameters, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        super().__init__(flat, "lamb", ("exp_avg", "exp_avg_sq"))
         self.beta1, self.beta2, self.eps = single(betas[0]), single(betas[1]), eps
-        self.decayed = tuple(i for decay, _, members in self.groups if decay for i in members)
-        self.decayed_scales = Tensor(np.array([trained[i].lr_scale for i in self.decayed], np.float32))
-        self.vectors = tuple(i for i, one in enumerate(trained) if len(one.parameter.shape) == 1)
-        self.arrays = tuple(i for i in range(len(trained)) if i not in self.vectors)
-        self.fused, self.assign_sub = ops.AdamWeightDecay(), ops.AssignSub()
-        self.add, self.mul, self.div, self.sqrt = ops.Add(), ops.Mul(), ops.Div(), ops.Sqrt()
-        self.square, self.sum = ops.Square(), ops.ReduceSum()  # ops.L2Loss is off by 5e-4 at a million values on CPU
+        self.stacks = tuple(tuple(group.stacks) for group in flat.groups)
+        self.fused, self.over, self.gain = ops.AdamWeightDecay(), ops.RealDiv(), gain.choose()
 
-    def construct(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor) -> bool:
+    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
         clip = self.clip_factor(grads)
         root = ops.sqrt(bias_correction(self.beta2, step))
-        gain, eps = root / bias_correction(self.beta1, step), self.eps * root
-        updates = ()
-        for decay, lr_scale, members in self.groups:
-            rate, share = 0.0 if decay else lr * lr_scale * gain, decay / gain
-            for i in members:
-                weight, mean, mean_sq = self.parameters[i], self.exp_avg[i], self.exp_avg_sq[i]
-                grad = self.mul(grads[i], clip)
-                self.fused(weight, mean, mean_sq, rate, self.beta1, self.beta2, eps, 0.0, grad)
-                if decay:
-                    adam = self.div(mean, self.add(self.sqrt(mean_sq), eps))
-                    updates += (self.add(adam, self.mul(weight, share)),)
-        if updates:
-            self.move(updates, lr, gain)
-        return True
+        correction, eps = root / bias_correction(self.beta1, step), self.eps * root
+        beta1, beta2 = kept(moving, self.beta1), kept(moving, self.beta2)
+        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+            weights, mean, mean_sq = self.weights[i], self.exp_avg[i], self.exp_avg_sq[i]
+            rate = 0.0 if decay else lr * lr_scale * correction
+            self.fused(weights, mean, mean_sq, rate, beta1, beta2, eps, 0.0, grads[i] * clip)
+            if decay:
+                adam = self.over(mean, ops.sqrt(mean_sq) + eps)  # a plain Div keeps indices on CPU, 16 bytes a value
+                update = self.stretched(self.stacks[i], adam + weights * (decay / correction), weights, correction)
+                ops.assign_sub(weights, update * (lr * lr_scale))
 
-    def move(self, updates: tuple[Tensor, ...], lr: Tensor, gain: Tensor) -> None:
-        """Take ``updates``, each stretched to its weight's norm, off the weights that decay.
+    def stretched(self, stacks: tuple[nn.Cell, ...], update: Tensor, weights: Tensor, correction: Tensor) -> Tensor:
+        """Each parameter's part of ``update`` at the length of its weights.
 
-        They lack a factor ``gain``, which the stretching would undo; where a norm is 0, they count as they are.
+        ``update`` lacks the factor ``correction``, which stretching undoes; where a norm is 0, it alone is applied.
         """
-        above, below = (), ()
-        for k, i in enumerate(self.decayed):
-            above += (self.sum(self.square(self.parameters[i])),)
-            below += (self.sum(self.square(updates[k])),)
-        above, below = ops.stack(above), ops.stack(below)
-        trust = ops.where(ops.minimum(above, below) > 0, ops.sqrt(above / below), gain)
-        sizes = ops.unstack(lr * self.decayed_scales * trust)
-        for k, i in enumerate(self.decayed):
-            self.assign_sub(self.parameters[i], self.mul(updates[k], sizes[k]))
+        parts = ()
+        for stack in stacks:
+            rows, own = stack.section(update), stack.section(weights)
+            above, below = ops.square(own).sum(1, keepdims=True), ops.square(rows).sum(1, keepdims=True)
+            trust = ops.where(ops.minimum(above, below) > 0, ops.sqrt(above / below), correction)
+            stretched = self.gain(ops.expand_dims(rows, 1), ops.expand_dims(trust, 1))
+            parts += (ops.reshape(stretched, (-1,)),)
+        return ops.concat(parts)
 
     def clip_factor(self, grads: tuple[Tensor, ...]) -> Tensor:
         """What brings the common norm of all gradients down to ``MAX_GRAD_NORM``, or 1."""
-        squares, vectors = (), ()
-        for i in self.arrays:
-            squares += (self.sum(self.square(grads[i])),)
-        for i in self.vectors:
-            vectors += (grads[i],)
-        if vectors:
-            squares += (self.sum(self.square(ops.concat(vectors))),)
-        return MAX_GRAD_NORM / ops.maximum(ops.sqrt(ops.addn(squares)), MAX_GRAD_NORM)
+        total = 0.0
+        for grad in grads:
+            total += ops.square(grad).sum()
+        return MAX_GRAD_NORM / ops.maximum(ops.sqrt(total), MAX_GRAD_NORM)

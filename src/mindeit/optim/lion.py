@@ -1,34 +1,26 @@
 """Lion (https://arxiv.org/abs/2302.06675, algorithm 2): steps of one size, in the direction of a sign."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mindspore import Tensor, ops
 
-from mindeit.optim.base import Optimizer
-from mindeit.optim.groups import Trained
+from mindeit.optim.base import Optimizer, added, kept
+from mindeit.optim.flat import FlatParameters
 
 
 class Lion(Optimizer):
-    """The average moves by the momentum kernel at rate 0: on CPU ops.Lerp takes ten times as long."""
-
     options = ("betas",)
 
-    def __init__(self, trained: Sequence[Trained], betas: tuple[float, float] = (0.9, 0.99)) -> None:
-        super().__init__(trained, "lion", ("exp_avg",))
+    def __init__(self, flat: FlatParameters, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        super().__init__(flat, "lion", ("exp_avg",))
         self.beta1, self.beta2 = betas
         self.odds = self.beta1 / (1 - self.beta1)  # a sign does not see the common factor
-        self.average, self.assign_sub = ops.ApplyMomentum(), ops.AssignSub()
-        self.sign, self.mul, self.add = ops.Sign(), ops.Mul(), ops.Add()
 
-    def construct(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor) -> bool:
-        for decay, lr_scale, members in self.groups:
-            rate = lr * lr_scale
-            for i in members:
-                weight, mean, grad = self.parameters[i], self.exp_avg[i], grads[i]
-                update = self.sign(self.add(self.mul(mean, self.odds), grad))
-                if decay:
-                    update = self.add(update, self.mul(weight, decay))
-                self.assign_sub(weight, self.mul(update, rate))
-                self.average(weight, mean, 0.0, self.mul(grad, 1 - self.beta2), self.beta2)
-        return True
+    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+        stays, joins = kept(moving, self.beta2), added(moving, 1 - self.beta2)
+        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+            weights, mean = self.weights[i], self.exp_avg[i]
+            update = ops.sign(mean * self.odds + grads[i])
+            if decay:
+                update = update + weights * decay
+            ops.assign_sub(weights, update * (lr * lr_scale))
+            ops.assign(mean, mean * stays + grads[i] * joins)

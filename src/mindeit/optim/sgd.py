@@ -1,35 +1,30 @@
 """SGD with Nesterov's momentum, as PyTorch writes it: the decay is part of the gradient."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mindspore import Tensor, ops
 
-from mindeit.optim.base import Optimizer
-from mindeit.optim.groups import Trained
+from mindeit.optim.base import Optimizer, added, kept
+from mindeit.optim.flat import FlatParameters
 
 
 class SGD(Optimizer):
-    """The step is ``grad + momentum * buffer``: the momentum kernel takes the second part off, one more the first.
+    """The step is ``grad + momentum * buffer``.
 
-    Its own ``use_nesterov`` changes nothing on CPU.
+    ops.ApplyMomentum would do part of it, but in half precision GPU's fusion of it ends in a cyclic graph.
     """
 
     options = ("momentum",)
 
-    def __init__(self, trained: Sequence[Trained], momentum: float = 0.9) -> None:
-        super().__init__(trained, "sgd", ("momentum_buffer",))
+    def __init__(self, flat: FlatParameters, momentum: float = 0.9) -> None:
+        super().__init__(flat, "sgd", ("momentum_buffer",))
         self.momentum = momentum
-        self.fused, self.assign_sub = ops.ApplyMomentum(), ops.AssignSub()
-        self.add, self.mul = ops.Add(), ops.Mul()
 
-    def construct(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor) -> bool:
-        for decay, lr_scale, members in self.groups:
-            rate = lr * lr_scale
-            for i in members:
-                weight, grad = self.parameters[i], grads[i]
-                if decay:
-                    grad = self.add(grad, self.mul(weight, decay))
-                self.fused(weight, self.momentum_buffer[i], rate * self.momentum, grad, self.momentum)
-                self.assign_sub(weight, self.mul(grad, rate))
-        return True
+    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+        stays, joins = kept(moving, self.momentum), added(moving, 1.0)
+        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+            weights, grad = self.weights[i], grads[i]
+            if decay:
+                grad = grad + weights * decay
+            momentum = self.momentum_buffer[i] * stays + grad * joins
+            ops.assign(self.momentum_buffer[i], momentum)
+            ops.assign_sub(weights, (grad + momentum * self.momentum) * (lr * lr_scale))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 TARGETS = ("CPU", "GPU", "Ascend")
+_graphs = {"wanted": False}
 # What MindSpore's back end opens at start: the driver first, then the toolkit's libraries.
 _LIBRARIES = {
     "CPU": (),
@@ -32,6 +33,11 @@ def target() -> str:
     return ms.get_context("device_target")
 
 
+def compiles() -> bool:
+    """Whether this process is to run whole graphs."""
+    return _graphs["wanted"]
+
+
 def setup(
     device_target: str = "CPU",
     *,
@@ -39,7 +45,7 @@ def setup(
     graph: bool = True,
     compile_cache: Optional[str] = None,
 ) -> None:
-    """Pick the device and compile whole graphs (or run operator by operator, for debugging).
+    """Pick the device, and whether `graph.compiled` makes whole graphs (or runs operator by operator, for debugging).
 
     ``compile_cache``: a folder that keeps compiled graphs, so that the same run starts sooner the next time.
     ``device_id`` None is the first device, or in a cluster the one that MindSpore gives to the rank. Call it before
@@ -50,7 +56,8 @@ def setup(
         raise UserError(_unavailable(device_target, device_id, missing))  # no driver, no device: spare the user the log
     import mindspore as ms
 
-    ms.set_context(mode=ms.GRAPH_MODE if graph else ms.PYNATIVE_MODE)
+    _graphs["wanted"] = graph
+    ms.set_context(mode=ms.GRAPH_MODE if graph and device_target == "CPU" else ms.PYNATIVE_MODE)
     if compile_cache is not None:
         ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
     if device_id is None and target() == device_target:

@@ -1,8 +1,10 @@
 """Mixed precision: in what type each part of a model computes. Parameters stay float32."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mindspore as ms
-from mindspore import nn
+from mindspore import Parameter, nn
 
 HALVES = {"O2": ms.float16, "O3": ms.float16, "bf16": ms.bfloat16}
 NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -24,6 +26,18 @@ def _keep_float32(cell: nn.Cell) -> None:
     for part in (cell, *(child for _, child in cell.cells_and_names())):
         if isinstance(part, NORMS) or getattr(part, "float32", False):
             part.to_float(ms.float32)
+
+
+def storage(model: nn.Cell, amp_level: str) -> Callable[[Parameter], ms.Type]:
+    """In which type training keeps a parameter of ``model``: weights and biases that only ever meet halves become
+    halves, so that no step casts them; what is computed in float32 stays. To be asked after `apply`."""
+    halves: set[int] = set()
+    if amp_level != "O0":
+        for _, cell in model.cells_and_names():
+            if not isinstance(cell, NORMS) and not getattr(cell, "float32", False):
+                own = cell.parameters_dict(recurse=False).values()
+                halves |= {id(parameter) for parameter in own if parameter.name.endswith((".weight", ".bias"))}
+    return lambda parameter: HALVES[amp_level] if id(parameter) in halves else ms.float32
 
 
 def store_halves(model: nn.Cell) -> None:

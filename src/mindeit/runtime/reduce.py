@@ -1,32 +1,26 @@
-"""Gradients averaged over all ranks, inside the compiled step."""
+"""Sums over all ranks, inside the compiled step."""
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
-from mindeit.runtime import device
 
+class SumOverRanks(nn.Cell):
+    """Float32 tensors ``(t1, t2, ...)`` of one axis -> their sums over all ranks; one rank: unchanged.
 
-class MeanOverRanks(nn.Cell):
-    """Gradients ``(g1, g2, ...)`` of this rank -> their means over all ranks, in the same shapes; one rank: unchanged.
-
-    CPU sums tensor by tensor, which is as fast as one long tensor (both wait for the socket) and compiles sooner; each
-    sum waits for the one before it, so that all ranks send theirs in one order. Elsewhere MindSpore fuses the calls.
+    They travel as one tensor. On a GPU a graph with a second AllReduce does not compile (MindSpore 2.7 to 2.10), on
+    Ascend each is a kernel of its own, and on CPU the bytes cost, not the calls.
     """
 
-    def __init__(self, ranks: int):
+    def __init__(self, ranks: int) -> None:
         super().__init__()
         self.ranks = ranks
-        self.in_turn = device.target() == "CPU"
-        self.total = ops.AllReduce()
-        if not self.in_turn:
-            self.total.add_prim_attr("fusion", 1)
+        self.total = ops.AllReduce() if ranks > 1 else None
 
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def construct(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.ranks == 1:
-            return gradients
-        means = ()
-        for gradient in gradients:
-            if self.in_turn and len(means) > 0:
-                gradient = ops.depend(gradient, means[-1])
-            means += (self.total(gradient) / self.ranks,)
-        return means
+            return tensors
+        sums, parts, start = self.total(ops.concat(tensors)), (), 0
+        for tensor in tensors:
+            parts += (sums[start : start + tensor.shape[0]],)
+            start += tensor.shape[0]
+        return parts

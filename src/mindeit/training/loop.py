@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -20,7 +20,7 @@ from mindeit.training.evaluate import Evaluation
 from mindeit.training.interrupt import Interrupt
 from mindeit.training.live import Live
 from mindeit.training.scaling import LossScale
-from mindeit.training.step import Batch, Stepper
+from mindeit.training.step import Batch, Pending, Report, Stepper
 
 
 @dataclasses.dataclass
@@ -54,6 +54,30 @@ class Plan:
         if self.val_interval is None:
             return False
         return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.epochs
+
+
+class LateReader:
+    """Reads how a step ended when the next one is on its way, so that the device never waits for the host.
+
+    ``note`` takes each report in turn, with the learning rate of its step.
+    """
+
+    def __init__(self, note: Callable[[Report, float], None]) -> None:
+        self._note = note
+        self._pending: Optional[tuple[Pending, float]] = None
+        self.last: Optional[Report] = None
+
+    def started(self, step: Pending, lr: float) -> None:
+        self.read()
+        self._pending = step, lr
+
+    def read(self) -> Optional[Report]:
+        """The last step's report; waits for its end."""
+        if self._pending is not None:
+            step, lr = self._pending
+            self._pending, self.last = None, step.read()
+            self._note(self.last, lr)
+        return self.last
 
 
 @dataclasses.dataclass
@@ -101,7 +125,8 @@ class Training:
         journey, plan = self.journey, self.plan
         batches = self.batches(journey.epoch, journey.batch)
         done = max(0, journey.batch - self.stepper.batches)  # what the last update knew, if none is left
-        timed, lr, loss = WaitTimer(batches), plan.lr_at(journey.epoch, done / plan.batches), math.nan
+        timed, lr = WaitTimer(batches), plan.lr_at(journey.epoch, done / plan.batches)
+        steps = LateReader(self._note)
         pictures = batches.batch_size * self.cluster.ranks
         updates = (plan.batches - journey.batch) // self.stepper.batches
         started, images = time.perf_counter(), 0
@@ -112,14 +137,16 @@ class Training:
             images=updates * self.stepper.batches * pictures,
             shown=self.cluster.main,
             every=plan.log_interval,
-            status=lambda: f"loss {loss:.4f}, lr {lr:.2e}, {timed.share:.0%} waiting for data",
+            status=lambda: f"loss {steps.read().loss:.4f}, lr {lr:.2e}, {timed.share:.0%} waiting for data",
         )
         for chunk in itertools.islice(shown, updates):
             lr = plan.lr_at(journey.epoch, journey.batch / plan.batches)
-            loss, stop = self._step(chunk, lr, interrupt)
+            steps.started(self.stepper(chunk, lr, interrupt.signal is not None), lr)
+            journey.batch += len(chunk)
             images += self.stepper.batches * pictures
-            if stop:
+            if steps.last is not None and steps.last.stops:
                 break
+        steps.read()
         seconds = time.perf_counter() - started
         journey.skipped += int(self.cluster.total(np.array([len(batches.skipped)]))[0])
         return {"lr": lr, "images_per_second": images / seconds if images else None, "data_wait": timed.share,
@@ -136,19 +163,15 @@ class Training:
                 yield chunk
                 chunk = []
 
-    def _step(self, chunk: Sequence[Batch], lr: float, interrupt: Interrupt) -> tuple[float, bool]:
-        """(mean loss over the ranks, whether to stop)."""
+    def _note(self, report: Report, lr: float) -> None:
+        """Take note of how a step ended."""
         journey = self.journey
-        own, finite = self.stepper(chunk, lr, journey.step + 1, self.scale.value)
-        total, stops = self.cluster.total(np.array([own, interrupt.signal is not None], np.float64))
-        loss = float(total) / self.cluster.ranks
-        if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at {self._place(journey.step + 1, lr)}")
-        self.scale.after(finite)
-        journey.step += finite
-        journey.batch += len(chunk)
-        journey.loss_sum, journey.updates = journey.loss_sum + loss, journey.updates + 1
-        return loss, bool(stops)
+        if not math.isfinite(report.loss):
+            raise UserError(f"the loss is {report.loss} at {self._place(journey.step + 1, lr)}")
+        journey.step = int(report.updates)
+        self.scale.value, self.scale.good_steps = report.scale, int(report.good_steps)
+        self.scale.check()
+        journey.loss_sum, journey.updates = journey.loss_sum + report.loss, journey.updates + 1
 
     def _close(self, figures: dict[str, float], started: float) -> None:
         """Evaluate the epoch that is over, write it down, save, and go on to the next."""

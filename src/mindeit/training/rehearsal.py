@@ -15,7 +15,7 @@ def rehearse(training: Training) -> list[str]:
     chunk, seconds = next(training.chunks(0, 0, batches, batches.positions)), []
     for _ in range(2):
         started = time.perf_counter()
-        loss, _ = stepper(chunk, plan.lr_at(0, 0.0), len(seconds) + 1, training.scale.value)
+        loss = stepper(chunk, plan.lr_at(0, 0.0)).read().loss
         seconds.append(time.perf_counter() - started)
     update, updates = seconds[-1], plan.batches // stepper.batches
     lines = [

@@ -1,19 +1,24 @@
 """One step of training, as cells: loss, gradients, their mean over the ranks, clipping, update, moving average.
 
-The objective decides what the loss is and the optimizer what an update is; nothing here knows which ones run.
+The objective decides what the loss is and the optimizer what an update is; nothing here knows which ones run. No part
+of a step branches on a value of the device, and the host reads nothing in between: what it wants to know comes back as
+one small tensor, which it may read while the next step runs.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindeit.optim.groups import Trained
-from mindeit.runtime.reduce import MeanOverRanks
+from mindeit.layers.drop_path import DropPathTable
+from mindeit.optim.flat import FlatParameters
+from mindeit.runtime.graph import compiled, to_device
+from mindeit.runtime.reduce import SumOverRanks
+from mindeit.training.scaling import StepState
 
 
 @dataclass(frozen=True)
@@ -25,149 +30,193 @@ class Clip:
 
 
 class Gradients(nn.Cell):
-    """(images, targets, draws, scale) -> (loss, gradients times scale). ``draws`` fills the drop paths' table."""
+    """(images, targets, draws) -> (loss, gradients times the loss scale, a tensor per buffer of ``flat``)."""
 
-    def __init__(self, objective: nn.Cell, trained: Sequence[Trained], draws: Optional[Parameter]) -> None:
+    def __init__(
+        self, objective: nn.Cell, flat: FlatParameters, drop_paths: Optional[DropPathTable], state: StepState
+    ) -> None:
         super().__init__(auto_prefix=False)
-        self.objective, self.draws = objective, draws
-        weights = ms.ParameterTuple([one.parameter for one in trained])
-        self.differentiate = ops.value_and_grad(self.scaled_loss, None, weights)
+        self.objective, self.flat, self.drop_paths, self.state = objective, flat, drop_paths, state
+        self.differentiate = ops.value_and_grad(self.scaled_loss, None, flat.parameters)
 
     def scaled_loss(self, images: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         return self.objective(images, targets) * scale
 
-    def construct(self, images: Tensor, targets: Tensor, draws: Tensor, scale: Tensor) -> tuple[Tensor, tuple]:
-        if self.draws is not None:
-            ops.assign(self.draws, draws)
+    def construct(self, images: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if self.drop_paths is not None:
+            self.drop_paths(draws)
+        scale = self.state.values[2]
         loss, gradients = self.differentiate(images, targets, scale)
-        return loss / scale, gradients
+        return loss / scale, self.flat.join(gradients)
 
 
 class Average(nn.Cell):
-    """Moving average of a model's parameters: decay * average + (1 - decay) * parameter."""
+    """Moving averages, decay * average + (1 - decay) * value, of ``flat``'s weights and of the ``statistics`` that a
+    model keeps beside them (BatchNorm's)."""
 
-    def __init__(self, parameters: Sequence[Parameter], decay: float) -> None:
+    def __init__(self, flat: FlatParameters, statistics: Sequence[Parameter], decay: float) -> None:
         super().__init__(auto_prefix=False)
-        self.sources = ms.ParameterTuple(parameters)
-        self.averages = ms.ParameterTuple(
-            [Parameter(one.asnumpy(), name=f"ema.{one.name}", requires_grad=False) for one in parameters]
-        )
-        self.decay = decay
+        self.decay, self.statistics = decay, tuple(statistics)
+        self.sources = ms.ParameterTuple([*flat.weights, *statistics])
+        self.averages = ms.ParameterTuple([
+            Parameter(Tensor(one.asnumpy()), name=f"ema.{one.name}", requires_grad=False) for one in self.sources
+        ])
+        self.of_weights = self.averages[: len(flat.weights)]
+        self.of_statistics = self.averages[len(flat.weights) :]
 
-    def construct(self) -> bool:
+    def construct(self, moving: Tensor) -> bool:
+        """Nothing changes where ``moving`` is False."""
+        old = ops.select(moving, Tensor(self.decay, ms.float32), Tensor(1.0, ms.float32))
+        new = ops.select(moving, Tensor(1 - self.decay, ms.float32), Tensor(0.0, ms.float32))
         for average, source in zip(self.averages, self.sources):
-            ops.assign(average, average * self.decay + source * (1 - self.decay))
+            ops.assign(average, average * old + source * new)
         return True
 
 
 class Update(nn.Cell):
-    """(gradients times scale, lr, step, scale) -> whether the gradients were finite; if not, nothing changes."""
+    """(loss, stop, gradients times the loss scale, lr) -> the step's `Report`, as a tensor.
+
+    ``check_finite``: gradients of half precision may overflow; then nothing moves and the loss scale shrinks.
+    """
 
     def __init__(
-        self, optimizer: nn.Cell, average: Optional[Average], *, clip: Clip, ranks: int, check_finite: bool
+        self, flat: FlatParameters, optimizer: nn.Cell, average: Optional[Average], state: StepState, *,
+        clip: Clip, ranks: int, check_finite: bool,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.optimizer, self.average = optimizer, average
-        self.clip, self.check_finite = clip, check_finite
-        self.over_ranks = MeanOverRanks(ranks)
+        self.flat, self.optimizer, self.average, self.state = flat, optimizer, average, state
+        self.clip, self.ranks, self.check_finite = clip, ranks, check_finite
+        self.over_ranks = SumOverRanks(ranks)
 
-    def construct(self, gradients: tuple, lr: Tensor, step: Tensor, scale: Tensor) -> Tensor:
-        gradients = self.over_ranks(gradients)
+    def construct(self, loss: Tensor, stop: Tensor, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
+        told = ops.stack((loss / self.ranks, stop))
+        sums = self.over_ranks((*gradients, told))
+        told, gradients = sums[-1], sums[:-1]
+        step, finite = self.state.values[0] + 1, Tensor(True)
         if self.check_finite:
-            gradients = [one / scale for one in gradients]
             finite = ops.isfinite(norm(gradients))
-            if finite:
-                self.apply(gradients, lr, step)
-            return finite
-        self.apply(gradients, lr, step)
-        return Tensor(True)
-
-    def apply(self, gradients: Sequence[Tensor], lr: Tensor, step: Tensor) -> None:
-        if self.clip.mode == "norm":
-            factor = ops.minimum(self.clip.value / (norm(gradients) + 1e-6), 1.0)
-            gradients = [one * factor for one in gradients]
-        elif self.clip.mode == "value":
-            gradients = [ops.clamp(one, -self.clip.value, self.clip.value) for one in gradients]
-        self.optimizer(gradients, lr, step)
+        self.optimizer(self.means(gradients, finite), lr, step, finite)
+        self.flat()
         if self.average is not None:
-            self.average()
+            self.average(finite)
+        return ops.concat((told, ops.reshape(finite.astype(ms.float32), (1,)), self.state(finite)))
+
+    def means(self, gradients: tuple[Tensor, ...], finite: Tensor) -> tuple[Tensor, ...]:
+        """Over the ranks, without the loss scale, clipped; zeros where something is not finite."""
+        if self.check_finite or self.ranks > 1 or self.clip.mode == "norm":
+            factor, scaled = self.factor(gradients), ()
+            for gradient in gradients:
+                scaled += (gradient * factor,)
+            gradients = scaled
+        if self.clip.mode == "value":
+            clipped = ()
+            for gradient in gradients:
+                clipped += (ops.clamp(gradient, -self.clip.value, self.clip.value),)
+            gradients = clipped
+        if self.check_finite:
+            cleared = ()
+            for gradient in gradients:
+                cleared += (ops.where(finite, gradient, ops.zeros_like(gradient)),)
+            gradients = cleared
+        return gradients
+
+    def factor(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        factor = 1 / (self.state.values[2] * self.ranks)
+        if self.clip.mode == "norm":
+            factor = factor * ops.minimum(self.clip.value / (norm(gradients) * factor + 1e-6), 1.0)
+        return factor
 
 
 class WholeStep(nn.Cell):
-    """A batch, an update: (images, targets, draws, lr, step, scale) -> (loss, finite)."""
+    """A batch, an update: (images, targets, draws, (lr, stop)) -> report."""
 
     def __init__(self, gradients: Gradients, update: Update) -> None:
         super().__init__(auto_prefix=False)
         self.gradients, self.update = gradients, update
 
-    def construct(
-        self, images: Tensor, targets: Tensor, draws: Tensor, lr: Tensor, step: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        loss, gradients = self.gradients(images, targets, draws, scale)
-        return loss, self.update(gradients, lr, step, scale)
+    def construct(self, images: Tensor, targets: Tensor, draws: Tensor, settings: Tensor) -> Tensor:
+        loss, gradients = self.gradients(images, targets, draws)
+        return self.update(loss, settings[1], gradients, settings[0])
 
 
-class Gather(nn.Cell):
-    """One of several batches before an update: its gradients' share goes into ``sums``, which ``fresh`` empties."""
+class Accumulate(nn.Cell):
+    """One of several batches before an update: its share of loss and gradients joins ``sums``, which ``fresh`` empties.
 
-    def __init__(self, gradients: Gradients, trained: Sequence[Trained], batches: int) -> None:
+    (images, targets, draws, fresh) -> True.
+    """
+
+    def __init__(self, gradients: Gradients, batches: int) -> None:
         super().__init__(auto_prefix=False)
         self.gradients, self.share = gradients, 1 / batches
-        self.sums = ms.ParameterTuple([_zeros_like(one.parameter) for one in trained])
+        loss = Parameter(Tensor(np.zeros(1, np.float32)), name="loss_sum", requires_grad=False)
+        self.sums = ms.ParameterTuple([*gradients.flat.zeros("gradient_sums"), loss])
 
-    def construct(self, images: Tensor, targets: Tensor, draws: Tensor, scale: Tensor, fresh: Tensor) -> Tensor:
-        loss, gradients = self.gradients(images, targets, draws, scale)
-        for total, gradient in zip(self.sums, gradients):
-            before = ops.select(fresh, ops.zeros_like(total), total)
-            ops.assign(total, before + gradient * self.share)
-        return loss
-
-
-def _zeros_like(parameter: Parameter) -> Parameter:
-    return Parameter(np.zeros(parameter.shape, np.float32), name=f"sum.{parameter.name}", requires_grad=False)
+    def construct(self, images: Tensor, targets: Tensor, draws: Tensor, fresh: Tensor) -> bool:
+        loss, gradients = self.gradients(images, targets, draws)
+        for total, new in zip(self.sums, (*gradients, ops.reshape(loss, (1,)))):
+            ops.assign(total, ops.where(fresh, ops.zeros_like(total), total) + new * self.share)
+        return True
 
 
 class UpdateFromSums(nn.Cell):
-    """(lr, step, scale) -> finite."""
+    """((lr, stop),) -> report."""
 
-    def __init__(self, gather: Gather, update: Update) -> None:
+    def __init__(self, accumulate: Accumulate, update: Update) -> None:
         super().__init__(auto_prefix=False)
-        self.sums, self.update = gather.sums, update
+        self.sums, self.update = accumulate.sums, update
 
-    def construct(self, lr: Tensor, step: Tensor, scale: Tensor) -> Tensor:
-        return self.update(self.sums, lr, step, scale)
+    def construct(self, settings: Tensor) -> Tensor:
+        return self.update(self.sums[-1][0], settings[1], self.sums[:-1], settings[0])
+
+
+class Report(NamedTuple):
+    """What a step tells: the mean loss over ranks and batches, how many ranks ask to stop, whether the update took
+    place, and the step's state after it."""
+
+    loss: float
+    stops: float
+    finite: float
+    updates: float
+    good_steps: float
+    scale: float
+
+
+class Pending:
+    """A step that was started; ``read`` waits for its end."""
+
+    def __init__(self, told: Tensor) -> None:
+        self._told = told
+
+    def read(self) -> Report:
+        return Report(*self._told.asnumpy().tolist())
 
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, targets, draws
 
 
 class Stepper:
-    """Runs a step on ``batches`` batches at a time; equal to one step on all of them together."""
+    """Starts a step on ``batches`` batches; equal to one step on all of them together."""
 
-    def __init__(self, gradients: Gradients, update: Update, trained: Sequence[Trained], batches: int = 1) -> None:
+    def __init__(self, gradients: Gradients, update: Update, batches: int = 1) -> None:
         self.batches = batches
         if batches == 1:
-            self._whole = WholeStep(gradients, update)
+            self._whole = compiled(WholeStep(gradients, update))
         else:
-            self._gather = Gather(gradients, trained, batches)
-            self._update = UpdateFromSums(self._gather, update)
+            accumulate = Accumulate(gradients, batches)
+            self._accumulate, self._update = compiled(accumulate), compiled(UpdateFromSums(accumulate, update))
 
-    def __call__(self, batches: Sequence[Batch], lr: float, step: int, scale: float = 1.0) -> tuple[float, bool]:
-        """(mean loss, whether the update took place). ``step`` counts from 1."""
-        lr, step, scale = (Tensor(value, ms.float32) for value in (lr, step, scale))
+    def __call__(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> Pending:
+        settings = to_device(np.float32([lr, stop]))
         if self.batches == 1:
-            loss, finite = self._whole(*map(Tensor, batches[0]), lr, step, scale)
-            return float(loss.asnumpy()), bool(finite.asnumpy())
-        losses = [
-            self._gather(*map(Tensor, batch), scale, Tensor(number == 0)) for number, batch in enumerate(batches)
-        ]
-        finite = self._update(lr, step, scale)
-        return sum(float(loss.asnumpy()) for loss in losses) / len(losses), bool(finite.asnumpy())
+            return Pending(self._whole(*map(to_device, batches[0]), settings))
+        for number, batch in enumerate(batches):
+            self._accumulate(*map(to_device, batch), to_device(np.array(number == 0)))
+        return Pending(self._update(settings))
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
     """Of all of them together."""
     total = 0.0
-    for one in gradients:
-        total += ops.square(one).sum()
+    for gradient in gradients:
+        total += ops.square(gradient).sum()
     return ops.sqrt(total)
