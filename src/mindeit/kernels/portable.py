@@ -1,7 +1,7 @@
 """Plain forms in place of those that suit one device: for graphs that leave it."""
 from __future__ import annotations
 
-from mindspore import nn
+from mindspore import nn, ops
 
 from mindeit.kernels import attention, gain, gelu, heads, norm
 
@@ -9,9 +9,12 @@ from mindeit.kernels import attention, gain, gelu, heads, norm
 # forms that other runtimes know by name.
 _PLAIN = {
     heads.StackedHeads: lambda cell: heads.TransposedHeads(cell.num_heads),
+    heads.TransposedOnce: lambda cell: heads.TransposedHeads(cell.num_heads),
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
     attention.FlashAttention: lambda cell: attention.MatmulAttention(),
+    attention.GpuSoftmax: lambda cell: attention.Float32Softmax(ops.Softmax(-1)),
     gelu.NativeGelu: lambda cell: gelu.ErfGelu(),
+    gelu.ErfcGelu: lambda cell: gelu.ErfGelu(),
     gain.ProductGain: lambda cell: gain.BroadcastGain(),
 }
 

@@ -20,6 +20,8 @@ class DropPath(nn.Cell):
         self.dropout = nn.Dropout(p=probability) if probability > 0 else None
         self.gain = gain.choose()
         self.draws: Optional[Parameter] = None
+        self.thresholds: Optional[Tensor] = None
+        self.shares: Optional[Tensor] = None
         self.row = 0
 
     def construct(self, x: Tensor) -> Tensor:
@@ -28,8 +30,9 @@ class DropPath(nn.Cell):
         per_sample = (x.shape[0],) + (1,) * (x.ndim - 1)
         if self.draws is None:
             return self.gain(x, self.dropout(ops.ones(per_sample, x.dtype)))
-        kept = (self.draws[self.row] >= self.probability).astype(x.dtype) / (1 - self.probability)
-        return self.gain(x, kept.reshape(per_sample))
+        # Written alike in every drop path, the table of gains is computed once: compilers merge equal expressions.
+        kept = (self.draws >= self.thresholds).astype(x.dtype) / self.shares.astype(x.dtype)
+        return self.gain(x, ops.split(kept, 1, axis=0)[self.row].reshape(per_sample))
 
 
 def share_draws(model: nn.Cell, batch_size: int) -> Optional[Parameter]:
@@ -42,6 +45,8 @@ def share_draws(model: nn.Cell, batch_size: int) -> Optional[Parameter]:
     if not paths:
         return None
     draws = Parameter(np.zeros((len(paths), batch_size), np.float32), name="drop_path_draws", requires_grad=False)
+    probabilities = np.array([[path.probability] for path in paths])
+    thresholds, shares = Tensor(probabilities.astype(np.float32)), Tensor((1 - probabilities).astype(np.float32))
     for row, path in enumerate(paths):
-        path.draws, path.row = draws, row
+        path.draws, path.thresholds, path.shares, path.row = draws, thresholds, shares, row
     return draws
