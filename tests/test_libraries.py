@@ -73,17 +73,16 @@ def test_ascend_needs_two_python_packages(monkeypatch):
     assert libraries.missing_libraries("Ascend") == ["libhccl.so", "Python package te"]
 
 
-@pytest.mark.parametrize("generation", ["ascend910", "ascend310p"])
-def test_old_ascends_are_refused(generation):
+@pytest.mark.parametrize("chip", ["Ascend910A", "Ascend910ProB", "Ascend910B", "Ascend310P3"])
+def test_old_ascends_are_refused(chip):
     with pytest.raises(UserError) as refused:
-        device.check_ascend(generation)
-    assert str(refused.value) == (
-        f"device Ascend is of generation {generation}; allowed: ascend910b (Atlas A2) and newer")
+        device.check_ascend(chip)
+    assert str(refused.value) == f"device Ascend is {chip}; allowed: Ascend910B1 to B4 (Atlas A2) and newer"
 
 
-@pytest.mark.parametrize("generation", ["ascend910b", "ascend910_93", "ascend950"])
-def test_newer_ascends_are_taken(generation):
-    device.check_ascend(generation)
+@pytest.mark.parametrize("chip", ["Ascend910B2", "Ascend910B4-1", "Ascend910_9391", "Ascend950PR", ""])
+def test_newer_and_unknown_ascends_are_taken(chip):
+    device.check_ascend(chip)
 
 
 def test_the_environment_lists_what_was_found_and_missing(cuda_home, monkeypatch):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from mindeit.errors import UserError
-from mindeit.runtime.libraries import DRIVERS, WANTED, cuda_toolkit_problem, missing_libraries
+from mindeit.runtime.libraries import DRIVERS, WANTED, ascend_chip, cuda_toolkit_problem, missing_libraries
 
 if TYPE_CHECKING:
     from mindspore import nn
 
 TARGETS = ("CPU", "GPU", "Ascend")
 # Atlas training and inference series: no fused attention, and overflow shows in a register instead of the values.
-_OLD_ASCENDS = ("ascend910", "ascend310", "ascend310b", "ascend310p")
+_OLD_ASCENDS = re.compile(r"Ascend(910(Pro|Premium)?[AB]|310.*)")
 
 
 def target() -> str:
@@ -56,20 +57,13 @@ def setup(
         except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(_unavailable(device_target, device_id, missing, str(error))) from None
     if device_target == "Ascend":
-        check_ascend(_ascend())
+        check_ascend(ascend_chip())
 
 
-def _ascend() -> str:
-    """MindSpore's name for the chip's generation: ``"ascend910b"``."""
-    from mindspore._c_expression import MSContext  # where mindspore.train asks it too; there is no public way
-
-    return MSContext.get_instance().get_ascend_soc_version()
-
-
-def check_ascend(generation: str) -> None:
-    """Refuse chips on which training would go wrong unseen."""
-    if generation in _OLD_ASCENDS:
-        raise UserError(f"device Ascend is of generation {generation}; allowed: ascend910b (Atlas A2) and newer")
+def check_ascend(chip: str) -> None:
+    """Refuse chips on which training would go wrong unseen; ``chip`` is CANN's name: "Ascend910A", "Ascend910B2"."""
+    if _OLD_ASCENDS.fullmatch(chip):
+        raise UserError(f"device Ascend is {chip}; allowed: Ascend910B1 to B4 (Atlas A2) and newer")
 
 
 def forget_compiled() -> None:

@@ -68,8 +68,8 @@ def _toolkit(device_target: str) -> str:
     if device_target == "GPU":
         version = nvcc_version(os.environ.get("CUDA_HOME", ""))
         return f"CUDA {version[0]}.{version[1]}" if version else "none"
+    path = os.path.join(os.environ.get("ASCEND_HOME_PATH", ""), "compiler", "version.info")  # MindSpore reads it too
     try:
-        path = os.path.join(os.environ.get("ASCEND_HOME_PATH", ""), "compiler", "version.info")  # MindSpore reads it too
         with open(path, encoding="utf-8") as told:
             return f"CANN {' '.join(told.read().split())}"
     except OSError:

@@ -58,6 +58,13 @@ def nvcc_version(cuda_home: str) -> Optional[tuple[int, int]]:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def ascend_chip() -> str:
+    """CANN's name of the chip. MindSpore knows it too, but only once the device has started."""
+    name = ctypes.CDLL("libascendcl.so").aclrtGetSocName
+    name.restype = ctypes.c_char_p
+    return (name() or b"").decode()
+
+
 def _absent(names: tuple[str, ...]) -> list[str]:
     return [name for name in names if not can_open(name)]
 
