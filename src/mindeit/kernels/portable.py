@@ -11,6 +11,7 @@ _PLAIN = {
     heads.StackedHeads: lambda cell: heads.TransposedHeads(cell.num_heads),
     heads.TransposedOnce: lambda cell: heads.TransposedHeads(cell.num_heads),
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
+    norm.MintLayerNorm: lambda cell: norm.NativeLayerNorm(cell.epsilon),
     attention.FlashAttention: lambda cell: attention.MatmulAttention(),
     attention.GpuSoftmax: lambda cell: attention.Float32Softmax(ops.Softmax(-1)),
     gelu.NativeGelu: lambda cell: gelu.ErfGelu(),
