@@ -113,7 +113,7 @@ def test_one_transpose_divides_heads_as_three_do(kind, mode):
 
 
 def test_at_o2_the_softmax_is_taken_in_float32(mode):
-    """Rows of 3000 equal scores: a half is 1/3000 to 2e-4 at best, and their sum misses 1 by as much."""
+    """`to_float` would have its cell compute in halves."""
     attend = precision.apply(attention.MatmulAttention(), "O2")
     shares = attend.normalised.softmax(ops.zeros((1, 1, 1, 3000), ms.float16))
     assert shares.dtype == ms.float32
