@@ -108,7 +108,11 @@ def test_a_file_that_cannot_be_read():
      "distillation_type hard (command line), model deit_tiny_patch16_224 (command line): "
      "only a distilled model has the head that follows a teacher"),
     ("--amp_level bf16",
-     "amp_level bf16 (command line), device_target CPU (default): no bfloat16 kernels on CPU; allowed: O0, O2 or O3"),
+     "amp_level bf16 (command line), device_target CPU (default): "
+     "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
+    ("--amp_level bf16 --device_target GPU",
+     "amp_level bf16 (command line), device_target GPU (command line): "
+     "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
     ("--cosub --distillation_type hard",
      "cosub True (command line), distillation_type hard (command line): "
      "submodels teach each other or a teacher does; leave one out"),
@@ -160,7 +164,7 @@ def test_all_mistakes_come_at_once():
         "  x.yaml:3: lr is 'fast', allowed: a number, above 0",
         "  command line: --lr is '-1', allowed: a number, above 0",
         "  amp_level bf16 (command line), device_target CPU (default): "
-        "no bfloat16 kernels on CPU; allowed: O0, O2 or O3",
+        "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3",
     ]
 
 

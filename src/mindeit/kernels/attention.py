@@ -13,6 +13,8 @@ class Softmax(nn.Cell):
     On CPU ReduceSum is slow on odd lengths, and broadcasting keeps copies of its inputs as long as the graph lives.
     """
 
+    float32 = True
+
     def __init__(self) -> None:
         super().__init__()
         self.softmax, self.product, self.spread = ops.Softmax(-1), ops.BatchMatMul(), ops.BatchMatMul(transpose_b=True)
@@ -26,12 +28,47 @@ class Softmax(nn.Cell):
         return (shares - out * sums,)
 
 
+class Float32Softmax(nn.Cell):
+    """Over the last axis, in float32 even where halves go in and come out."""
+
+    def __init__(self, softmax: nn.Cell) -> None:
+        super().__init__()
+        self.softmax = softmax
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.softmax(x.astype(ms.float32)).astype(x.dtype)
+
+
+class GpuSoftmax(nn.Cell):
+    """The same without casts: the kernel reads and writes halves and computes in float32 inside. Half as much is kept
+    for the gradient, which is taken in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = ops.Softmax(-1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.softmax(x)
+
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        out = out.astype(ms.float32)
+        shares = out * dout.astype(ms.float32)
+        return (ops.addcmul(shares, out, ops.sum(shares, -1, keepdim=True), -1.0).astype(x.dtype),)
+
+
+def choose_softmax() -> nn.Cell:
+    """By ``device.target()``: CPU's own gradient, a GPU's kernel for halves, or the plain form."""
+    if device.target() == "GPU":
+        return GpuSoftmax()
+    return Float32Softmax(Softmax() if device.target() == "CPU" else ops.Softmax(-1))
+
+
 class MatmulAttention(nn.Cell):
     """(query, key, value, scale) -> mixed values. The softmax is taken in float32 even where the inputs are halves."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.softmax = Softmax() if device.target() == "CPU" else ops.Softmax(-1)
+        self.normalised = choose_softmax()
         self.scores, self.mix = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -40,9 +77,6 @@ class MatmulAttention(nn.Cell):
     def weights(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
         """(batch, heads, tokens, tokens); scaling the query touches a quarter of the elements that the scores have."""
         return self.normalised(self.scores(query * scale, key))
-
-    def normalised(self, scores: Tensor) -> Tensor:
-        return self.softmax(scores.astype(ms.float32)).astype(scores.dtype)
 
 
 class FlashAttention(MatmulAttention):

@@ -28,7 +28,9 @@ class DropPath(nn.Cell):
         per_sample = (x.shape[0],) + (1,) * (x.ndim - 1)
         if self.factors is None:
             return self.gain(x, self.dropout(ops.ones(per_sample, x.dtype)))
-        return self.gain(x, self.factors[self.row].astype(x.dtype).reshape(per_sample))
+        # Written alike in every drop path, this is computed once: compilers merge equal expressions.
+        factors = ops.split(self.factors.astype(x.dtype), 1, axis=0)
+        return self.gain(x, factors[self.row].reshape(per_sample))
 
 
 class DropPathTable(nn.Cell):

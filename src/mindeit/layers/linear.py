@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindeit.kernels import bias
+from mindeit.kernels import linear
 from mindeit.layers.initial import truncated_normal, zeros
 
 
@@ -14,12 +14,11 @@ class Linear(nn.Cell):
         self.fan_in, self.out_features = in_features, out_features
         self.weight = Parameter(truncated_normal((out_features, in_features)), name="weight")
         self.bias = Parameter(zeros((out_features,)), name="bias")
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.bias_add = bias.choose()
+        self.product = linear.choose()
 
     def construct(self, x: Tensor) -> Tensor:
-        rows = self.matmul(ops.reshape(x, (-1, self.fan_in)), self.weight)
-        return ops.reshape(self.bias_add(rows, self.bias), x.shape[:-1] + (self.out_features,))
+        rows = self.product(ops.reshape(x, (-1, self.fan_in)), self.weight, self.bias)
+        return ops.reshape(rows, x.shape[:-1] + (self.out_features,))
 
 
 def classifier(dim: int, num_classes: int) -> nn.Cell:

@@ -55,7 +55,8 @@ class LateClassTokens(Backbone):
         classes = repeated(self.cls_token, patches)
         for block in self.blocks_token_only:
             classes = block(classes, patches)
-        return self.norm(ops.concat((classes, patches), 1))
+        # Scaled in float32, the last branch makes halves float32: a GPU joins tensors of one type only.
+        return self.norm(ops.concat((classes, patches.astype(classes.dtype)), 1))
 
     def attentions(self, images: Tensor) -> list[Tensor]:
         """Weights of the blocks that have any: among patches (batch, heads, patches, patches), then those of class

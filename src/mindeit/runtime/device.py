@@ -1,8 +1,8 @@
 """Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device."""
 from __future__ import annotations
 
-import ctypes
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from mindeit.errors import UserError
+from mindeit.runtime.libraries import DRIVERS, WANTED, ascend_chip, cuda_toolkit_problem, missing_libraries
 
 if TYPE_CHECKING:
     from mindspore import nn
 
 TARGETS = ("CPU", "GPU", "Ascend")
 _graphs = {"wanted": False}
-# What MindSpore's back end opens at start: the driver first, then the toolkit's libraries.
-_LIBRARIES = {
-    "CPU": (),
-    "GPU": ("libcuda.so.1", "libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libnccl.so.2"),
-    "Ascend": ("libascend_hal.so", "libascendcl.so", "libge_runner.so", "libhccl.so"),
-}
+# Atlas training and inference series: no fused attention, and overflow shows in a register instead of the values.
+_OLD_ASCENDS = re.compile(r"Ascend(910(Pro|Premium)?[AB]|310.*)")
 
 
 def target() -> str:
@@ -52,25 +49,28 @@ def setup(
     ``cluster.start``: once the ranks are connected, the device is settled.
     """
     missing = missing_libraries(device_target)
-    if missing and missing[0] == _LIBRARIES[device_target][0]:
-        raise UserError(_unavailable(device_target, device_id, missing))  # no driver, no device: spare the user the log
+    if missing and missing[0] in (DRIVERS[device_target], cuda_toolkit_problem()):
+        # Without driver or toolkit no device: spare the user MindSpore's log.
+        raise UserError(_unavailable(device_target, device_id, missing))
     import mindspore as ms
 
     _graphs["wanted"] = graph
     ms.set_context(mode=ms.GRAPH_MODE if graph and device_target == "CPU" else ms.PYNATIVE_MODE)
     if compile_cache is not None:
         ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
-    if device_id is None and target() == device_target:
-        return  # MindSpore's own choice already; it may be set once only
-    try:
-        ms.set_device(device_target, device_id)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(_unavailable(device_target, device_id, missing, str(error))) from None
+    if device_id is not None or target() != device_target:  # MindSpore's own choice may be set once only
+        try:
+            ms.set_device(device_target, device_id)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(_unavailable(device_target, device_id, missing, str(error))) from None
+    if device_target == "Ascend":
+        check_ascend(ascend_chip())
 
 
-def missing_libraries(device_target: str) -> list[str]:
-    """What a device's back end needs and this machine lacks."""
-    return [name for name in _LIBRARIES[device_target] if not _can_open(name)]
+def check_ascend(chip: str) -> None:
+    """Refuse chips on which training would go wrong unseen; ``chip`` is CANN's name: "Ascend910A", "Ascend910B2"."""
+    if _OLD_ASCENDS.fullmatch(chip):
+        raise UserError(f"device Ascend is {chip}; allowed: Ascend910B1 to B4 (Atlas A2) and newer")
 
 
 def forget_compiled() -> None:
@@ -80,16 +80,10 @@ def forget_compiled() -> None:
     ms.set_context(enable_compile_cache=False)
 
 
-def _can_open(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
 def _unavailable(device_target: str, device_id: Optional[int], missing: list[str], text: str = "") -> str:
-    reason = f"missing {', '.join(missing)}" if missing else text.strip().split("\n")[0]
+    reason = text.strip().split("\n")[0]
+    if missing:
+        reason = f"missing {', '.join(missing)} (wanted: {WANTED[device_target]})"
     device = device_target if device_id is None else f"{device_target} {device_id}"
     return f"device {device} is not available: {reason}; --device_target CPU works anywhere"
 
