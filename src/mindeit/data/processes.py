@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any, Optional
 
 import numpy as np
@@ -73,7 +74,7 @@ class Processes(Workers):
         stored = self._store(work)
         return contextlib.nullcontext(lambda task: self._submit(work, stored, task))
 
-    def _submit(self, work: Work, stored: StoredWork, task: Any):
+    def _submit(self, work: Work, stored: StoredWork, task: Any) -> Callable[[], Result]:
         layout = work.layout(task)
         arrays, offset = self._memory.lend(layout)
         worker = self._workers[self._turn % len(self._workers)]
