@@ -2,6 +2,8 @@
 
     python scripts/bench_data.py                       # training with and without repeated augmentation, evaluation
     python scripts/bench_data.py --workers 2 --images 1024 --rounds 3
+    python scripts/bench_data.py --scaling 1 2 4 8     # MinDeiT alone: threads and processes, by their number
+    python scripts/bench_data.py --lock                # share of its time that a thread holds Python's lock (py-spy)
 
 The folder it reads is made of pictures that ship with scikit-learn, cut to 500x375 JPEGs. All candidates read the same
 files with the same number of workers, one after another, round by round; the best round of each counts. On a machine
@@ -10,17 +12,31 @@ with other work to do the CPU time is the steadier of the two figures.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
+import psutil
 from PIL import Image
 
-from mindeit.data import EvalTransform, TrainTransform, evaluation_batches, open_source, training_batches
+from mindeit.data import (
+    EvalTransform,
+    Processes,
+    Threads,
+    TrainingData,
+    TrainTransform,
+    Workers,
+    evaluation_batches,
+    open_source,
+)
 
 SIZE, MEAN, STD = 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POLICY = "rand-m9-mstd0.5-inc1"
@@ -41,15 +57,15 @@ def make_folder(root: str, count: int) -> None:
     os.symlink(os.path.join(root, "train"), os.path.join(root, "val"))
 
 
-def ours(root: str, kind: str, args: argparse.Namespace) -> Candidate:
+def ours(root: str, kind: str, batch_size: int, workers: Workers) -> Candidate:
     source = open_source("image_folder", root, "val" if kind == "eval" else "train", cache_dir=root)
-    options = {"workers": args.workers, "processes": args.processes}
     if kind == "eval":
-        transform = EvalTransform(SIZE, 0.875)
-        return lambda: evaluation_batches(source, transform, args.batch_size, **options)
-    transform = TrainTransform(SIZE, auto_augment=POLICY)
+        batches = evaluation_batches(source, EvalTransform(SIZE, 0.875), batch_size, workers=workers)
+        return lambda: batches
     repeats = 3 if kind == "train, 3 repeats" else 1
-    return lambda: training_batches(source, transform, args.batch_size, epoch=0, seed=0, repeats=repeats, **options)
+    data = TrainingData(source, TrainTransform(SIZE, auto_augment=POLICY), batch_size, seed=0, repeats=repeats,
+                        workers=workers)
+    return lambda: data.epoch(0)
 
 
 def torch_timm(root: str, kind: str, args: argparse.Namespace) -> Candidate:
@@ -96,26 +112,62 @@ PEERS = {"torch DataLoader + timm": torch_timm, "MindCV": mindcv}
 
 def measure(candidate: Candidate) -> tuple[float, float]:
     """(images per second, CPU ms per image of this process and its children) of one pass."""
-    with count_cpu() as cpu:
-        started, images = time.perf_counter(), 0
-        for batch in candidate():
-            images += len(batch[0])
-        seconds = time.perf_counter() - started
-        batch = None
-    return images / seconds, 1000 * cpu[0] / images
+    before, started, images = cpu_seconds(), time.perf_counter(), 0
+    for batch in candidate():
+        images += len(batch[0])
+    seconds = time.perf_counter() - started
+    batch = None
+    return images / seconds, 1000 * (cpu_seconds() - before) / images
 
 
-@contextlib.contextmanager
-def count_cpu() -> Iterator[list[float]]:
-    spent = [0.0]
-    before = os.times()
-    yield spent
-    after = os.times()
-    spent[0] = sum(after[:4]) - sum(before[:4])
+def cpu_seconds() -> float:
+    """Of this process, its children, and those that have ended."""
+    children = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(os.times()[:4]) + sum(times.user + times.system for times in children)
+
+
+def scale(root: str, kind: str, args: argparse.Namespace) -> None:
+    """Threads against processes, by their number; round by round, so that other work on the machine hits all."""
+    makers = {(make.__name__.lower(), count): make(count) for count in args.scaling for make in (Threads, Processes)}
+    candidates = {key: ours(root, kind, args.batch_size, workers) for key, workers in makers.items()}
+    results = {key: [] for key in candidates}
+    for number in range(args.rounds + 1):
+        for key, candidate in candidates.items():
+            result = measure(candidate)
+            if number:  # the first one starts the workers
+                results[key].append(result)
+    for (name, count), figures in results.items():
+        print(f"{kind:18} {count} {name:10} {max(rate for rate, _ in figures):7.1f} images/s "
+              f"{min(cost for _, cost in figures):6.2f} CPU ms/image", flush=True)
+
+
+def lock_share(root: str, kind: str, args: argparse.Namespace) -> None:
+    """One thread at work, sampled by py-spy twice: whenever it runs, and whenever it holds the lock."""
+    spy = shutil.which("py-spy")
+    if spy is None:
+        print(f"{kind:18} lock: skipped: py-spy is not installed (pip install py-spy)")
+        return
+    code = f"import sys; sys.path[0] = {str(Path(__file__).parent)!r}; import bench_data; "
+    code += f"bench_data.endless({root!r}, {kind!r}, {args.batch_size})"
+    counts = []
+    for options in ([], ["--gil"]):
+        samples = Path(root, "samples.txt")
+        command = [spy, "record", *options, "-r", "500", "-d", "15", "-f", "raw", "-o", samples]
+        subprocess.run([*command, "--", sys.executable, "-c", code], capture_output=True, check=True)
+        lines = [line for line in samples.read_text().splitlines() if re.search(r"data/loader\.py", line)]
+        counts.append(sum(int(line.rsplit(" ", 1)[1]) for line in lines if "Thread" in line or "thread" in line))
+    print(f"{kind:18} a thread holds Python's lock {counts[1] / counts[0]:.1%} of its time", flush=True)
+
+
+def endless(root: str, kind: str, batch_size: int) -> None:
+    candidate = ours(root, kind, batch_size, Threads(1))
+    while True:
+        measure(candidate)
 
 
 def compare(root: str, kind: str, args: argparse.Namespace) -> None:
-    candidates = {"MinDeiT": ours(root, kind, args)}
+    workers = (Processes if args.processes else Threads)(args.workers)
+    candidates = {"MinDeiT": ours(root, kind, args.batch_size, workers)}
     for name, make in PEERS.items():
         try:
             candidates[name] = make(root, kind, args)
@@ -145,6 +197,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--processes", action="store_true", help="worker processes instead of threads, for MinDeiT")
+    parser.add_argument("--scaling", type=int, nargs="+", metavar="WORKERS", help="measure MinDeiT by these numbers")
+    parser.add_argument("--lock", action="store_true", help="measure how long Python's lock is held, by py-spy")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", nargs="+", default=["train, 3 repeats", "train", "eval"])
     args = parser.parse_args()
@@ -152,7 +206,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         make_folder(root, args.images)
         for kind in args.kinds:
-            compare(root, kind, args)
+            (scale if args.scaling else lock_share if args.lock else compare)(root, kind, args)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
         return stepper([(images, one_hot[labels], draws)], 1e-3).read()
 
     def epoch(number: int) -> Iterable[Batch]:
-        from mindeit.data import training_batches
+        from mindeit.data import Threads, training_batches
 
-        return training_batches(*pictures(options), options.batch_size, epoch=number, seed=0, workers=options.workers,
-                                rank=here.rank, ranks=here.ranks)
+        return training_batches(*pictures(options), options.batch_size, epoch=number, seed=0, rank=here.rank,
+                                ranks=here.ranks, workers=Threads(options.workers))
 
     return step, batches(options, epoch)
 

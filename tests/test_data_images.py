@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import pathlib
 import struct
 import zlib
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindeit.data import decode_rgb, list_images
+from mindeit.data import decode_rgb, images, list_images
 from mindeit.errors import UserError
+
+PHOTOS = pathlib.Path(__file__).parent / "golden" / "data_photos"
 
 
 def jpeg(width=64, height=48, seed=0) -> bytes:
@@ -84,6 +87,73 @@ def test_500_mutated_files_give_a_picture_or_one_line():
             assert str(error).startswith(f"cannot read image file {number}: ") and "\n" not in str(error)
             outcomes["error"] += 1
     assert min(outcomes.values()) > 100
+
+
+def outcome(content: bytes) -> object:
+    try:
+        image = decode_rgb(io.BytesIO(content), "it")
+        return image.mode, image.size, image.tobytes()
+    except UserError as error:
+        return str(error)
+
+
+def by_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> object:
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_QUICK_JPEG", False)
+        return outcome(content)
+
+
+needs_quick_jpeg = pytest.mark.skipif(
+    not images._QUICK_JPEG, reason="simplejpeg is not installed, or Pillow has another JPEG library")
+
+
+@needs_quick_jpeg
+@pytest.mark.parametrize("name", ["chelsea_451x300.jpg", None])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_quick_jpegs_are_pillows_bit_for_bit(name, mode, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (61, 45, 3), dtype=np.uint8)
+    image = Image.open(PHOTOS / name) if name else Image.fromarray(noise)
+    for quality in (1, 50, 90, 100):
+        for sampling in ("4:4:4", "4:2:2", "4:2:0"):
+            for progressive in (False, True):
+                file = io.BytesIO()
+                image.convert(mode).save(file, "JPEG", quality=quality, subsampling=sampling, progressive=progressive)
+                assert outcome(file.getvalue()) == by_pillow(file.getvalue(), monkeypatch)
+                assert (images._decode_jpeg(file) is None) == (mode == "CMYK")
+
+
+@needs_quick_jpeg
+def test_uncommon_jpegs_are_pillows_bit_for_bit(monkeypatch):
+    image = Image.open(PHOTOS / "chelsea_451x300.jpg")
+    for options in ({"keep_rgb": True}, {"restart_marker_blocks": 3}, {"comment": b"x" * 9}, {"optimize": True}):
+        file = io.BytesIO()
+        image.save(file, "JPEG", **options)
+        assert images._decode_jpeg(file) is not None
+        assert outcome(file.getvalue()) == by_pillow(file.getvalue(), monkeypatch)
+
+
+@needs_quick_jpeg
+@pytest.mark.filterwarnings("ignore")
+def test_2000_damaged_jpegs_fare_as_with_pillow_alone(monkeypatch):
+    rng = np.random.default_rng(1)
+    quick = 0
+    for number in range(2000):
+        content = bytearray(jpeg(24, 20, number % 7))
+        for place in rng.integers(len(content), size=1 + number % 3):
+            content[place] = rng.integers(256)
+        content = bytes(content[:rng.integers(len(content))] if number % 10 == 0 else content)
+        assert outcome(content) == by_pillow(content, monkeypatch)
+        quick += images._decode_jpeg(io.BytesIO(content)) is not None
+    assert 200 < quick < 1900
+
+
+@needs_quick_jpeg
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_jpeg_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    assert images._decode_jpeg(io.BytesIO(jpeg())) is None
+    with pytest.raises(UserError, match="64x48 pixels are more than 3071"):
+        decode_rgb(io.BytesIO(jpeg()), "it")
 
 
 def test_list_images_takes_files_and_folders_sorted(tmp_path):

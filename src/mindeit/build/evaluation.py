@@ -3,14 +3,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mindeit.build.machine import workers
+from mindeit.build.machine import data_workers
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
-    from mindeit.data.images import Source
-    from mindeit.data.loader import EvaluationBatches
+    from mindeit.data import EvaluationBatches, Source, Workers
     from mindeit.deploy.exported import Exported
     from mindeit.deploy.predictor import Model, Predictor
     from mindeit.models.summary import Summary
@@ -91,7 +90,7 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
     source = evaluation_source(config)
     model, card = trained_model(config)
     _check_classes(source, card, config.data.data_dir or config.data.dataset)
-    batches = evaluation_batches(config, source, card, cluster)
+    batches = evaluation_batches(config, source, card, cluster, data_workers(config, cluster))
     if isinstance(model, nn.Cell):
         shape = (config.data.batch_size, 3, card.image_size, card.image_size)
         device.compile_ahead(model, shape, shown=cluster.main)
@@ -126,7 +125,9 @@ def _check_classes(source: Source, card: ModelCard, where: str) -> None:
             raise UserError(f"{where}: class '{given}' stands where the checkpoint has '{own}'")
 
 
-def evaluation_batches(config: Config, source: Source, card: ModelCard, cluster: Cluster) -> EvaluationBatches:
+def evaluation_batches(
+    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
+) -> EvaluationBatches:
     from mindeit.data import EvalTransform
     from mindeit.data import evaluation_batches as batches
 
@@ -135,7 +136,7 @@ def evaluation_batches(config: Config, source: Source, card: ModelCard, cluster:
         source,
         transform,
         config.data.batch_size,
-        workers=workers(config),
+        workers=workers,
         rank=cluster.rank,
         ranks=cluster.ranks,
         skip_bad_images=config.data.skip_bad_images,

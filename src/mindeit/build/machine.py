@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     from mindeit.config import Config
+    from mindeit.data import Workers
     from mindeit.runtime.cluster import Cluster
+
+_THREADS_AT_ONCE = 4  # Python's lock lets hardly more of them compute: each holds it a quarter of its time
 
 
 def machine(config: Config) -> Cluster:
@@ -31,7 +34,20 @@ def _compile_cache(config: Config) -> Optional[str]:
     return os.path.join(config.train.compile_cache, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def workers(config: Config) -> int:
-    """Threads that prepare batches: one a core, eight at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.run.num_parallel_workers or min(8, cores)
+def data_workers(config: Config, cluster: Cluster) -> Workers:
+    """What prepares batches: one worker for each core of this rank; processes where there are more than four."""
+    from mindeit.data import Processes, Threads
+    from mindeit.data.processes import AVAILABLE
+
+    count = config.run.num_parallel_workers or _cores(cluster.local_ranks)
+    processes = config.run.python_multiprocessing
+    if processes is None:
+        processes = AVAILABLE and count > _THREADS_AT_ONCE
+    return Processes(count) if processes else Threads(count)
+
+
+def _cores(ranks: int) -> int:
+    """Of a rank beside the others of this machine, whether or not its launcher bound it to some of them."""
+    machine = os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    return max(1, min(bound, machine // ranks))

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from mindeit.build.machine import workers
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
-    from mindeit.data import Mixing, Source, TrainingBatches, TrainTransform
+    from mindeit.data import Mixing, Source, TrainingBatches, TrainTransform, Workers
     from mindeit.runtime.cluster import Cluster
 
 
@@ -52,20 +51,16 @@ def batches_per_epoch(config: Config, source: Source, cluster: Cluster) -> int:
 
 
 def batches(
-    config: Config, source: Source, card: ModelCard, cluster: Cluster
+    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
 ) -> Callable[[int, int], TrainingBatches]:
-    from mindeit.data import training_batches
+    """(epoch, first batch) -> what is left of that epoch."""
+    from mindeit.data import TrainingData
 
-    transform, mix = _transform(config, card), _mixing(config, card)
-
-    def batches(epoch: int, first: int) -> TrainingBatches:
-        return training_batches(
-            source, transform, config.data.batch_size, epoch=epoch, seed=config.run.seed, start_batch=first,
-            repeats=max(1, config.augment.aug_repeats), rank=cluster.rank, ranks=cluster.ranks, workers=workers(config),
-            mix=mix, skip_bad_images=config.data.skip_bad_images,
-        )
-
-    return batches
+    return TrainingData(
+        source, _transform(config, card), config.data.batch_size, seed=config.run.seed,
+        repeats=config.augment.aug_repeats, rank=cluster.rank, ranks=cluster.ranks, workers=workers,
+        mix=_mixing(config, card), skip_bad_images=config.data.skip_bad_images,
+    ).epoch
 
 
 def _transform(config: Config, card: ModelCard) -> TrainTransform:

@@ -6,13 +6,15 @@ import itertools
 from typing import TYPE_CHECKING, Optional
 
 from mindeit.build import learner, material, outcome
+from mindeit.build.evaluation import evaluation_batches
+from mindeit.build.machine import data_workers
 
 if TYPE_CHECKING:
     from mindspore import nn
 
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
-    from mindeit.data import Source
+    from mindeit.data import EvaluationBatches, Source
     from mindeit.runtime.cluster import Cluster
     from mindeit.training.evaluate import Evaluation
     from mindeit.training.loop import Plan, Training
@@ -43,6 +45,8 @@ def training(config: Config, cluster: Cluster) -> Training:
         folder, interval=config.checkpoint.ckpt_save_interval, keep=config.checkpoint.keep_checkpoint_max,
         owner=cluster.main,
     )
+    workers = data_workers(config, cluster)  # of training and evaluation: they take turns
+    examined = None if held_out is None else evaluation_batches(config, held_out, card, cluster, workers)
     return Training(
         plan=_plan(config, source, cluster),
         stepper=stepper,
@@ -50,9 +54,9 @@ def training(config: Config, cluster: Cluster) -> Training:
         scale=scale,
         journey=journey,
         cluster=cluster,
-        batches=material.batches(config, source, card, cluster),
+        batches=material.batches(config, source, card, cluster, workers),
         draws=material.draws(config.run.seed, count, getattr(objective, "views", 1)),
-        evaluate=functools.partial(_evaluate, config, held_out, student, objective, card, cluster),
+        evaluate=functools.partial(_evaluate, config, examined, student, objective, card, cluster),
         save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster.main, divided),
         record=outcome.recorder(folder, cluster, journey.epoch if resumed else None),
         last_good=lambda: str(shelf.last_good or "none yet"),
@@ -77,16 +81,14 @@ def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
 
 
 def _evaluate(
-    config: Config, held_out: Source, student: nn.Cell, objective: nn.Cell, card: ModelCard, cluster: Cluster, *,
-    only_batches: Optional[int] = None,
+    config: Config, batches: EvaluationBatches, student: nn.Cell, objective: nn.Cell, card: ModelCard,
+    cluster: Cluster, *, only_batches: Optional[int] = None,
 ) -> Evaluation:
-    from mindeit.build.evaluation import evaluation_batches
     from mindeit.runtime.graph import compiled, to_device
     from mindeit.runtime.progress import progress
     from mindeit.training.evaluate import evaluate
 
-    batches = evaluation_batches(config, held_out, card, cluster)
-    shown = progress(batches, len(batches), "evaluate", images=len(held_out), shown=cluster.main)
+    shown = progress(batches, len(batches), "evaluate", images=batches.images, shown=cluster.main)
     student.set_train(False)
     cluster.broadcast([one for one in student.get_parameters() if not one.requires_grad])  # BatchNorm's, of each rank
     try:

@@ -22,7 +22,10 @@ class RunConfig:
         "O0", "precision; O0: float32, O2: float16 but for norms and losses, O3: float16, bf16: as O2 in bfloat16",
         choices=("O0", "O2", "O3", "bf16"))
     seed: int = option(0, "start of every random choice", at_least=0, below=2**32)
-    num_parallel_workers: Optional[int] = option(None, "workers that read pictures; None: by the cores", at_least=1)
+    num_parallel_workers: Optional[int] = option(
+        None, "workers that prepare images; None: one for each core of this rank", at_least=1)
+    python_multiprocessing: Optional[bool] = option(
+        None, "workers are processes (Linux), not threads; None: where there are more than four")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,7 +129,7 @@ class _RandomSteps:
         self._layers = layers
 
     def __call__(self, rng: np.random.Generator) -> tuple[Step, ...]:
-        return tuple(self._steps[i] for i in rng.integers(len(self._steps), size=self._layers))
+        return tuple(self._steps[rng.integers(len(self._steps))] for _ in range(self._layers))
 
 
 class _RandomPair:

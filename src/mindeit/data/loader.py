@@ -2,38 +2,77 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mindeit.data.batch_memory import BatchMemory
+from mindeit.data.batch_memory import Layout
 from mindeit.data.images import Source
 from mindeit.data.mixing import Mixing
-from mindeit.data.prefetch import in_order
-from mindeit.data.sampler import EpochOrder, generator
+from mindeit.data.sampler import EpochOrder
+from mindeit.data.streams import generator, generators
 from mindeit.data.train_transform import TrainTransform
 from mindeit.data.transforms import EvalTransform
+from mindeit.data.workers import Arrays, Result, Workers
 from mindeit.errors import UserError
 
 NO_LABEL = -1
-_GIVE_UP_AFTER = 100  # bad pictures in a row
+_GIVE_UP_AFTER = 100  # bad images in a row
+
+
+class _Evaluation:
+    """The work of evaluation; a task is the positions of a batch. Returns the numbers of images it had to leave out."""
+
+    def __init__(self, source: Source, transform: EvalTransform, skip_bad_images: bool):
+        self._source, self._transform, self._skip_bad_images = source, transform, skip_bad_images
+
+    def layout(self, positions: np.ndarray) -> Layout:
+        size = self._transform.image_size
+        return ((len(positions), 3, size, size), np.float32), ((len(positions),), np.int32)
+
+    def __call__(self, positions: np.ndarray, images: np.ndarray, labels: np.ndarray) -> list[int]:
+        labels.fill(NO_LABEL)
+        for slot, position in enumerate(positions.tolist()):
+            if self._fill(images[slot], position):
+                labels[slot] = self._source.labels[position]
+            else:
+                images[slot] = 0
+        return [position for position in positions[labels == NO_LABEL].tolist() if position < len(self._source)]
+
+    def _fill(self, pixels: np.ndarray, position: int) -> bool:
+        """Whether there is an image to put into ``pixels``."""
+        if position >= len(self._source):
+            return False
+        try:
+            image = self._source.read(position)
+        except UserError:
+            if not self._skip_bad_images:
+                raise
+            return False
+        self._transform(image, pixels)
+        return True
 
 
 class EvaluationBatches:
     """One pass over a source: (images float32 (B, 3, S, S), labels int32 (B,)), always full batches.
 
-    Batch b of rank r holds positions b*B*ranks + r*B ... + B-1. Positions past the end and skipped pictures are zeros
-    with label -1, so over all ranks each picture counts exactly once and every rank takes the same number of steps.
-    bad: numbers of the pictures that could not be read, filled while iterating; skipped: their paths.
+    Batch b of rank r holds positions b*B*ranks + r*B ... + B-1. Positions past the end and skipped images are zeros
+    with label -1, so over all ranks each image counts exactly once and every rank takes the same number of steps.
+    bad: numbers of the images that could not be read, filled while iterating; skipped: their paths.
     """
 
-    def __init__(self, source: Source, transform: EvalTransform, batch_size: int, workers: int, rank: int, ranks: int,
-                 skip_bad_images: bool, processes: bool):
-        self._source, self._transform, self._batch_size = source, transform, batch_size
-        self._workers, self._rank, self._ranks = workers, rank, ranks
-        self._skip_bad_images, self._processes = skip_bad_images, processes
-        self._memory = BatchMemory()
+    def __init__(self, source: Source, transform: EvalTransform, batch_size: int, workers: Workers, rank: int,
+                 ranks: int, skip_bad_images: bool):
+        self._source, self._batch_size, self._workers = source, batch_size, workers
+        self._rank, self._ranks = rank, ranks
+        self._work = _Evaluation(source, transform, skip_bad_images)
         self.bad: list[int] = []
+
+    @property
+    def images(self) -> int:
+        """Of all ranks."""
+        return len(self._source)
 
     @property
     def skipped(self) -> list[str]:
@@ -42,46 +81,77 @@ class EvaluationBatches:
     def __len__(self) -> int:
         return -(-len(self._source) // (self._batch_size * self._ranks))
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Arrays]:
         self.bad = []
-        work = in_order(self._batch, range(len(self)), self._workers, self._processes)
-        for number, (images, labels) in enumerate(work):
-            missing = self._positions(number)[labels == NO_LABEL].tolist()
-            self.bad += [index for index in missing if index < len(self._source)]
-            yield images, labels
+        yield from map(self._note_bad, self._workers.map(self._work, map(self._positions, range(len(self)))))
+
+    def _note_bad(self, result: Result) -> Arrays:
+        arrays, bad = result
+        self.bad += bad
+        return arrays
 
     def _positions(self, number: int) -> np.ndarray:
         return (number * self._ranks + self._rank) * self._batch_size + np.arange(self._batch_size)
 
-    def _batch(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        size = self._transform.image_size
-        images = self._memory.empty((self._batch_size, 3, size, size))
-        labels = np.full(self._batch_size, NO_LABEL, np.int32)
-        for slot, position in enumerate(self._positions(number).tolist()):
-            if self._fill(images[slot], position):
-                labels[slot] = self._source.labels[position]
-            else:
-                images[slot] = 0
-        return images, labels
 
-    def _fill(self, pixels: np.ndarray, position: int) -> bool:
-        """Whether there is a picture to put into ``pixels``."""
-        if position >= len(self._source):
-            return False
-        try:
-            picture = self._source.read(position)
-        except UserError:
-            if not self._skip_bad_images:
-                raise
-            return False
-        self._transform(picture, pixels)
-        return True
+def evaluation_batches(source: Source, transform: EvalTransform, batch_size: int, *, workers: Workers | None = None,
+                       rank: int = 0, ranks: int = 1, skip_bad_images: bool = False) -> EvaluationBatches:
+    """See `EvaluationBatches`. workers: `Threads` or `Processes` that prepare batches ahead; None: in place."""
+    return EvaluationBatches(source, transform, batch_size, workers or Workers(), rank, ranks, skip_bad_images)
 
 
-def evaluation_batches(source: Source, transform: EvalTransform, batch_size: int, *, workers: int = 0, rank: int = 0,
-                       ranks: int = 1, skip_bad_images: bool = False, processes: bool = False) -> EvaluationBatches:
-    """See `EvaluationBatches`. workers: threads (or processes) that prepare batches ahead; 0 prepares them in place."""
-    return EvaluationBatches(source, transform, batch_size, workers, rank, ranks, skip_bad_images, processes)
+class _Portion(NamedTuple):
+    """What a batch of training consists of."""
+
+    epoch: int
+    positions: np.ndarray  # in the epoch, counted over all ranks
+    images: np.ndarray  # the number of each in the source
+
+
+class _Training:
+    """The work of training; a task is a `_Portion`. Returns the numbers of the images that could not be read."""
+
+    def __init__(self, source: Source, transform: TrainTransform, seed: int, mix: Mixing | None, skip_bad_images: bool):
+        self._source, self._transform, self._seed, self._mix = source, transform, seed, mix
+        self._skip_bad_images = skip_bad_images
+
+    def layout(self, portion: _Portion) -> Layout:
+        size, count = self._transform.image_size, len(portion.positions)
+        targets = ((count,), np.int32) if self._mix is None else ((count, self._mix.num_classes), np.float32)
+        return ((count, 3, size, size), np.float32), targets
+
+    def __call__(self, portion: _Portion, images: np.ndarray, targets: np.ndarray) -> list[int]:
+        labels, bad = self._fill(portion, images)
+        if self._mix is None:
+            targets[:] = labels
+        else:
+            rng = generator(self._seed, portion.epoch, "mixing", int(portion.positions[0]))
+            targets[:] = self._mix(images, labels, rng, portion.epoch)[1]
+        return bad
+
+    def _fill(self, portion: _Portion, images: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        labels, bad = np.empty(len(images), np.int32), []
+        planned = image = None
+        rngs = generators(self._seed, portion.epoch, "picture", portion.positions)
+        for slot, (index, rng) in enumerate(zip(portion.images.tolist(), rngs)):
+            if index != planned:  # the repeats of an image are neighbours: decode it once
+                planned, (used, image) = index, self._read(index, bad)
+            self._transform(image, rng, images[slot])
+            labels[slot] = self._source.labels[used]
+        return labels, bad
+
+    def _read(self, index: int, bad: list[int]) -> tuple[int, Image.Image]:
+        """The image, or with skip_bad_images the next readable one: (its number, pixels)."""
+        for step in range(_GIVE_UP_AFTER):
+            candidate = (index + step) % len(self._source)
+            try:
+                return candidate, self._source.read(candidate)
+            except UserError:
+                if not self._skip_bad_images:
+                    raise
+                bad.append(candidate)
+        raise UserError(f"{_GIVE_UP_AFTER} images in a row cannot be read, the last is "
+                        f"{self._source.where(candidate)}")
 
 
 class TrainingBatches:
@@ -89,19 +159,15 @@ class TrainingBatches:
 
     Sample i of batch b on rank r stands at position r + (b*B + i)*ranks of the epoch; its random numbers come from
     (seed, epoch, position), a batch's mixing from (seed, epoch, position of its first sample). So the stream is the
-    same for any number of workers and after starting at ``start_batch``, and two ranks see the pictures that one rank
-    with the doubled batch sees.
+    same for any workers and after starting at ``start_batch``, and two ranks see the images that one rank with the
+    doubled batch sees.
 
-    len(): what is left of the epoch. skipped: pictures that could not be read, filled while iterating; the next
-    readable picture took the place of each.
+    len(): what is left of the epoch. skipped: images that could not be read, filled while iterating; the next
+    readable image took the place of each.
     """
 
-    def __init__(self, source: Source, transform: TrainTransform, order: EpochOrder, *, epoch: int, seed: int,
-                 start_batch: int, workers: int, processes: bool, mix: Mixing | None, skip_bad_images: bool):
-        self._source, self._transform, self._order, self._mix = source, transform, order, mix
-        self._epoch, self._seed, self._start_batch = epoch, seed, start_batch
-        self._workers, self._processes, self._skip_bad_images = workers, processes, skip_bad_images
-        self._memory = BatchMemory()
+    def __init__(self, data: TrainingData, order: EpochOrder, epoch: int, start_batch: int):
+        self._data, self._order, self._epoch, self._start_batch = data, order, epoch, start_batch
         self.skipped: list[str] = []
 
     def __len__(self) -> int:
@@ -112,54 +178,45 @@ class TrainingBatches:
         return len(self._order.positions(0))
 
     def positions(self, number: int) -> np.ndarray:
-        """Where in the epoch, counted over all ranks, the pictures of batch ``number`` stand."""
+        """Where in the epoch, counted over all ranks, the images of batch ``number`` stand."""
         return self._order.positions(number)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Arrays]:
         self.skipped = []
-        numbers = range(self._start_batch, len(self._order))
-        for images, targets, bad in in_order(self._batch, numbers, self._workers, self._processes):
-            paths = [self._source.where(index) for index in bad]
-            self.skipped += [path for path in paths if path not in self.skipped]
-            yield images, targets
+        portions = map(self._portion, range(self._start_batch, len(self._order)))
+        yield from map(self._note_bad, self._data.workers.map(self._data.work, portions))
 
-    def _batch(self, number: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        positions, pictures = self._order.positions(number), self._order.pictures(number)
-        size = self._transform.image_size
-        images = self._memory.empty((len(pictures), 3, size, size))
-        labels = np.empty(len(pictures), np.int32)
-        bad: list[int] = []
-        planned = picture = None
-        for slot, (position, index) in enumerate(zip(positions.tolist(), pictures.tolist())):
-            if index != planned:  # the repeats of a picture are neighbours: decode it once
-                planned, (used, picture) = index, self._read(index, bad)
-            self._transform(picture, generator(self._seed, self._epoch, "picture", position), images[slot])
-            labels[slot] = self._source.labels[used]
-        if self._mix is None:
-            return images, labels, bad
-        rng = generator(self._seed, self._epoch, "mixing", int(positions[0]))
-        return (*self._mix(images, labels, rng, self._epoch), bad)
+    def _portion(self, number: int) -> _Portion:
+        return _Portion(self._epoch, self._order.positions(number), self._order.pictures(number))
 
-    def _read(self, index: int, bad: list[int]) -> tuple[int, Image.Image]:
-        """The picture, or with skip_bad_images the next readable one: (its number, pixels)."""
-        for step in range(_GIVE_UP_AFTER):
-            candidate = (index + step) % len(self._source)
-            try:
-                return candidate, self._source.read(candidate)
-            except UserError:
-                if not self._skip_bad_images:
-                    raise
-                bad.append(candidate)
-        raise UserError(f"{_GIVE_UP_AFTER} pictures in a row cannot be read, the last is "
-                        f"{self._source.where(candidate)}")
+    def _note_bad(self, result: Result) -> Arrays:
+        arrays, bad = result
+        paths = [self._data.source.where(index) for index in bad]
+        self.skipped += [path for path in dict.fromkeys(paths) if path not in self.skipped]
+        return arrays
 
 
-def training_batches(source: Source, transform: TrainTransform, batch_size: int, *, epoch: int, seed: int,
-                     start_batch: int = 0, repeats: int = 1, rank: int = 0, ranks: int = 1, workers: int = 0,
-                     processes: bool = False, mix: Mixing | None = None, drop_last: bool = True,
-                     skip_bad_images: bool = False) -> TrainingBatches:
-    """See `TrainingBatches`. repeats: views of a picture in an epoch (repeated augmentation); 0 or 1: off."""
-    order = EpochOrder(len(source), batch_size, seed=seed, epoch=epoch, repeats=max(1, repeats), rank=rank, ranks=ranks,
-                       drop_last=drop_last)
-    return TrainingBatches(source, transform, order, epoch=epoch, seed=seed, start_batch=start_batch, workers=workers,
-                           processes=processes, mix=mix, skip_bad_images=skip_bad_images)
+class TrainingData:
+    """What the epochs of a run have in common. Worker processes are told of it once, not once an epoch.
+
+    repeats: views of an image in an epoch (repeated augmentation); 0 or 1: off. workers: `Threads` or `Processes` that
+    prepare batches ahead; None: in place.
+    """
+
+    def __init__(self, source: Source, transform: TrainTransform, batch_size: int, *, seed: int, repeats: int = 1,
+                 rank: int = 0, ranks: int = 1, workers: Workers | None = None, mix: Mixing | None = None,
+                 drop_last: bool = True, skip_bad_images: bool = False):
+        self.source, self.workers = source, workers or Workers()
+        self.work = _Training(source, transform, seed, mix, skip_bad_images)
+        self._batch_size = batch_size
+        self._order = {"seed": seed, "repeats": max(1, repeats), "rank": rank, "ranks": ranks, "drop_last": drop_last}
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> TrainingBatches:
+        order = EpochOrder(len(self.source), self._batch_size, epoch=epoch, **self._order)
+        return TrainingBatches(self, order, epoch, start_batch)
+
+
+def training_batches(source: Source, transform: TrainTransform, batch_size: int, *, epoch: int, start_batch: int = 0,
+                     **options: Any) -> TrainingBatches:
+    """One epoch alone, see `TrainingBatches`; the options are those of `TrainingData`."""
+    return TrainingData(source, transform, batch_size, **options).epoch(epoch, start_batch)

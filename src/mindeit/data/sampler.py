@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mindeit.data.streams import generator
+
 _ROUNDING = 256  # upstream cuts an epoch to a multiple of this
 
 
@@ -58,20 +60,6 @@ def batches_per_epoch(n: int, batch_size: int, *, repeats: int = 1, ranks: int =
     return max(1, samples // batch_size if drop_last else -(-samples // batch_size))
 
 
-_STREAMS = {"order": 0, "picture": 1, "mixing": 2, "depth": 3}
-
-
 def pick(rng: np.random.Generator, count: int) -> int:
     """0..count-1, much faster than `Generator.integers` for a single number."""
     return int(rng.random() * count)
-
-
-def generator(seed: int, epoch: int, stream: str, position: int) -> np.random.Generator:
-    """Random numbers that depend on nothing but where they are used: not on workers, ranks or what ran before."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, _STREAMS[stream], position])))
-
-
-def uniform_draws(seed: int, epoch: int, positions: np.ndarray, count: int) -> np.ndarray:
-    """``count`` numbers in 0..1 for each position, float32 (count, positions): what decides on stochastic depth."""
-    rows = [generator(seed, epoch, "depth", int(position)).random(count, np.float32) for position in positions]
-    return np.stack(rows, 1) if count else np.zeros((1, len(positions)), np.float32)

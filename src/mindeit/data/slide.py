@@ -7,6 +7,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from mindeit.data.transforms import channels
+
 
 def slide_rows(image: Image.Image, factor: float, shift: float, fill: tuple[int, ...]) -> Image.Image | None:
     """`image.transform(size, AFFINE, (1, factor, shift, 0, 1, 0), BICUBIC, fillcolor=fill)` of an RGB picture.
@@ -26,7 +28,7 @@ def slide_rows(image: Image.Image, factor: float, shift: float, fill: tuple[int,
     taps = low[:, :1].astype(np.int64) + np.arange(-1, width + 2)
     np.minimum(np.maximum(taps, 0, out=taps), width - 1, out=taps)
     taps += rows * width
-    planes = [_weigh(np.take(np.asarray(channel), taps, mode="clip"), source) for channel in image.split()]
+    planes = [_weigh(np.take(channel, taps, mode="clip"), source) for channel in channels(image)]
     for plane, value in zip(planes, fill):
         plane[outside] = value
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])

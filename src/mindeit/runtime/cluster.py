@@ -35,14 +35,16 @@ _PATIENCE = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1", "MS
 _RELAYED = {signal.SIGUSR1: signal.SIGTERM, signal.SIGUSR2: signal.SIGINT}
 # Innermost launcher first: mpirun under Slurm leaves Slurm's variables in place, with the counts of its own daemons.
 _SIZE_VARIABLES = ("MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_LOCAL_SIZE_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """``rank`` of ``ranks`` processes that compute together."""
+    """``rank`` of ``ranks`` processes that compute together, ``local_ranks`` of them on this machine."""
 
     rank: int = 0
     ranks: int = 1
+    local_ranks: int = 1
 
     @property
     def main(self) -> bool:
@@ -99,9 +101,18 @@ def launched_ranks() -> int:
     return 1
 
 
+def launched_local_ranks() -> int:
+    """How many of them run on this machine: all of them where the launcher does not say (msrun)."""
+    for variable in _LOCAL_SIZE_VARIABLES:
+        number = re.match("[1-9][0-9]*", os.environ.get(variable, ""))
+        if number:  # Slurm writes 8(x2),4
+            return int(number[0])
+    return launched_ranks()
+
+
 def start(distributed: bool, device_target: str) -> Cluster:
     """Join the other ranks, after ``device.setup``. A lone process is a cluster of one."""
-    ranks = launched_ranks()
+    ranks, local_ranks = launched_ranks(), launched_local_ranks()
     if not distributed:
         if ranks > 1:
             raise UserError(f"{ranks} processes were launched, but distributed is False; add --distributed True")
@@ -123,7 +134,7 @@ def start(distributed: bool, device_target: str) -> Cluster:
     from mindspore import communication
 
     communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
-    cluster = Cluster(communication.get_rank(), communication.get_group_size())
+    cluster = Cluster(communication.get_rank(), communication.get_group_size(), local_ranks)
     _say_farewell(cluster, quiet=device_target == "CPU", alone=brought_up and device_target == "CPU")
     return cluster
 

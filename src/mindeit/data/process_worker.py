@@ -1,0 +1,77 @@
+"""The inside of a worker process: takes tasks, fills arrays in shared memory, and says when they are full."""
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections import OrderedDict
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from mindeit.data.batch_memory import Layout, arrays_in, map_region, size_of
+from mindeit.data.workers import keep_freed_memory
+from mindeit.errors import UserError
+
+_LOOKS_AFTER_PARENT = 1.0  # seconds; see _messages
+_WORKS = 2  # training and evaluation
+# What a launcher or a terminal sends is for the rank: it has to save, and needs its workers until it has.
+_FOR_THE_RANK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def main() -> None:
+    """Arguments: the numbers of the socket, of the shared file, and of the parent process."""
+    for number in _FOR_THE_RANK:
+        signal.signal(number, signal.SIG_IGN)
+    keep_freed_memory()
+    socket, file, parent = map(int, sys.argv[1:4])
+    connection, desk = Connection(socket), _Desk(file)
+    with contextlib.suppress(EOFError, OSError):  # the parent has left
+        while _wait(connection, parent):
+            connection.send(_reply(desk, *connection.recv()))
+
+
+def _wait(connection: Connection, parent: int) -> bool:
+    """Whether there is something to read; False when the parent has gone, whose end of the socket may live on in
+    processes that it forked."""
+    while not connection.poll(_LOOKS_AFTER_PARENT):
+        if os.getppid() != parent:
+            return False
+    return True
+
+
+def _reply(desk: _Desk, stored: Any, task: Any, offset: int, layout: Layout) -> tuple[Any, Any]:
+    try:
+        return desk.work(stored)(task, *desk.arrays(offset, layout)), None
+    except UserError as error:
+        return None, error
+    except Exception as error:
+        traceback.print_exc()  # the parent raises it again, but only here is it known where it came from
+        return None, error
+
+
+class _Desk:
+    """What a worker has at hand: shared memory as far as it has seen it, and the works that use it."""
+
+    def __init__(self, file: int):
+        self._file = file
+        self._regions: dict[int, np.ndarray] = {}
+        self._works: OrderedDict[int, Any] = OrderedDict()
+
+    def arrays(self, offset: int, layout: Layout) -> tuple[np.ndarray, ...]:
+        size = size_of(layout)
+        if offset not in self._regions or len(self._regions[offset]) < size:
+            self._regions[offset] = map_region(self._file, offset, size)
+        return arrays_in(self._regions[offset], layout)
+
+    def work(self, stored: Any) -> Any:
+        if stored.number not in self._works:
+            head, *buffers = self.arrays(stored.offset, stored.layout)
+            self._works[stored.number] = pickle.loads(head, buffers=buffers)
+            while len(self._works) > _WORKS:
+                self._works.popitem(last=False)
+        return self._works[stored.number]
