@@ -1,6 +1,8 @@
 """Kernels with a gradient of their own, against autodiff of the plain formula in float64 (PyTorch's)."""
 from __future__ import annotations
 
+import ctypes
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -143,3 +145,52 @@ def test_attention_weights_are_the_softmax_of_scaled_scores(mode):
     scores = np.einsum("bhqd,bhkd->bhqk", query.astype(np.float64), key) * SCALE
     wanted = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     assert np.abs(weights - wanted).max() < 1e-6
+
+
+class Normalised(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.attend = attention.choose()
+
+    def construct(self, scores):
+        return self.attend.normalised(scores)
+
+
+@pytest.mark.parametrize("kernel", [gelu.choose, Normalised], ids=["gelu", "softmax"])
+def test_halves_are_computed_in_float32_and_rounded_once(kernel, graph_mode):
+    x = (3 * np.random.default_rng(8).standard_normal((40, 300))).astype(np.float16)
+    wanted = kernel()(Tensor(x.astype(np.float32))).asnumpy().astype(np.float16)
+    found = kernel().to_float(ms.float16)(Tensor(x)).asnumpy()
+    assert found.dtype == np.float16
+    assert np.array_equal(found, wanted)
+
+
+class HeapUse(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+
+def heap_in_use() -> int:
+    count = ctypes.CDLL(None).mallinfo2
+    count.restype = HeapUse
+    found = count()
+    return found.uordblks + found.hblkhd
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts by glibc's mallinfo2")
+@pytest.mark.parametrize(("kernel", "shapes"), [
+    (gelu.choose, ((2000, 1000),)),
+    (Normalised, ((2000, 1000),)),
+    (gain.choose, ((4, 500, 1000), (4, 1, 1))),
+], ids=["gelu", "softmax", "gain"])
+def test_a_graph_of_halves_keeps_no_lists_of_places(kernel, shapes, graph_mode):
+    """MindSpore's products and sums of halves keep 16 bytes an element; a block has some twenty of them."""
+    x, *others = (ops.ones(shape, ms.float16) for shape in shapes)
+    step = GradientOf(kernel().to_float(ms.float16))
+    step.compile(x, *others, x)
+    ops.ones_like(x).asnumpy()  # the memory pool is there
+    before = heap_in_use()
+    step(x, *others, x)[0].asnumpy()
+    assert (heap_in_use() - before) / x.size < 2

@@ -23,6 +23,7 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
     """Fresh, or from a file; a head of another width and a table of another grid start anew."""
     from mindeit.checkpoint import card_for
     from mindeit.convert.load import load_model
+    from mindeit.layers.recompute import recompute_blocks
     from mindeit.models.registry import build, spec
 
     model, data = config.model, config.data
@@ -43,6 +44,8 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
         card = card_for(spec(model.model), classes, data.image_resize)
     else:
         raise UserError("no model: give --config FILE, --model NAME or --ckpt_path FILE")
+    if config.train.recompute:
+        recompute_blocks(student)
     own = {key: getattr(data, key) for key in ("crop_pct", "mean", "std") if getattr(data, key) is not None}
     return student, replace(card, class_names=names, **own)
 

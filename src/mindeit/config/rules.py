@@ -22,6 +22,8 @@ RULES = (
          "submodels teach each other or a teacher does; leave one out"),
     Rule(("amp_level", "device_target"), lambda level, device: level == "bf16" and device != "Ascend",
          "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
+    Rule(("recompute", "mode"), lambda recompute, mode: recompute and mode == 1,
+         "only graphs compute again; allowed: mode 0, or recompute False"),
     Rule(("device_id", "distributed"), lambda device, distributed: device is not None and distributed,
          "the ranks would share one device; leave device_id out"),
     Rule(("dataset", "label_file"), lambda dataset, labels: labels is not None and dataset != "image_folder",

@@ -4,16 +4,15 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels.float32 import Float32
 from mindeit.runtime import device
 
 
-class Softmax(nn.Cell):
+class Softmax(Float32):
     """Over the last axis. Row sums of its gradient are taken, and spread along the rows again, by products with ones.
 
     On CPU ReduceSum is slow on odd lengths, and broadcasting keeps copies of its inputs as long as the graph lives.
     """
-
-    float32 = True
 
     def __init__(self) -> None:
         super().__init__()

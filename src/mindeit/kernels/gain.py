@@ -1,6 +1,7 @@
 """A tensor (batch, tokens, dim) times a smaller one: (dim,), (batch, 1, dim) or (batch, 1, 1)."""
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindeit.runtime import device
@@ -14,7 +15,8 @@ class BroadcastGain(nn.Cell):
 class ProductGain(nn.Cell):
     """The smaller one is spread by a product with ones, and its gradient summed by one.
 
-    On CPU broadcasting is slower, keeps copies of its inputs as long as the graph lives, and sums on one core.
+    On CPU broadcasting is slower, keeps copies of its inputs as long as the graph lives, and sums on one core. So do
+    products of halves: all is taken in float32.
     """
 
     def __init__(self) -> None:
@@ -23,13 +25,14 @@ class ProductGain(nn.Cell):
 
     def construct(self, x: Tensor, gain: Tensor) -> Tensor:
         batch, tokens, dim = x.shape
+        gain = gain.astype(ms.float32)
         if gain.ndim == 1:
-            spread = self.product(ops.ones((batch * tokens, 1), x.dtype), ops.reshape(gain, (1, dim)).astype(x.dtype))
+            spread = self.product(ops.ones((batch * tokens, 1), ms.float32), ops.reshape(gain, (1, dim)))
         elif gain.shape[-1] == 1:
-            spread = self.product(ops.reshape(gain, (batch, 1)), ops.ones((1, tokens * dim), x.dtype))
+            spread = self.product(ops.reshape(gain, (batch, 1)), ops.ones((1, tokens * dim), ms.float32))
         else:
-            spread = self.each(ops.ones((batch, tokens, 1), x.dtype), gain)
-        return x * ops.reshape(spread, x.shape)
+            spread = self.each(ops.ones((batch, tokens, 1), ms.float32), gain)
+        return (x.astype(ms.float32) * ops.reshape(spread, x.shape)).astype(x.dtype)
 
 
 def choose() -> nn.Cell:

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import math
 
+import mindspore as ms
 from mindspore import Tensor, mint, nn, ops
 
+from mindeit.kernels.float32 import Float32
 from mindeit.runtime import device
 
 SQRT_HALF = 0.5**0.5
@@ -12,7 +14,7 @@ LOG_OF_PEAK = -0.5 * math.log(2 * math.pi)  # of the normal density
 PEAK = math.exp(LOG_OF_PEAK)
 
 
-class NormalDistribution(nn.Cell):
+class NormalDistribution(Float32):
     """Phi, with the density as its own gradient: Erf's takes twice as many passes over memory, one of them a power."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -24,14 +26,18 @@ class NormalDistribution(nn.Cell):
 
 
 class ErfGelu(nn.Cell):
-    """Its gradient, Phi + x * density, takes Phi from the forward pass: Erf is the dearest operator of a block."""
+    """Its gradient, Phi + x * density, takes Phi from the forward pass: Erf is the dearest operator of a block.
+
+    Taken in float32 even where the input is a half.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.phi = NormalDistribution()
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * self.phi(x)
+        wide = x.astype(ms.float32)
+        return (wide * self.phi(wide)).astype(x.dtype)
 
 
 class GeluAndPhi(nn.Cell):
