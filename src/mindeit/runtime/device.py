@@ -1,6 +1,7 @@
 """Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device."""
 from __future__ import annotations
 
+import ctypes
 import random
 import re
 import sys

@@ -16,9 +16,23 @@ def compiled(cell: nn.Cell) -> Callable[..., Tensor]:
     In graph mode MindSpore waits for the device at the end of every call. A graph that is called in PyNative mode is
     only started, so `device.setup` chooses that mode where there is a device to keep busy.
     """
-    if device.compiles() and ms.get_context("mode") == ms.PYNATIVE_MODE:
-        return ms.jit(cell)
-    return cell
+    if not device.compiles():
+        return cell
+    return ms.jit(cell) if ms.get_context("mode") == ms.PYNATIVE_MODE else GraphOnHost(cell)
+
+
+class GraphOnHost:
+    """Compiles at the first call, and hands back what that took before the graph asks for memory of its own."""
+
+    def __init__(self, cell: nn.Cell) -> None:
+        self._cell, self._compiled = cell, False
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if not self._compiled:
+            self._cell.compile(*inputs)
+            device.release_freed()
+            self._compiled = True
+        return self._cell(*inputs)
 
 
 def to_device(array: np.ndarray) -> Tensor:
