@@ -19,9 +19,12 @@ from mindeit.losses import binary_cross_entropy, cross_entropy
 from mindeit.models.registry import build
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import trained_parameters
+from mindeit.runtime import device
+from mindeit.runtime.graph import compiled, to_device
 from mindeit.training.live import Live
+from mindeit.training.loop import LateReader
 from mindeit.training.scaling import GROWTH_INTERVAL, LossScale, StepState
-from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
+from mindeit.training.step import Average, Clip, Gradients, Report, Stepper, Update
 
 MINI, CLASSES, BATCH = "deit_mini_distilled_patch8_32", 10, 8
 DISTILLED = "deit_tiny_distilled_patch16_224"
@@ -285,3 +288,42 @@ def test_drop_paths_read_their_row_of_the_table(mode):
     dropped = student(images)[0].asnumpy()
     assert np.array_equal(full[0], dropped[0]) and not np.allclose(full[1], dropped[1])
     assert share_draws(build(MINI, num_classes=CLASSES), 2) is None
+
+
+# -- graphs that are only started ---------------------------------------------------------------------------------
+
+
+def test_graphs_started_without_waiting_compute_the_same_bits(graph_mode, monkeypatch):
+    """Where there is a device to keep busy, steps are graphs within PyNative mode."""
+    monkeypatch.setitem(device._graphs, "wanted", True)
+    runs, logits = [], []
+    for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
+        ms.set_context(mode=mode)
+        run = Run(check_finite=True, scale=LossScale(1024.0, dynamic=True))
+        steps = [run.step([run.batch(number)], 1e-2) for number in range(3)]
+        runs.append((run, [step.read() for step in steps]))
+        logits.append(compiled(run.student.set_train(False))(to_device(run.batch(0)[0])).asnumpy().copy())
+    assert runs[0][1] == runs[1][1]
+    for a, b in zip(runs[0][0].live.all, runs[1][0].live.all):
+        assert np.array_equal(a.asnumpy(), b.asnumpy()), a.name
+    assert np.array_equal(*logits)
+
+
+def test_reports_are_read_one_step_late_and_in_order():
+    class Step:
+        def __init__(self, number):
+            self.number = number
+
+        def read(self):
+            events.append(f"read {self.number}")
+            return Report(self.number, 0, 1, self.number, 0, 1)
+
+    events: list[str] = []
+    reader = LateReader(lambda report, lr: events.append(f"noted {report.updates} at {lr}"))
+    assert reader.read() is None
+    for number in (1, 2, 3):
+        events.append(f"started {number}")
+        reader.started(Step(number), number / 10)
+    assert reader.read() == reader.read() == reader.last
+    assert events == ["started 1", "started 2", "read 1", "noted 1 at 0.1", "started 3", "read 2", "noted 2 at 0.2",
+                      "read 3", "noted 3 at 0.3"]
