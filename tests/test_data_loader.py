@@ -51,7 +51,8 @@ class Shades(Source):
         return f"shade {index}"
 
 
-WORKERS = [None, Threads(1), Threads(2), Threads(8), Processes(1), Processes(2), Processes(5)]
+WORKERS = [None, *(pytest.param(kind(count), id=f"{kind.__name__}-{count}")
+                   for kind, counts in ((Threads, (1, 2, 8)), (Processes, (1, 2, 5))) for count in counts)]
 
 
 def stream(**options) -> list[tuple[np.ndarray, np.ndarray]]:
