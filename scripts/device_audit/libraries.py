@@ -4,16 +4,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mindeit.errors import UserError
 
 WHEEL = Path(sysconfig.get_paths()["purelib"]) / "mindspore" / "lib"
+TOOLS = ("gcc", "g++", "nm")
 
 
-def check_tools(names: Iterable[str]) -> None:
-    missing = [name for name in names if shutil.which(name) is None]
+def check_tools() -> None:
+    missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing:
         raise UserError(f"the audit compiles stub libraries: {', '.join(missing)} not found in PATH")
 

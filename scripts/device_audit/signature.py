@@ -11,7 +11,7 @@ from mindeit.models.registry import spec
 _SECTIONS = ("augment", "schedule", "checkpoint")
 _KEYS = {
     "device_target", "device_id", "distributed", "mode", "seed", "num_parallel_workers", "dataset", "data_dir",
-    "val_split", "label_file", "crop_pct", "interpolation", "skip_bad_images", "num_classes", "pretrained", "ckpt_path",
+    "val_split", "label_file", "crop_pct", "interpolation", "skip_bad_images", "pretrained", "ckpt_path",
     "use_ema", "train_split", "compile_cache", "log_interval", "label_smoothing", "distillation_alpha",
     "teacher_ckpt_path", "eps", "betas", "momentum", "loss_scale", "loss_scale_type", "ema_decay",
 }

