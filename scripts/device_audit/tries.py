@@ -26,6 +26,7 @@ COLUMNS = (("CPU", 8), ("GPU", 1), ("GPU", 2), ("Ascend", 8))  # device, ranks
 DEVICES = ("CPU", "GPU", "Ascend")
 _STEP = Path(__file__).with_name("step.py")
 _SECONDS = 3600
+_NO_KERNEL = re.compile(r"kernel '(\w+)' does not support this kernel data type: .*?(input\(.*?\)) , (output\(.*?\))")
 _ENVIRONMENT = {
     "GLOG_v": "3", "OMP_WAIT_POLICY": "passive",
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -155,11 +156,15 @@ def _outcome(one: Try, code: int, text: str) -> Outcome:
         broke = broke or f"ended with exit code {code} before all kernels were selected"
     if broke is None and not said:
         broke = f"ended with exit code {code}: {' '.join(text.split())[-200:]}"
-    return Outcome(first_line(broke) if broke else None, numbers=numbers)
+    return Outcome(reason(broke, text) if broke else None, numbers=numbers)
 
 
-def first_line(message: str) -> str:
-    """MindSpore's messages have ruled headings, and go on with nodes and call stacks."""
+def reason(message: str, log: str) -> str:
+    """An error in a line. Types that an operator has no kernel for stand in the log alone."""
+    types = _NO_KERNEL.search(log)
+    if types:
+        return f"no kernel of {types[1]} for {types[2]}, {types[3]}"
+    # MindSpore's messages have ruled headings, and go on with nodes and call stacks.
     head = re.split(r"- C\+\+ Call Stack|- Framework |- The Traceback|, strike node|, \(function call", message)[0]
     line = " ".join(re.sub(r"-{3,}", "", head).split())
     return line if len(line) <= 240 else line[:237] + "..."
