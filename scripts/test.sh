@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs, lints and tests. --all adds the slow set (large models). Other arguments go to pytest.
+# Installs, lints and tests. --all adds the slow set: large models, every configuration for every device. Other
+# arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 

@@ -1,0 +1,122 @@
+"""One configuration's training step, built as train.py builds it and compiled for one device, at the true size.
+
+    python step.py CONFIG DEVICE RANKS
+
+`tries.py` starts it: stub libraries have to be there before MindSpore. On GPU the step runs twice, and what the second
+time launches and copies is counted; on CPU it is compiled only. The last line of stdout is the outcome as JSON.
+"""
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+CLASSES = 1000  # where the configuration leaves them to the data
+MARK = "outcome: "
+_LOSS_SCALE = 1024.0
+
+
+class Compiled(Exception):
+    """In place of a graph's first run."""
+
+
+def main() -> None:
+    path, device, ranks = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    try:
+        outcome = _try(path, device, ranks)
+    except Exception as error:
+        outcome = {"broke": f"{type(error).__name__}: {error}"}
+    if outcome is not None:
+        print(MARK + json.dumps(outcome), flush=True)
+    if outcome and "broke" in outcome:
+        os._exit(1)  # at once: other ranks have nothing to wait for
+
+
+def _try(path: str, device: str, ranks: int) -> Optional[dict[str, Any]]:
+    """None from ranks that only have to be there: the stub NCCL waits for nobody."""
+    from mindeit import build, config
+    from mindeit.runtime.cluster import Cluster
+
+    launched = device == "Ascend" or (device == "GPU" and ranks > 1)
+    argv = ["--config", path, "--device_target", device, "--distributed", str(launched)]
+    settings = config.parse(argv, description="")
+    cluster = build.machine(settings)
+    if device == "CPU":
+        return _compile(settings, Cluster(0, ranks))
+    return _run(settings, cluster) if cluster.main else None
+
+
+def _compile(settings: Any, cluster: Any) -> dict[str, Any]:
+    from mindspore import nn
+
+    step, _ = _step(settings, cluster)
+
+    def compile_only(cell: nn.Cell, *inputs: Any) -> None:
+        cell.compile(*inputs)
+        raise Compiled
+
+    nn.Cell.__call__ = compile_only
+    try:
+        step(1)
+    except Compiled:
+        return {}
+    raise RuntimeError("the step ran no graph")
+
+
+def _run(settings: Any, cluster: Any) -> dict[str, Any]:
+    from mindeit.runtime import device
+
+    step, image_bytes = _step(settings, cluster)
+    step(1)
+    if device.target() != "GPU":
+        return {}
+    from device_audit import counters
+
+    before = counters.read()
+    step(2)
+    counted = counters.summary(counters.read() - before)
+    return {**counted, "image_bytes": image_bytes, "planned_bytes": device.peak_memory()}
+
+
+def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
+    """A function of the step's number, and the bytes of a batch's images."""
+    from mindeit.build import learner
+
+    learner.load_teacher = _random_teacher
+    student, card = learner.student(settings, SimpleNamespace(num_classes=_classes(settings), class_names=None))
+    objective = learner.objective(settings, student, card)
+    stepper, _, paths = learner.stepper(settings, student, objective, cluster)
+    size = settings.data.batch_size
+    images = np.zeros((size, 3, card.image_size, card.image_size), np.float32)
+    targets = np.full((size, card.num_classes), 1 / card.num_classes, np.float32)
+    draws = np.full((max(paths, 1), getattr(objective, "views", 1) * size), 0.5, np.float32)
+
+    def step(number: int) -> None:
+        stepper([(images, targets, draws)], 1e-3, number, _LOSS_SCALE)
+
+    return step, images.nbytes
+
+
+def _classes(settings: Any) -> int:
+    return settings.model.num_classes or CLASSES
+
+
+def _random_teacher(settings: Any) -> tuple[Any, Any]:
+    """Without the official file."""
+    from mindeit.checkpoint import card_for
+    from mindeit.models.registry import build, spec
+
+    name = settings.loss.teacher
+    row, classes = spec(name), _classes(settings)
+    return build(name, num_classes=classes), card_for(row, classes, row.image_size)
+
+
+if __name__ == "__main__":
+    main()
