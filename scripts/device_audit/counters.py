@@ -31,7 +31,7 @@ def _array(library: ctypes.CDLL, name: str, length: int) -> list[int]:
 
 
 def summary(calls: Counter[tuple[str, str]]) -> dict[str, int]:
-    """Launches are kernels, calls of libraries that compute, collectives, memsets and copies on the device."""
+    """Launches are kernels, calls of libraries that compute, collectives and memsets; copies stand beside them."""
     traffic = {name: calls["", name] for name in TRAFFIC}
     computing = sum(n for (library, name), n in calls.items() if library in _WORKING and not _PREPARING.search(name))
     driver = sum(n for (_, name), n in calls.items() if name.startswith(("cuLaunchKernel", "cudaLaunchKernel")))
@@ -39,6 +39,6 @@ def summary(calls: Counter[tuple[str, str]]) -> dict[str, int]:
                       if library == "libnccl.so.2" and name in ("ncclAllReduce", "ncclBroadcast", "ncclAllGather",
                                                                 "ncclReduceScatter", "ncclReduce"))
     synchronisations = sum(n for (_, name), n in calls.items() if name.endswith("Synchronize"))
-    launches = computing + driver + collectives + sum(traffic[k] for k in ("own_kernels", "memsets", "d2d_copies"))
+    launches = computing + driver + collectives + traffic["own_kernels"] + traffic["memsets"]
     traffic.pop("own_kernels")
     return {"launches": launches, **traffic, "synchronisations": synchronisations, "collectives": collectives}

@@ -2,8 +2,9 @@
 
     python step.py CONFIG DEVICE RANKS
 
-`tries.py` starts it: stub libraries have to be there before MindSpore. On GPU the step runs twice, and what the second
-time launches and copies is counted; on CPU it is compiled only. The last line of stdout is the outcome as JSON.
+`tries.py` starts it: stub libraries have to be there before MindSpore. On GPU the step runs three times, each report
+read once the next step is started, as in training, and what the last time launches and copies is counted; on CPU it is
+compiled only. The last line of stdout is the outcome as JSON.
 """
 from __future__ import annotations
 
@@ -20,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 CLASSES = 1000  # where the configuration leaves them to the data
 MARK = "outcome: "
-_LOSS_SCALE = 1024.0
 
 
 class Compiled(Exception):
@@ -64,7 +64,7 @@ def _compile(settings: Any, cluster: Any) -> dict[str, Any]:
 
     nn.Cell.__call__ = compile_only
     try:
-        step(1)
+        step()
     except Compiled:
         return {}
     raise RuntimeError("the step ran no graph")
@@ -74,19 +74,22 @@ def _run(settings: Any, cluster: Any) -> dict[str, Any]:
     from mindeit.runtime import device
 
     step, image_bytes = _step(settings, cluster)
-    step(1)
+    first = step()
     if device.target() != "GPU":
         return {}
     from device_audit import counters
 
+    second = step()
+    first.read()
     before = counters.read()
-    step(2)
+    step()
+    second.read()
     counted = counters.summary(counters.read() - before)
     return {**counted, "image_bytes": image_bytes, "planned_bytes": device.peak_memory()}
 
 
 def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
-    """A function of the step's number, and the bytes of a batch's images."""
+    """What starts a step, and the bytes of a batch's images."""
     from mindeit.build import learner
 
     learner.load_teacher = _random_teacher
@@ -98,8 +101,8 @@ def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
     targets = np.full((size, card.num_classes), 1 / card.num_classes, np.float32)
     draws = np.full((max(paths, 1), getattr(objective, "views", 1) * size), 0.5, np.float32)
 
-    def step(number: int) -> None:
-        stepper([(images, targets, draws)], 1e-3, number, _LOSS_SCALE)
+    def step() -> Any:
+        return stepper([(images, targets, draws)], 1e-3)
 
     return step, images.nbytes
 

@@ -17,11 +17,11 @@ class AdamW(Optimizer):
         self.beta1, self.beta2, self.eps = single(betas[0]), single(betas[1]), eps
         self.fused = ops.AdamWeightDecay()
 
-    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+    def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
         root = ops.sqrt(bias_correction(self.beta2, step))
         gain = root / bias_correction(self.beta1, step)
         beta1, beta2 = kept(moving, self.beta1), kept(moving, self.beta2)
-        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+        for i, decay in enumerate(self.decays):
             weight_decay = decay / gain if decay else 0.0  # the kernel multiplies it by the rate
-            self.fused(self.weights[i], self.exp_avg[i], self.exp_avg_sq[i], lr * lr_scale * gain, beta1, beta2,
+            self.fused(self.weights[i], self.exp_avg[i], self.exp_avg_sq[i], rates[i] * gain, beta1, beta2,
                        self.eps * root, weight_decay, grads[i])

@@ -23,7 +23,7 @@ class Adan(Optimizer):
         self.beta1, self.beta2, self.beta3, self.eps = single(betas[0]), single(betas[1]), single(betas[2]), eps
         self.over = ops.RealDiv()  # a plain Div keeps indices on CPU, 16 bytes a value
 
-    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+    def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
         begun = (step > 1).astype(step.dtype)
         correction, root = bias_correction(self.beta1, step), ops.sqrt(bias_correction(self.beta3, step))
         balance = self.beta2 * correction / bias_correction(self.beta2, step)
@@ -31,16 +31,16 @@ class Adan(Optimizer):
         stays2, joins2 = kept(moving, self.beta2), added(moving, 1 - self.beta2) * begun
         stays3, joins3 = kept(moving, self.beta3), added(moving, 1 - self.beta3)
         old, new = kept(moving, 0.0), added(moving, 1.0)
-        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+        for i, decay in enumerate(self.decays):
             weights, grad, last = self.weights[i], grads[i], self.last_grad[i]
             change = grad - last
             looked_at = grad + change * (self.beta2 * begun)
             mean = self.exp_avg[i] * stays1 + grad * joins1
             mean_change = self.exp_avg_diff[i] * stays2 + change * joins2
             mean_sq = self.exp_avg_sq[i] * stays3 + ops.square(looked_at) * joins3
-            rate = lr * lr_scale * root / correction
+            rate = rates[i] * root / correction
             ahead = self.over(mean + mean_change * balance, ops.sqrt(mean_sq) + self.eps * root)
-            ops.assign(weights, (weights - ahead * rate) * (1 / (1 + lr * lr_scale * decay)))
+            ops.assign(weights, (weights - ahead * rate) * (1 / (1 + rates[i] * decay)))
             ops.assign(self.exp_avg[i], mean)
             ops.assign(self.exp_avg_diff[i], mean_change)
             ops.assign(self.exp_avg_sq[i], mean_sq)

@@ -32,12 +32,14 @@ class Optimizer(nn.Cell):
             setattr(self, slot, flat.zeros(f"{name}.{slot}"))
 
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> bool:
-        lr = ops.select(moving, lr, ops.zeros_like(lr))
-        self.update(grads, lr, step, moving)
+        lr, rates = ops.select(moving, lr, Tensor(0.0, ms.float32)), ()
+        for scale in self.lr_scales:
+            rates += (lr if scale == 1 else lr * scale,)
+        self.update(grads, rates, step, moving)
         return True
 
-    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
-        """``lr`` is 0 where nothing is to move; then state has to stay by itself (`kept`)."""
+    def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
+        """``rates``: the learning rate of each buffer, 0 where nothing is to move; then state stays by `kept`."""
         raise NotImplementedError
 
     @property

@@ -24,19 +24,19 @@ class Lamb(Optimizer):
         self.stacks = tuple(tuple(group.stacks) for group in flat.groups)
         self.fused, self.over, self.gain = ops.AdamWeightDecay(), ops.RealDiv(), gain.choose()
 
-    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+    def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
         clip = self.clip_factor(grads)
         root = ops.sqrt(bias_correction(self.beta2, step))
         correction, eps = root / bias_correction(self.beta1, step), self.eps * root
         beta1, beta2 = kept(moving, self.beta1), kept(moving, self.beta2)
-        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+        for i, decay in enumerate(self.decays):
             weights, mean, mean_sq = self.weights[i], self.exp_avg[i], self.exp_avg_sq[i]
-            rate = 0.0 if decay else lr * lr_scale * correction
+            rate = 0.0 if decay else rates[i] * correction
             self.fused(weights, mean, mean_sq, rate, beta1, beta2, eps, 0.0, grads[i] * clip)
             if decay:
                 adam = self.over(mean, ops.sqrt(mean_sq) + eps)  # a plain Div keeps indices on CPU, 16 bytes a value
                 update = self.stretched(self.stacks[i], adam + weights * (decay / correction), weights, correction)
-                ops.assign_sub(weights, update * (lr * lr_scale))
+                ops.assign_sub(weights, update * rates[i])
 
     def stretched(self, stacks: tuple[nn.Cell, ...], update: Tensor, weights: Tensor, correction: Tensor) -> Tensor:
         """Each parameter's part of ``update`` at the length of its weights.
@@ -54,7 +54,7 @@ class Lamb(Optimizer):
 
     def clip_factor(self, grads: tuple[Tensor, ...]) -> Tensor:
         """What brings the common norm of all gradients down to ``MAX_GRAD_NORM``, or 1."""
-        total = 0.0
-        for grad in grads:
+        total = ops.square(grads[0]).sum()
+        for grad in grads[1:]:
             total += ops.square(grad).sum()
         return MAX_GRAD_NORM / ops.maximum(ops.sqrt(total), MAX_GRAD_NORM)

@@ -15,12 +15,12 @@ class Lion(Optimizer):
         self.beta1, self.beta2 = betas
         self.odds = self.beta1 / (1 - self.beta1)  # a sign does not see the common factor
 
-    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+    def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
         stays, joins = kept(moving, self.beta2), added(moving, 1 - self.beta2)
-        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+        for i, decay in enumerate(self.decays):
             weights, mean = self.weights[i], self.exp_avg[i]
             update = ops.sign(mean * self.odds + grads[i])
             if decay:
                 update = update + weights * decay
-            ops.assign_sub(weights, update * (lr * lr_scale))
+            ops.assign_sub(weights, update * rates[i])
             ops.assign(mean, mean * stays + grads[i] * joins)

@@ -19,12 +19,12 @@ class SGD(Optimizer):
         super().__init__(flat, "sgd", ("momentum_buffer",))
         self.momentum = momentum
 
-    def update(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> None:
+    def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
         stays, joins = kept(moving, self.momentum), added(moving, 1.0)
-        for i, (decay, lr_scale) in enumerate(zip(self.decays, self.lr_scales)):
+        for i, decay in enumerate(self.decays):
             weights, grad = self.weights[i], grads[i]
             if decay:
                 grad = grad + weights * decay
             momentum = self.momentum_buffer[i] * stays + grad * joins
             ops.assign(self.momentum_buffer[i], momentum)
-            ops.assign_sub(weights, (grad + momentum * self.momentum) * (lr * lr_scale))
+            ops.assign_sub(weights, (grad + momentum * self.momentum) * rates[i])

@@ -52,7 +52,7 @@ class Gradients(nn.Cell):
 
 class Average(nn.Cell):
     """Moving averages, decay * average + (1 - decay) * value, of ``flat``'s weights and of the ``statistics`` that a
-    model keeps beside them (BatchNorm's)."""
+    model keeps beside them (BatchNorm's). Each moves towards its value in place, by 1 - decay of the way."""
 
     def __init__(self, flat: FlatParameters, statistics: Sequence[Parameter], decay: float) -> None:
         super().__init__(auto_prefix=False)
@@ -66,10 +66,9 @@ class Average(nn.Cell):
 
     def construct(self, moving: Tensor) -> bool:
         """Nothing changes where ``moving`` is False."""
-        old = ops.select(moving, Tensor(self.decay, ms.float32), Tensor(1.0, ms.float32))
-        new = ops.select(moving, Tensor(1 - self.decay, ms.float32), Tensor(0.0, ms.float32))
+        share = ops.select(moving, Tensor(1 - self.decay, ms.float32), Tensor(0.0, ms.float32))
         for average, source in zip(self.averages, self.sources):
-            ops.assign(average, average * old + source * new)
+            ops.assign_add(average, (source - average) * share)
         return True
 
 
@@ -89,7 +88,7 @@ class Update(nn.Cell):
         self.over_ranks = SumOverRanks(ranks)
 
     def construct(self, loss: Tensor, stop: Tensor, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        told = ops.stack((loss / self.ranks, stop))
+        told = ops.stack((loss * (1 / self.ranks) if self.ranks > 1 else loss, stop))
         sums = self.over_ranks((*gradients, told))
         told, gradients = sums[-1], sums[:-1]
         step, finite = self.state.values[0] + 1, Tensor(True)
@@ -116,12 +115,14 @@ class Update(nn.Cell):
         if self.check_finite:
             cleared = ()
             for gradient in gradients:
-                cleared += (ops.where(finite, gradient, ops.zeros_like(gradient)),)
+                cleared += (ops.where(finite, gradient, Tensor(0.0, ms.float32)),)
             gradients = cleared
         return gradients
 
     def factor(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        factor = 1 / (self.state.values[2] * self.ranks)
+        factor = ops.reciprocal(self.state.values[2])
+        if self.ranks > 1:
+            factor = factor * (1 / self.ranks)
         if self.clip.mode == "norm":
             factor = factor * ops.minimum(self.clip.value / (norm(gradients) * factor + 1e-6), 1.0)
         return factor
@@ -216,7 +217,7 @@ class Stepper:
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
     """Of all of them together."""
-    total = 0.0
-    for gradient in gradients:
+    total = ops.square(gradients[0]).sum()
+    for gradient in gradients[1:]:
         total += ops.square(gradient).sum()
     return ops.sqrt(total)
