@@ -142,7 +142,7 @@ def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_pa
     assert kinds.count("LayerNormalization") == 5
     assert "Erf" not in kinds
     assert len({node.name for node in model.graph.node}) == len(kinds)
-    assert "blocks/1/attn/qkv/Gemm" in {node.name for node in model.graph.node}
+    assert "blocks/1/attn/qkv/product/Gemm" in {node.name for node in model.graph.node}
     own, _ = load_model(checkpoints[DEIT])
     weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     for parameter in own.get_parameters():
@@ -256,7 +256,7 @@ BAD_INPUT = [
     (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX or AIR"),
     (["--format", None], "command line: --format is missing (kind of file)"),
     (["--format", "AIR", "--output", None], "format AIR needs Ascend's toolkit, missing libascend_hal.so, "
-     "libascendcl.so, libge_runner.so, libhccl.so; allowed here: MINDIR, ONNX"),
+     "libascendcl.so, libge_runner.so, libhccl.so, Python package te, Python package hccl; allowed here: MINDIR, ONNX"),
     (["--ckpt_path", "/nope.ckpt"], "/nope.ckpt: no such file"),
     (["--ckpt_path", None], "no weights: give --ckpt_path FILE, or --pretrained True --model NAME for the official "
                             "ones"),

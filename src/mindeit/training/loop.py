@@ -183,7 +183,7 @@ class Training:
             result = self._evaluate(figures["lr"])
             record.update({"val_loss": result.loss, "acc1": result.top1, f"acc{result.k}": result.topk})
             journey.best = max(best, result.top1)
-            if self.live.averages is not None:
+            if self.live.average is not None:
                 with self.live.averaged():
                     average = self._evaluate(figures["lr"])
                 record.update({"ema_loss": average.loss, "ema_acc1": average.top1, f"ema_acc{average.k}": average.topk})
