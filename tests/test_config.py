@@ -228,8 +228,8 @@ def test_every_way_to_write_a_number_is_a_number(text):
 
 
 def test_choices_in_any_case_and_mindcv_words():
-    config = configure("--device_target", "ascend", "--mode", "pynative", "--dataset", "imagenet", "--re_value", "random",
-                       "--scheduler", "cosine", "--amp_level", "BF16", "--cutmix_prob", "0.5")
+    config = configure("--device_target", "ascend", "--mode", "pynative", "--dataset", "imagenet",
+                       "--re_value", "random", "--scheduler", "cosine", "--amp_level", "BF16", "--cutmix_prob", "0.5")
     assert (config.run.device_target, config.run.mode, config.data.dataset) == ("Ascend", 1, "image_folder")
     assert (config.augment.re_value, config.schedule.scheduler) == ("pixel", "cosine_decay")
     assert (config.run.amp_level, config.augment.mixup_prob) == ("bf16", 0.5)

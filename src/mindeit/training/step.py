@@ -103,28 +103,31 @@ class Update(nn.Cell):
     def means(self, gradients: tuple[Tensor, ...], finite: Tensor) -> tuple[Tensor, ...]:
         """Over the ranks, without the loss scale, clipped; zeros where something is not finite."""
         if self.check_finite or self.ranks > 1 or self.clip.mode == "norm":
-            factor, scaled = self.factor(gradients), ()
+            factor, scaled = self.factor(gradients, finite), ()
             for gradient in gradients:
                 scaled += (gradient * factor,)
             gradients = scaled
+        if self.check_finite:
+            cleared = ()
+            for gradient in gradients:
+                cleared += (ops.masked_fill(gradient, ops.logical_not(ops.isfinite(gradient)), 0.0),)
+            gradients = cleared
         if self.clip.mode == "value":
             clipped = ()
             for gradient in gradients:
                 clipped += (ops.clamp(gradient, -self.clip.value, self.clip.value),)
             gradients = clipped
-        if self.check_finite:
-            cleared = ()
-            for gradient in gradients:
-                cleared += (ops.where(finite, gradient, Tensor(0.0, ms.float32)),)
-            gradients = cleared
         return gradients
 
-    def factor(self, gradients: tuple[Tensor, ...]) -> Tensor:
+    def factor(self, gradients: tuple[Tensor, ...], finite: Tensor) -> Tensor:
+        """0 where something is not finite; what is not finite itself stays so."""
         factor = ops.reciprocal(self.state.values[2])
         if self.ranks > 1:
             factor = factor * (1 / self.ranks)
         if self.clip.mode == "norm":
             factor = factor * ops.minimum(self.clip.value / (norm(gradients) * factor + 1e-6), 1.0)
+        if self.check_finite:
+            factor = ops.select(finite, factor, Tensor(0.0, ms.float32))
         return factor
 
 
