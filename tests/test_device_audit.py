@@ -38,7 +38,8 @@ def small_try(folder: Path, name: str, device: str, ranks: int) -> tries.Try:
     return tries.Try(name, path, device, ranks)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [
+    name if name in ("deit", "patchconvnet") else pytest.param(name, marks=pytest.mark.slow) for name in SMALL])
 def test_two_gpu_ranks_compile_and_keep_to_the_budget(runner, tmp_path, name):
     outcome = runner.run(small_try(tmp_path, name, "GPU", 2))
     assert (outcome.broke, outcome.over) == (None, [])
@@ -55,6 +56,7 @@ def test_one_of_eight_ascend_ranks_compiles_and_keeps_to_the_budget(runner, tmp_
     assert outcome.numbers["kinds"]["opapi"] > 50
 
 
+@pytest.mark.slow
 def test_the_graph_of_eight_cpu_ranks_compiles(runner, tmp_path):
     assert runner.run(small_try(tmp_path, "deit3", "CPU", 8)).broke is None
 

@@ -163,6 +163,7 @@ def peak(how: str) -> int:
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads memory from /proc")
 def test_the_peak_is_lower():
     plain, recomputed = peak("once"), peak("again")

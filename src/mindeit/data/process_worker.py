@@ -29,10 +29,10 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
     socket, file, parent = map(int, sys.argv[1:4])
-    connection, desk = Connection(socket), _Desk(file)
+    connection, memory = Connection(socket), _WorkerMemory(file)
     with contextlib.suppress(EOFError, OSError):  # the parent has left
         while _wait(connection, parent):
-            connection.send(_reply(desk, *connection.recv()))
+            connection.send(_reply(memory, *connection.recv()))
 
 
 def _wait(connection: Connection, parent: int) -> bool:
@@ -44,9 +44,9 @@ def _wait(connection: Connection, parent: int) -> bool:
     return True
 
 
-def _reply(desk: _Desk, stored: Any, task: Any, offset: int, layout: Layout) -> tuple[Any, Any]:
+def _reply(memory: _WorkerMemory, stored: Any, task: Any, offset: int, layout: Layout) -> tuple[Any, Any]:
     try:
-        return desk.work(stored)(task, *desk.arrays(offset, layout)), None
+        return memory.work(stored)(task, *memory.arrays(offset, layout)), None
     except UserError as error:
         return None, error
     except Exception as error:
@@ -54,7 +54,7 @@ def _reply(desk: _Desk, stored: Any, task: Any, offset: int, layout: Layout) -> 
         return None, error
 
 
-class _Desk:
+class _WorkerMemory:
     """What a worker has at hand: shared memory as far as it has seen it, and the works that use it."""
 
     def __init__(self, file: int):

@@ -36,7 +36,7 @@ class StoredWork:
 
 
 @dataclasses.dataclass
-class _Ticket:
+class _PendingTask:
     """A task on its way. As long as it is, its arrays and its work must not be given back."""
 
     arrays: Arrays
@@ -79,8 +79,8 @@ class Processes(Workers):
         arrays, offset = self._memory.lend(layout)
         worker = self._workers[self._turn % len(self._workers)]
         self._turn += 1
-        ticket = worker.submit((stored, task, offset, layout), _Ticket(arrays, work))
-        return lambda: worker.result(ticket)
+        pending = worker.submit((stored, task, offset, layout), _PendingTask(arrays, work))
+        return lambda: worker.result(pending)
 
     def _store(self, work: Work) -> StoredWork:
         if work not in self._stored:
@@ -111,28 +111,28 @@ class _Worker:
             env={**os.environ, **_ONE_THREAD}, stdin=subprocess.DEVNULL, pass_fds=inherited,
         )
         theirs.close()
-        self._waiting: collections.deque[_Ticket] = collections.deque()
+        self._waiting: collections.deque[_PendingTask] = collections.deque()
         self._finalizer = weakref.finalize(self, _end, self._connection, self._process)
 
-    def submit(self, message: tuple, ticket: _Ticket) -> _Ticket:
+    def submit(self, message: tuple, pending: _PendingTask) -> _PendingTask:
         try:
             self._connection.send(message)
         except OSError:
             raise self._died() from None
-        self._waiting.append(ticket)
-        return ticket
+        self._waiting.append(pending)
+        return pending
 
-    def result(self, ticket: _Ticket) -> Result:
-        while ticket.reply is None:
+    def result(self, pending: _PendingTask) -> Result:
+        while pending.reply is None:
             try:
                 reply = self._connection.recv()
             except (EOFError, OSError):
                 raise self._died() from None
             self._waiting.popleft().reply = reply
-        value, error = ticket.reply
+        value, error = pending.reply
         if error is not None:
             raise error
-        return ticket.arrays, value
+        return pending.arrays, value
 
     def end(self) -> None:
         self._finalizer()

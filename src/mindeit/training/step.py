@@ -186,13 +186,15 @@ class Report(NamedTuple):
 
 
 class Pending:
-    """A step that was started; ``read`` waits for its end."""
+    """A step that was started; ``read`` waits for its end. ``held``: what may still be on its way to the device."""
 
-    def __init__(self, told: Tensor) -> None:
-        self._told = told
+    def __init__(self, told: Tensor, held: object = None) -> None:
+        self._told, self._held = told, held
 
     def read(self) -> Report:
-        return Report(*self._told.asnumpy().tolist())
+        report = Report(*self._told.asnumpy().tolist())
+        self._held = None
+        return report
 
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, targets, draws
@@ -210,12 +212,14 @@ class Stepper:
             self._accumulate, self._update = compiled(accumulate), compiled(UpdateFromSums(accumulate, update))
 
     def __call__(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> Pending:
-        settings = to_device(np.float32([lr, stop]))
+        settings = np.float32([lr, stop])
         if self.batches == 1:
-            return Pending(self._whole(*map(to_device, batches[0]), settings))
-        for number, batch in enumerate(batches):
-            self._accumulate(*map(to_device, batch), to_device(np.array(number == 0)))
-        return Pending(self._update(settings))
+            told = self._whole(*map(to_device, (*batches[0], settings)))
+        else:
+            for number, batch in enumerate(batches):
+                self._accumulate(*map(to_device, batch), to_device(np.array(number == 0)))
+            told = self._update(to_device(settings))
+        return Pending(told, (batches, settings))
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
