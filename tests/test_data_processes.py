@@ -229,12 +229,20 @@ def test_a_killed_worker_ends_the_run_with_one_line(number):
         "(num_parallel_workers), or threads (python_multiprocessing False)"]
 
 
+def maps_of(pid: int, seconds: float = 20) -> str:
+    """What a process maps, once it has taken its first task; on a busy machine one may come late to it."""
+    path, end = Path(f"/proc/{pid}/maps"), time.monotonic() + seconds
+    while "/memfd:batches" not in path.read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    return path.read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_survives_its_parent_and_nothing_is_left(number):
     parent, pids = started()
     assert len(pids) == 3
     for pid in pids:  # memory that no name leads to ends with the last process that maps it
-        maps = Path(f"/proc/{pid}/maps").read_text()
+        maps = maps_of(pid)
         assert "/memfd:batches (deleted)" in maps and "/dev/shm" not in maps
     parent.send_signal(number)
     parent.communicate(timeout=20)
