@@ -12,7 +12,6 @@ Ascend, one of 8 simulated ranks, until kernels are chosen. What breaks, and wha
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from device_audit import signature, table, tries
@@ -24,7 +23,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configurations", nargs="*", help="files, or names and patterns of configs/")
     parser.add_argument("--device", choices=tries.DEVICES, action="append", help="only this one; may be given again")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was counted")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="record of counts; what it holds is not tried again")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table in this document")
     parser.add_argument("--jobs", type=int, default=1, help="tries at a time; each takes a core and 2 to 12 GB")
     return parser.parse_args()
@@ -36,11 +35,9 @@ def main() -> int:
     if options.jobs < 1:
         raise UserError(f"--jobs is {options.jobs}; allowed: at least 1")
     planned = tries.plan(options.configurations, options.device or tries.DEVICES)
-    outcomes = tries.run_all(planned, {one: signature.signature(one) for one in planned}, options.jobs)
+    outcomes = tries.run_all(planned, {one: signature.signature(one) for one in planned}, options.jobs, options.json)
     text = table.markdown(outcomes)
     print(text)
-    if options.json:
-        options.json.write_text(json.dumps(tries.as_json(outcomes), indent=1) + "\n")
     if options.write:
         table.write(options.write, text)
     return 0 if all(outcome.ok for outcome in outcomes.values()) else 1

@@ -102,6 +102,17 @@ def test_a_configuration_that_names_no_device_is_tried_on_all():
     assert [one.device for one in tries.plan(["deit_digits_cpu"], tries.DEVICES)] == ["CPU", "GPU", "GPU", "Ascend"]
 
 
+def test_a_try_that_the_record_holds_is_not_made_again(tmp_path, monkeypatch):
+    made, outcome = [], tries.Outcome(numbers={"launches": 3})
+    monkeypatch.setattr(tries.Runner, "_environment", lambda self, device: {})
+    monkeypatch.setattr(tries.Runner, "run", lambda self, one: made.append(one) or outcome)
+    planned, record = tries.plan(["deit_t_gpu"], ["GPU"]), tmp_path / "record.json"
+    signatures = {one: signature(one) for one in planned}
+    first = tries.run_all(planned[:1], signatures, 1, record)
+    assert tries.run_all(planned, signatures, 1, record) == {**first, planned[1]: outcome}
+    assert made == planned
+
+
 def test_an_unknown_configuration_is_an_error():
     with pytest.raises(UserError, match="no configuration 'deit_x_gpu'; allowed: a file, or a name or shell pattern"):
         tries.plan(["deit_x_gpu"], tries.DEVICES)

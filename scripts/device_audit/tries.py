@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -170,23 +170,59 @@ def reason(message: str, log: str) -> str:
     return line if len(line) <= 240 else line[:237] + "..."
 
 
-def run_all(tries: Sequence[Try], signatures: dict[Try, Any], jobs: int) -> dict[Try, Outcome]:
-    """Tries with equal signatures make one run."""
+def run_all(
+    tries: Sequence[Try], signatures: dict[Try, Any], jobs: int, record: Optional[Path] = None
+) -> dict[Try, Outcome]:
+    """Tries with equal signatures make one run. ``record`` grows with each and spares those that it holds already."""
     first: dict[Any, Try] = {}
-    for one in tries:
+    done = _recorded(record, tries)
+    for one in (*done, *tries):
         first.setdefault(signatures[one], one)
-    chosen = list(first.values())
+    chosen = [one for one in first.values() if one not in done]
     with Runner({one.device for one in chosen}) as runner, ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(chosen, pool.map(lambda one: _told(one, runner.run(one)), chosen)))
-    return {one: _shared(one, first[signatures[one]], done) for one in tries}
+        running = [pool.submit(lambda one: (one, _told(one, runner.run(one))), one) for one in chosen]
+        for future in as_completed(running):
+            one, done[one] = future.result()
+            _write(record, _shared(tries, signatures, first, done))
+    return _shared(tries, signatures, first, done)
 
 
-def _shared(one: Try, source: Try, done: dict[Try, Outcome]) -> Outcome:
-    outcome = done[source]
-    if one == source:
-        return outcome
-    over = budget.exceeded(one.recipe, one.device, outcome.numbers)
-    return Outcome(outcome.broke, over, outcome.numbers, 0.0, source.recipe)
+def _rows(record: Optional[Path]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """What a record holds of any tries, by their places in the table."""
+    rows = json.loads(record.read_text()) if record is not None and record.exists() else []
+    return {(row["config"], row["device"], row["ranks"]): row for row in rows}
+
+
+def _recorded(record: Optional[Path], tries: Sequence[Try]) -> dict[Try, Outcome]:
+    rows = _rows(record)
+    found = {one: rows.get((one.config.name, one.device, one.ranks)) for one in tries}
+    names = [item.name for item in fields(Outcome)]
+    return {one: Outcome(**{name: row[name] for name in names}) for one, row in found.items() if row}
+
+
+def _write(record: Optional[Path], outcomes: dict[Try, Outcome]) -> None:
+    if record is None:
+        return
+    rows = _rows(record)
+    for one, outcome in outcomes.items():
+        rows[one.config.name, one.device, one.ranks] = {**asdict(one), "config": one.config.name, **asdict(outcome)}
+    record.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+
+
+def _shared(
+    tries: Sequence[Try], signatures: dict[Try, Any], first: dict[Any, Try], done: dict[Try, Outcome]
+) -> dict[Try, Outcome]:
+    """The outcomes so far of all tries whose run is over; those of another's run say so."""
+    outcomes = {}
+    for one in tries:
+        source = first[signatures[one]]
+        if one in done:
+            outcomes[one] = done[one]
+        elif source in done:
+            found = done[source]
+            over = budget.exceeded(one.recipe, one.device, found.numbers)
+            outcomes[one] = Outcome(found.broke, over, found.numbers, 0.0, source.recipe)
+    return outcomes
 
 
 def _told(one: Try, outcome: Outcome) -> Outcome:
@@ -194,7 +230,3 @@ def _told(one: Try, outcome: Outcome) -> Outcome:
     text = f"{one.recipe}, {one.device}, ranks {one.ranks}: {state} ({outcome.seconds:.0f} s)"
     print(text, file=sys.stderr, flush=True)
     return outcome
-
-
-def as_json(outcomes: dict[Try, Outcome]) -> list[dict[str, Any]]:
-    return [{**asdict(one), "config": one.config.name, **asdict(outcome)} for one, outcome in outcomes.items()]
