@@ -45,7 +45,7 @@ MISTAKES = {
     "no such data_dir": (("--data_dir", "{0}/nowhere"), "data_dir {0}/nowhere is not a folder"),
     "empty class": (("--data_dir", "{0}/gap"), "no pictures in {0}/gap/train/b"),
     "no such split": (("--train_split", "tarin"), "no 'tarin' folder in {0}/pictures"),
-    "few classes": (("--num_classes", 2), "label 2 of {0}/pictures/train/c/02.png is outside 0..1"),
+    "few classes": (("--num_classes", 2), "{0}/pictures has 3 classes, num_classes 2"),
     "unknown model": (("--model", "deit_mini_patch8_32"), "deit_mini_patch8_32"),
     "large batch": (("--batch_size", 25), "has 24 pictures to train on, fewer than one step takes: batch_size 25 x 1"),
     "accumulation": (("--gradient_accumulation_steps", 4), "gradient_accumulation_steps is 4, but an epoch has 3"),

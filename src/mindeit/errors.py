@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import io
 import sys
 from collections.abc import Iterable
 from typing import Callable
@@ -18,11 +19,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (nearest: '{match[0]}')" if match else ""
 
 
+def shorten(text: object, longest: int = 60) -> str:
+    """Text as it can stand in a line, whatever it holds."""
+    line = str(text).encode("unicode_escape").decode("ascii") if not str(text).isprintable() else str(text)
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
 def front_door(main: Callable[[], int | None]) -> Callable[[], None]:
     """Run a script's ``main``: user errors become one line and exit code 2; bugs still show a traceback."""
 
     @functools.wraps(main)
     def run() -> None:
+        _print_any_text()
         try:
             code = main()
         except UserError as error:
@@ -37,3 +45,9 @@ def front_door(main: Callable[[], int | None]) -> Callable[[], None]:
         sys.exit(code or 0)
 
     return run
+
+
+def _print_any_text() -> None:
+    """File names need not be UTF-8; Python prints such on stderr with backslashes, and on stdout not at all."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,13 +1,15 @@
 """Files that are read whole or refused in one line, and files that appear whole or not at all."""
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, BinaryIO, Union
 
 from mindeit.errors import UserError
 
@@ -26,6 +28,20 @@ def existing_file(path: PathLike) -> Path:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: is empty")
     return path
+
+
+def open_regular(path: PathLike) -> BinaryIO:
+    """``path`` for reading, at once: a pipe would wait for its writer, for good where there is none. Else OSError."""
+
+    def opener(name: str, flags: int) -> int:
+        handle = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # Python refuses folders by itself
+            return handle
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file")
+
+    return open(path, "rb", opener=opener)
 
 
 @contextmanager
@@ -73,7 +89,8 @@ def check_writable(path: PathLike) -> None:
 
 def write_json(path: PathLike, value: Any) -> None:
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path may not be UTF-8: \\udcff is JSON
 
 
 def _temporary_beside(path: Path) -> Path:

@@ -11,8 +11,8 @@ from mindeit.config.options import Key, allowed, convert, keys_of
 from mindeit.config.rules import check_combinations
 from mindeit.config.schema import ALL, SECTIONS, Config, GeneralOptions
 from mindeit.config.show import config_text, help_text
-from mindeit.config.sources import COMMAND_LINE, Source, Written, read_command_line, read_files, shorten
-from mindeit.errors import UserError
+from mindeit.config.sources import COMMAND_LINE, Source, Written, read_command_line, read_files
+from mindeit.errors import UserError, shorten
 
 DEFAULT = "default"
 MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may have thousands

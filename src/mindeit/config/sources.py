@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import yaml
 
 from mindeit.config.options import BOOLEANS, NOTHING, Key, Text, split_list
-from mindeit.errors import UserError, nearest
+from mindeit.errors import UserError, nearest, shorten
 
 COMMAND_LINE = "command line"
 LARGEST_FILE = 100_000  # bytes; a configuration is a page, a checkpoint given by mistake is not
@@ -193,9 +193,3 @@ def _positional(words: Sequence[str], keys: Iterable[Key]) -> Source:
     if taker is None:
         return Source(mistakes=[f"{COMMAND_LINE}: '{shorten(word)}' belongs to no option" for word in words])
     return Source([Written(taker, tuple(words), COMMAND_LINE, COMMAND_LINE)] if words else [])
-
-
-def shorten(text: object, longest: int = 60) -> str:
-    """Text as it can stand in a line, whatever it holds."""
-    line = str(text).encode("unicode_escape").decode("ascii") if not str(text).isprintable() else str(text)
-    return line if len(line) <= longest else line[: longest - 3] + "..."

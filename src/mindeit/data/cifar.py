@@ -30,10 +30,11 @@ class CifarSource(Source):
         paths = [os.path.join(folder, name + suffix) for name in _FILES[classes, train]]
         parts = [_read_binary(path, classes) if suffix else _read_pickle(path, classes) for path in paths]
         self._pixels = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, 32, 32)
-        self.labels = np.concatenate([labels for _, labels in parts]).astype(np.int32)
-        self.class_names = _class_names(folder, classes)
+        names = _class_names(folder, classes)
+        self.class_names, self.named = names or tuple(map(str, range(classes))), bool(names)
         self._name = f"cifar{classes} {'train' if train else 'val'} in {folder}"
-        check_labels(self.labels, classes, self._name, lambda index: f"picture {index}")
+        labels = np.concatenate([labels for _, labels in parts])
+        self.labels = check_labels(labels, classes, self._name, lambda index: f"picture {index}")
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self._pixels[index].transpose(1, 2, 0)))
@@ -77,6 +78,7 @@ def _read_binary(path: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _class_names(folder: str, classes: int) -> tuple[str, ...]:
+    """() where they are not there."""
     pickled, key, plain = _NAMES[classes]
     names: list[str] = []
     if os.path.isfile(os.path.join(folder, plain)):
@@ -86,7 +88,7 @@ def _class_names(folder: str, classes: int) -> tuple[str, ...]:
         content = load_plain_pickle(os.path.join(folder, pickled))
         found = content.get(key) if isinstance(content, dict) else None
         names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found or ()]
-    return tuple(names) if len(names) == classes else tuple(map(str, range(classes)))
+    return tuple(names) if len(names) == classes else ()
 
 
 def _latin1(text: str, encoding: str) -> bytes:

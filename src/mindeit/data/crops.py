@@ -6,8 +6,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from mindeit.data.resizing import resized_part, short_side_size
 from mindeit.data.sampler import pick
-from mindeit.data.transforms import resize_short_side
 
 Box = tuple[int, int, int, int]
 _TRIES = 10
@@ -45,16 +45,22 @@ def resized_crop(image: Image.Image, box: Box, size: int, resample: int) -> Imag
 
 def padded_crop(image: Image.Image, size: int, left: int, top: int, resample: int, padding: int = 4) -> Image.Image:
     """DeiT III's simple random crop: short side to ``size``, a mirrored border, and the (size, size) at (left, top)."""
-    pixels = np.asarray(resize_short_side(image, size, resample))
-    border = ((padding, padding), (padding, padding), (0, 0))
-    padded = np.pad(pixels, border, mode="reflect")
-    return Image.fromarray(np.ascontiguousarray(padded[top:top + size, left:left + size]))
+    resized = short_side_size(*image.size, size)
+    columns, rows = (_mirrored(start - padding, size, length) for start, length in zip((left, top), resized))
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    pixels = np.asarray(resized_part(image, resized, resample, tuple(map(int, box))))
+    return Image.fromarray(pixels[np.ix_(rows - box[1], columns - box[0])])
+
+
+def _mirrored(first: int, count: int, length: int) -> np.ndarray:
+    """``count`` positions from ``first`` on, those outside of an axis mirrored into it."""
+    period = max(1, 2 * (length - 1))
+    positions = np.arange(first, first + count) % period
+    return np.minimum(positions, period - positions)
 
 
 def draw_padded_corner(rng: np.random.Generator, width: int, height: int, size: int,
                        padding: int = 4) -> tuple[int, int]:
     """(left, top) for `padded_crop` of a picture that is (width, height) before it is resized."""
-    long = int(size * max(width, height) / min(width, height))
-    resized = (size, long) if width <= height else (long, size)
-    left, top = (pick(rng, side + 2 * padding - size + 1) for side in resized)
+    left, top = (pick(rng, side + 2 * padding - size + 1) for side in short_side_size(width, height, size))
     return left, top

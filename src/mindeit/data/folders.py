@@ -18,18 +18,23 @@ from mindeit.data.images import (
     is_image,
     numbered_classes,
     read_class_file,
+    split_folder,
 )
 from mindeit.data.index_cache import Arrays, cached_arrays, pack_names, scan_folders
-from mindeit.errors import UserError, nearest
+from mindeit.errors import UserError, nearest, shorten
 
 _LABEL_FILES = ("labels.txt", "labels.csv")
+_HEADINGS = {f"{what}{kind}" for what in ("", "file", "image", "img", "picture")
+             for kind in ("", "s", "file", "name", "path", "id")} - {"", "s"}  # the letters of the first word
 
 
 class FileSource(Source):
     """Pictures that are files below ``root``; names: see `index_cache.pack_names`."""
 
-    def __init__(self, root: str, names: Arrays, labels: np.ndarray, class_names: Sequence[str]):
-        self.labels, self.class_names = np.asarray(labels, np.int32), tuple(class_names)
+    def __init__(self, root: str, names: Arrays, labels: np.ndarray, class_names: Sequence[str], *,
+                 named: bool = True, notes: tuple[str, ...] = ()):
+        self.labels, self.class_names = np.asarray(labels, np.int32), tuple(map(_as_text, class_names))
+        self.named, self.notes = named, notes
         self._root, self._names, self._ends = root, names["names"], names["ends"]
 
     def where(self, index: int) -> str:
@@ -48,9 +53,9 @@ def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_f
     """
     if label_file is not None:
         return _open_flat(data_dir, label_file)
-    root = os.path.join(data_dir, split)
-    if os.path.isdir(root):
-        return _open_class_folders(data_dir, split, cache_dir)
+    folder = split_folder(data_dir, split)
+    if os.path.isdir(os.path.join(data_dir, folder)):
+        return _open_class_folders(data_dir, folder, cache_dir)
     for name in _LABEL_FILES:
         if os.path.isfile(os.path.join(data_dir, name)):
             return _open_flat(data_dir, os.path.join(data_dir, name))
@@ -97,44 +102,68 @@ def _and_more(items: Sequence[object]) -> str:
     return f", and {len(items) - 1} more" if len(items) > 1 else ""
 
 
+def _as_text(name: str) -> str:
+    """A folder's name, which need not be UTF-8, as a class name, which goes into many files."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _open_flat(root: str, label_file: str) -> Source:
     """Lines ``filename label`` (``.txt``) or ``filename,label`` (``.csv``); a label is an index or a class name."""
-    names, words = _read_label_file(label_file)
-    for number, name in enumerate(names, 1):
+    rows, notes = _without_heading(_read_label_file(label_file), root, label_file)
+    for number, name, _ in rows:
         if not os.path.isfile(os.path.join(root, name)):
-            raise UserError(f"{label_file} names '{name}', which is not in {root} (entry {number})")
+            raise UserError(f"{label_file} names '{shorten(name, 200)}', which is not in {root} (entry {number})")
+    names, words = [name for _, name, _ in rows], [word for _, _, word in rows]
     classes = read_class_file(root)
-    if all(re.fullmatch("-?[0-9]{1,9}", word) for word in words):
+    numbers = all(re.fullmatch("-?[0-9]{1,9}", word) for word in words)
+    named = bool(classes) or not numbers
+    if numbers:
         labels = np.array([int(word) for word in words], np.int64)
         classes = classes or numbered_classes(labels)
     else:
         classes = classes or tuple(sorted(set(words)))
-        unknown = [word for word in words if word not in set(classes)]
-        if unknown:
-            raise UserError(f"{label_file}: label '{unknown[0]}' is not in {os.path.join(root, CLASS_FILE)}"
-                            f"{nearest(unknown[0], classes)}")
         index_of = {name: index for index, name in enumerate(classes)}
+        unknown = next((word for word in words if word not in index_of), None)
+        if unknown is not None:
+            raise UserError(f"{label_file}: label '{shorten(unknown)}' is not in {os.path.join(root, CLASS_FILE)}"
+                            f"{nearest(unknown, classes)}")
         labels = np.array([index_of[word] for word in words], np.int64)
-    check_labels(labels, len(classes), label_file, names.__getitem__)
-    return FileSource(root, pack_names([os.fsencode(name) for name in names]), labels, classes)
+    labels = check_labels(labels, len(classes), label_file, names.__getitem__)
+    return FileSource(root, pack_names([os.fsencode(name) for name in names]), labels, classes, named=named,
+                      notes=notes)
 
 
-def _read_label_file(path: str) -> tuple[list[str], list[str]]:
+def _read_label_file(path: str) -> list[tuple[int, str, str]]:
+    """(number of the entry, name, label)."""
     if not os.path.isfile(path):
         raise UserError(f"label file {path} does not exist")
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        if path.endswith(".csv"):
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-        else:
-            rows = [line.strip().rsplit(None, 1) for line in file if line.strip()]
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        try:
+            if path.endswith(".csv"):
+                rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+            else:
+                rows = [line.strip().rsplit(None, 1) for line in file if line.strip()]
+        except csv.Error as error:
+            raise UserError(f"{path} is not a table of file names and labels: {error}") from None
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
-            raise UserError(f"{path}, entry {number}: expected a file name and a label, found {' '.join(row)!r}")
-    if rows and not is_image(rows[0][0]):  # a heading such as filename,label
-        rows = rows[1:]
+            raise UserError(f"{path}, entry {number}: expected a file name and a label, found "
+                            f"'{shorten(' '.join(row))}'")
+    return [(number, name, word) for number, (name, word) in enumerate(rows, 1)]
+
+
+def _without_heading(
+    rows: list[tuple[int, str, str]], root: str, path: str
+) -> tuple[list[tuple[int, str, str]], tuple[str, ...]]:
+    """The rows and a note on the first one, if it is a heading such as ``filename,label`` and no file."""
+    notes: tuple[str, ...] = ()
+    if rows:
+        _, name, word = rows[0]
+        if re.sub("[^a-z]", "", name.lower()) in _HEADINGS and not os.path.exists(os.path.join(root, name)):
+            rows, notes = rows[1:], (f"{path}: the first line, '{name} {shorten(word)}', is taken for a heading",)
     if not rows:
         raise UserError(f"{path} lists no pictures")
-    return [row[0] for row in rows], [row[1] for row in rows]
+    return rows, notes
 
 
 def list_images(paths: Sequence[str]) -> list[str]:

@@ -1,13 +1,18 @@
 """One picture file to RGB pixels, and what every source of pictures offers."""
 from __future__ import annotations
 
+import ctypes
+import glob
+import logging
 import os
+import warnings
 from typing import BinaryIO, Callable, Union
 
 import numpy as np
 from PIL import Image, features
 
 from mindeit.errors import UserError
+from mindeit.files import open_regular
 
 try:  # optional: without it Pillow decodes everything, more slowly
     import simplejpeg
@@ -16,6 +21,7 @@ except ImportError:
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 CLASS_FILE = "classes.txt"
+_OTHER_NAMES = {"val": ("valid", "validation")}
 _MOST_CLASSES = 1_000_000
 # An allow list: Pillow would otherwise try every plug-in it has, Ghostscript for EPS included.
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
@@ -24,6 +30,18 @@ _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF")
 # The same bits only where both use the same library, which Pillow's own wheels do.
 _QUICK_JPEG = simplejpeg is not None and features.check_feature("libjpeg_turbo")
 _JPEG_START = b"\xff\xd8\xff"
+
+
+def _silence_decoders() -> None:
+    """A damaged file is told in one line of ours; Pillow's warnings and libtiff's own lines would come before it."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    library = ctypes.CDLL(Image.core.__file__)  # finds what it is linked to, libtiff too
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        getattr(library, name, lambda handler: None)(None)
+
+
+_silence_decoders()
 
 
 def is_image(name: str) -> bool:
@@ -35,11 +53,17 @@ def decode_rgb(file: Union[str, BinaryIO], where: str) -> Image.Image:
 
     Anything that cannot be decoded is a `UserError` that names ``where``.
     """
-    image = _decode_jpeg(file) if _QUICK_JPEG else None
-    return image or _decode(file, where)
+    if not isinstance(file, str):
+        image = _decode_jpeg(file) if _QUICK_JPEG else None
+        return image or _decode(file, where)
+    try:
+        with open_regular(file) as opened:
+            return decode_rgb(opened, where)
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        raise UserError(f"cannot read image {where}: {_reason(error)}") from error
 
 
-def _decode_jpeg(file: Union[str, BinaryIO]) -> Image.Image | None:
+def _decode_jpeg(file: BinaryIO) -> Image.Image | None:
     """What Pillow makes of a sound grey or coloured JPEG, bit for bit. All others are Pillow's, and so are errors."""
     try:
         content = _jpeg_content(file)
@@ -51,23 +75,22 @@ def _decode_jpeg(file: Union[str, BinaryIO]) -> Image.Image | None:
     return None
 
 
-def _jpeg_content(file: Union[str, BinaryIO]) -> bytes:
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            return _jpeg_content(opened)
+def _jpeg_content(file: BinaryIO) -> bytes:
     file.seek(0)
     start = file.read(len(_JPEG_START))
     return start + file.read() if start == _JPEG_START else b""
 
 
-def _decode(file: Union[str, BinaryIO], where: str) -> Image.Image:
+def _decode(file: BinaryIO, where: str) -> Image.Image:
     try:
+        file.seek(0)
         with Image.open(file, formats=_FORMATS) as image:
             _refuse_bomb(image)
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # Pillow's plug-ins raise nearly anything on a damaged file
-        raise UserError(f"cannot read image {where}: {_reason(file, error)}") from error
+        reason = "the file is empty" if _is_empty(file) else _reason(error)
+        raise UserError(f"cannot read image {where}: {reason}") from error
 
 
 def _refuse_bomb(image: Image.Image) -> None:
@@ -80,19 +103,16 @@ def _is_bomb(width: int, height: int) -> bool:
     return Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS
 
 
-def _reason(file: Union[str, BinaryIO], error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """One line without the memory addresses Pillow puts into its messages."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.UnidentifiedImageError):
-        return "the file is empty" if _is_empty(file) else "not a picture (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"
+        return "not a picture (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _is_empty(file: Union[str, BinaryIO]) -> bool:
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            return not opened.read(1)
+def _is_empty(file: BinaryIO) -> bool:
     file.seek(0)
     return not file.read(1)
 
@@ -100,11 +120,14 @@ def _is_empty(file: Union[str, BinaryIO]) -> bool:
 class Source:
     """Labelled pictures in a fixed order.
 
-    labels: int32 (n,); class_names: one per class, index = label.
+    labels: int32 (n,); class_names: one per class, index = label. named: whether the data says what its classes are
+    called, or only numbers them. notes: what whoever opened it should know, a line each.
     """
 
     labels: np.ndarray
     class_names: tuple[str, ...]
+    named = True
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -122,12 +145,13 @@ class Source:
         raise NotImplementedError
 
 
-def check_labels(labels: np.ndarray, num_classes: int, where: str, name_of: Callable[[int], str]) -> None:
-    """Every label lies in 0..num_classes-1, or one line says which picture's does not."""
+def check_labels(labels: np.ndarray, num_classes: int, where: str, name_of: Callable[[int], str]) -> np.ndarray:
+    """The labels as int32. Every one lies in 0..num_classes-1, or one line says which picture's does not."""
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(bad):
         raise UserError(f"{where}: label {int(labels[bad[0]])} of {name_of(int(bad[0]))} is outside "
                         f"0..{num_classes - 1}")
+    return labels.astype(np.int32, copy=False)
 
 
 def read_class_file(data_dir: str) -> tuple[str, ...]:
@@ -135,7 +159,7 @@ def read_class_file(data_dir: str) -> tuple[str, ...]:
     path = os.path.join(data_dir, CLASS_FILE)
     if not os.path.isfile(path):
         return ()
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         return tuple(line.strip() for line in file if line.strip())
 
 
@@ -147,5 +171,17 @@ def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
     return tuple(map(str, range(largest + 1)))
 
 
-def class_names(data_dir: str, labels: np.ndarray) -> tuple[str, ...]:
-    return read_class_file(data_dir) or numbered_classes(labels)
+def split_folder(data_dir: str, split: str) -> str:
+    """The name of a split's folder: ``val`` may be called ``valid`` or ``validation``."""
+    names = (split, *_OTHER_NAMES.get(split, ()))
+    return next((name for name in names if os.path.isdir(os.path.join(data_dir, name))), split)
+
+
+def split_files(data_dir: str, split: str, kind: str) -> list[str]:
+    """``data_dir/<split>*<kind>`` and ``data_dir/<split>/*<kind>``, sorted."""
+    patterns = (f"{split}*{kind}", f"{split_folder(data_dir, split)}/*{kind}")
+    found = [path for pattern in patterns for path in glob.glob(os.path.join(glob.escape(data_dir), pattern))]
+    for path in found:
+        if not os.path.exists(path):
+            raise UserError(f"{path} is a link to nothing")
+    return sorted(found)

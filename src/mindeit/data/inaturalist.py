@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from mindeit.data.folders import FileSource
 from mindeit.data.images import Source
 from mindeit.data.index_cache import pack_names
-from mindeit.errors import UserError
+from mindeit.errors import UserError, shorten
+from mindeit.files import open_regular
 
 
 def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
@@ -18,11 +20,11 @@ def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
     path = os.path.join(data_dir, f"{split}{year}.json")
     content = _read_json(path)
     try:
-        category_of = {row["image_id"]: int(row["category_id"]) for row in content["annotations"]}
+        category_of = {row["image_id"]: operator.index(row["category_id"]) for row in content["annotations"]}
         names = [str(row["file_name"]) for row in content["images"]]
         ids = [category_of[row["id"]] for row in content["images"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} lacks {error}: expected 'images' (id, file_name) and 'annotations' "
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} lacks {shorten(error)}: expected 'images' (id, file_name) and 'annotations' "
                         "(image_id, category_id)") from error
     categories = _categories(data_dir, content, path)
     label_of = {category: label for label, category in enumerate(sorted(categories))}
@@ -47,16 +49,21 @@ def _categories(data_dir: str, content: dict, path: str) -> dict[int, str]:
     separate = os.path.join(data_dir, "categories.json")
     rows = _read_json(separate) if os.path.isfile(separate) else content.get("categories")
     try:
-        return {int(row["id"]): str(row["name"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
+        return {operator.index(row["id"]): str(row["name"]) for row in rows}
+    except (KeyError, TypeError) as error:
         raise UserError(f"no categories (id, name) in {path} or {separate}") from error
 
 
 def _read_json(path: str) -> Any:
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        with open_regular(path) as file:
+            return json.load(file, parse_constant=_no_number)
     except FileNotFoundError as error:
         raise UserError(f"no such file: {path}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid json: {error}") from error
+        raise UserError(f"{path} is not valid json: {shorten(error, 200)}") from error
+
+
+def _no_number(word: str) -> Any:
+    """Python's reader would take them; JSON has none."""
+    raise ValueError(word)

@@ -6,7 +6,6 @@ it (SQLite) says where in the pages each row lies.
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
 import json
 import os
@@ -17,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mindeit.data.images import Source, check_labels, class_names, decode_rgb
-from mindeit.errors import UserError
+from mindeit.data.images import Source, check_labels, decode_rgb, numbered_classes, read_class_file, split_files
+from mindeit.errors import UserError, shorten
+from mindeit.files import open_regular
 
 _IMAGE_COLUMNS = ("image", "data")
 _LABEL_COLUMN = "label"
@@ -41,10 +41,11 @@ class MindRecordSource(Source):
 
     def __init__(self, data_dir: str, split: str):
         self._shards = [_open_shard(path) for path in _find(data_dir, split)]
-        self.labels = np.concatenate([shard.labels for shard in self._shards]).astype(np.int32)
+        labels = np.concatenate([shard.labels for shard in self._shards])
         self._firsts = np.cumsum([0] + [len(shard.labels) for shard in self._shards])
-        self.class_names = class_names(data_dir, self.labels)
-        check_labels(self.labels, self.num_classes, data_dir, self.where)
+        names = read_class_file(data_dir)
+        self.class_names, self.named = names or numbered_classes(labels), bool(names)
+        self.labels = check_labels(labels, self.num_classes, data_dir, self.where)
 
     def read(self, index: int) -> Image.Image:
         shard, row = self._locate(index)
@@ -53,7 +54,7 @@ class MindRecordSource(Source):
             with open(shard.path, "rb") as file:
                 file.seek(begin)
                 blob = _column(file.read(end - begin), shard.column, shard.columns)
-        except (OSError, struct.error) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"cannot read {self.where(index)}: {error}") from error
         return decode_rgb(io.BytesIO(blob), self.where(index))
 
@@ -67,41 +68,48 @@ class MindRecordSource(Source):
 
 
 def _find(data_dir: str, split: str) -> list[str]:
-    patterns = (f"{split}*.mindrecord*", f"{split}/*.mindrecord*")
-    found = [path for pattern in patterns for path in glob.glob(os.path.join(glob.escape(data_dir), pattern))]
-    found = sorted(path for path in found if not path.endswith(".db"))
+    found = [path for path in split_files(data_dir, split, ".mindrecord*") if not path.endswith(".db")]
     if not found:
         raise UserError(f"no {split}*.mindrecord in {data_dir}")
     return found
 
 
 def _open_shard(path: str) -> _Shard:
-    try:
-        header = _header(path)
-        blobs = header["schema"][0]["blob_fields"]
-        column = next((name for name in _IMAGE_COLUMNS if name in blobs), None)
-        page, start = int(header["page_size"]), int(header["header_size"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, struct.error) as error:
-        raise UserError(f"{path} is not a MindRecord file: {error}") from error
+    blobs, page, start = _header(path)
+    column = next((name for name in _IMAGE_COLUMNS if name in blobs), None)
     if column is None:
         raise UserError(f"{path} has no bytes column 'image' or 'data'; its bytes columns: "
                         f"{', '.join(blobs) or 'none'}")
     rows, labels = _index(path)
+    size = os.path.getsize(path)
+    if (rows < 0).any() or (rows > size).any() or (rows[:, 0] > (size - start) // page).any():
+        raise UserError(f"{path} and its .db do not belong together, or one is cut short")
     first = start + rows[:, 0] * page
     begins, ends = first + rows[:, 1], first + rows[:, 2]
-    if ((begins < 0) | (ends < begins) | (ends > os.path.getsize(path))).any():
+    if ((ends < begins) | (ends > size)).any():
         raise UserError(f"{path} and its .db do not belong together, or one is cut short")
     if labels is None:
         labels = _read_labels(path, len(rows))
     return _Shard(path, blobs.index(column), len(blobs), begins, ends, labels)
 
 
-def _header(path: str) -> dict:
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > os.path.getsize(path):
-            raise ValueError("no header")
-        return json.loads(file.read(length))
+def _header(path: str) -> tuple[list[str], int, int]:
+    """(the bytes columns, the size of a page, where the first one begins)."""
+    size = os.path.getsize(path)
+    try:
+        with open_regular(path) as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > size:
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        blobs, page, start = header["schema"][0]["blob_fields"], header["page_size"], header["header_size"]
+        if not isinstance(blobs, list) or not all(isinstance(one, str) for one in blobs):
+            raise ValueError("blob_fields is no list of names")
+        if not all(isinstance(one, int) and 0 < one < 2 ** 40 for one in (page, start)):
+            raise ValueError(f"page_size {page}, header_size {start}")
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, struct.error) as error:
+        raise UserError(f"{path} is not a MindRecord file: {shorten(error)}") from error
+    return blobs, page, start
 
 
 def _index(path: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -116,8 +124,8 @@ def _index(path: str) -> tuple[np.ndarray, np.ndarray | None]:
             rows = database.execute("SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END" + label
                                     + " FROM INDEXES ORDER BY ROW_ID").fetchall()
         table = np.array(rows, np.int64).reshape(len(rows), 4 if label else 3)
-    except (sqlite3.Error, ValueError, TypeError) as error:
-        raise UserError(f"{path}.db is damaged: {error}") from error
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}.db is damaged: {shorten(error)}") from error
     return table[:, :3], table[:, 3] if label else None
 
 
@@ -142,6 +150,8 @@ def _column(blob: bytes, column: int, columns: int) -> bytes:
     if columns > 1:
         for number in range(column + 1):
             begin += length if number else 0
-            (length,) = struct.unpack_from(">Q", blob, begin)
+            length = int.from_bytes(blob[begin:begin + 8], "big")
             begin += 8
+            if begin + length > len(blob):
+                raise ValueError(f"a column of {length} bytes in a row of {len(blob)}")
     return blob[begin:begin + length]

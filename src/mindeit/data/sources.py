@@ -4,8 +4,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from mindeit.data.classes import number_as
 from mindeit.data.folders import list_images, open_folder
-from mindeit.data.images import Source, check_labels
+from mindeit.data.images import Source
 from mindeit.errors import UserError, nearest
 
 __all__ = ["DATASETS", "Source", "list_images", "open_source"]
@@ -54,8 +55,9 @@ def open_source(dataset: str, data_dir: str | None, split: str, *, num_classes: 
                 cache_dir: str | None = None, label_file: str | None = None) -> Source:
     """The labelled pictures of one split (``train`` or ``val``).
 
-    num_classes: if given, labels at or above it are refused. cache_dir: where a folder's index is kept (default
-    ``~/.cache/mindeit``). label_file: for a flat folder of pictures, lines of ``picture label``.
+    num_classes: if given, the data has to have as many; if it only numbers its classes, at most. cache_dir: where a
+    folder's index is kept (default ``~/.cache/mindeit``). label_file: for a flat folder of pictures, lines of
+    ``picture label``.
     """
     name = _SPELLINGS.get(dataset, dataset)
     if name not in _OPENERS:
@@ -69,5 +71,5 @@ def open_source(dataset: str, data_dir: str | None, split: str, *, num_classes: 
     if not len(source):
         raise UserError(f"no pictures in split '{split}' of {dataset} at {data_dir}")
     if num_classes is not None:
-        check_labels(source.labels, num_classes, f"dataset '{dataset}'", source.where)
+        number_as(source, num_classes, None, where=data_dir or dataset, other="num_classes")
     return source

@@ -1,7 +1,6 @@
 """Tar shards in webdataset's layout: ``key.jpg`` and ``key.cls`` side by side."""
 from __future__ import annotations
 
-import glob
 import io
 import os
 import tarfile
@@ -9,9 +8,18 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from mindeit.data.images import Source, check_labels, class_names, decode_rgb, is_image
+from mindeit.data.images import (
+    Source,
+    check_labels,
+    decode_rgb,
+    is_image,
+    numbered_classes,
+    read_class_file,
+    split_files,
+)
 from mindeit.data.index_cache import Arrays, Stamps, cached_arrays, pack_names
 from mindeit.errors import UserError
+from mindeit.files import open_regular
 
 
 class TarSource(Source):
@@ -24,7 +32,8 @@ class TarSource(Source):
         self.labels, self._shard = index["label"], index["shard"]
         self._begins, self._sizes = index["begin"], index["size"]
         self._names, self._ends = index["names"], index["ends"]
-        self.class_names = class_names(data_dir, self.labels)
+        names = read_class_file(data_dir)
+        self.class_names, self.named = names or numbered_classes(self.labels), bool(names)
         check_labels(self.labels, self.num_classes, data_dir, self.where)
 
     def read(self, index: int) -> Image.Image:
@@ -43,11 +52,10 @@ class TarSource(Source):
 
 
 def _find(data_dir: str, split: str) -> list[str]:
-    found = [path for pattern in (f"{split}*.tar", f"{split}/*.tar")
-             for path in glob.glob(os.path.join(glob.escape(data_dir), pattern))]
+    found = split_files(data_dir, split, ".tar")
     if not found:
         raise UserError(f"no {split}*.tar in {data_dir}")
-    return sorted(found)
+    return found
 
 
 def _scan(paths: list[str]) -> tuple[Arrays, Stamps]:
@@ -69,7 +77,7 @@ def _members(path: str) -> list[tuple[str, int, int, int]]:
     pictures: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 key, extension = _split_key(member.name)
                 if is_image("x." + extension):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from mindeit.data.resizing import resized_part, short_side_size
 from mindeit.errors import UserError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -21,23 +22,19 @@ def interpolation_filter(name: str) -> Image.Resampling:
     return INTERPOLATIONS[name]
 
 
-def resize_short_side(image: Image.Image, size: int, resample: int = Image.Resampling.BICUBIC) -> Image.Image:
-    """The shorter side becomes ``size``; the longer one is truncated to whole pixels."""
-    short, long = sorted(image.size)
-    new_long = int(size * long / short)
-    new_size = (size, new_long) if image.width <= image.height else (new_long, size)
-    return image if new_size == image.size else image.resize(new_size, resample)
+def middle(length: int, size: int) -> tuple[int, int]:
+    """The middle ``size`` pixels of an axis, or all of a shorter one."""
+    first = max(0, round((length - size) / 2))  # half to even, as the original rounds
+    return first, min(length, first + size)
 
 
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The middle (size, size), with a black border where the picture is smaller."""
-    width, height = image.size
-    if width < size or height < size:
-        padded = Image.new(image.mode, (max(width, size), max(height, size)))
-        padded.paste(image, (max(size - width, 0) // 2, max(size - height, 0) // 2))
-        image, (width, height) = padded, padded.size
-    left, top = round((width - size) / 2), round((height - size) / 2)  # half to even, as the original rounds
-    return image.crop((left, top, left + size, top + size))
+def on_black(image: Image.Image, size: int) -> Image.Image:
+    """In the middle of (size, size), if it is smaller."""
+    if image.size == (size, size):
+        return image
+    whole = Image.new(image.mode, (size, size))
+    whole.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return whole
 
 
 def channels(image: Image.Image) -> Iterator[np.ndarray]:
@@ -76,5 +73,7 @@ class EvalTransform:
         self._normalize = Normalize(mean, std)
 
     def __call__(self, image: Image.Image, out: np.ndarray | None = None) -> np.ndarray:
-        resized = resize_short_side(image, self._resize_to, self._resample)
-        return self._normalize(center_crop(resized, self.image_size), out)
+        size = short_side_size(*image.size, self._resize_to)
+        (left, right), (top, bottom) = (middle(length, self.image_size) for length in size)
+        cropped = resized_part(image, size, self._resample, (left, top, right, bottom))
+        return self._normalize(on_black(cropped, self.image_size), out)
