@@ -51,8 +51,84 @@ def test_a_damaged_file_is_refused_and_says_so(tmp_path):
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:])
-        with pytest.raises(UserError, match="checksum does not match, the file is damaged$|or truncated$"):
+        with pytest.raises(UserError, match="checksum .*, the file is damaged$|or truncated$"):
             checkpoints.read(path)
+
+
+def changed(path, old: bytes, new: bytes):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(("old", "new", "what"), [
+    (STATE["head.bias"].tobytes(), np.float32([0.1, -3]).tobytes(), "tensors do"),
+    (STATE["head.bias"].tobytes(), np.float32([np.nan, -2]).tobytes(), "tensors do"),
+    (b"0.875", b"0.975", "model card does"),
+], ids=["number", "nan", "card"])
+def test_a_safetensors_file_that_was_changed_is_refused(old, new, what, tmp_path):
+    checkpoints.write(tmp_path / "a.safetensors", STATE, CARD)
+    path = changed(tmp_path / "a.safetensors", old, new)
+    with pytest.raises(UserError) as error:
+        checkpoints.read(path)
+    assert str(error.value) == (f"{path} is damaged or was changed: its {what} not match the digest it carries; "
+                                "--no-check takes it as it is")
+    state, card = checkpoints.read(path, check=False)
+    assert card.model == CARD.model
+    assert set(state) == set(STATE)
+
+
+def test_a_ckpt_file_without_its_checksum_is_refused(tmp_path):
+    path = tmp_path / "model.ckpt"
+    checkpoints.write(path, STATE, CARD)
+    path.write_bytes(path.read_bytes()[:-17])
+    with pytest.raises(UserError, match="model.ckpt: the checksum at its end is missing, the file is damaged$"):
+        checkpoints.read(path)
+    assert set(checkpoints.read(path, check=False)[0]) == set(STATE)
+
+
+def test_tensors_changed_under_a_right_checksum_are_refused(tmp_path):
+    from mindeit import ckpt
+
+    checkpoints.write(tmp_path / "a.ckpt", STATE, CARD)
+    texts = {name: text for name, text in ckpt.read_entries(tmp_path / "a.ckpt").items() if isinstance(text, str)}
+    ckpt.write(tmp_path / "a.ckpt", {**STATE, "head.bias": np.zeros(2, np.float32)}, texts)
+    with pytest.raises(UserError, match="its tensors do not match the digest it carries"):
+        checkpoints.read(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("suffix", checkpoints.SUFFIXES)
+def test_a_file_of_before_there_were_digests_is_read_with_a_note(suffix, tmp_path, capsys):
+    path = tmp_path / f"old{suffix}"
+    checkpoints.write(path, STATE, CARD)
+    assert checkpoints.read(path)[1] == CARD
+    assert capsys.readouterr().err == ""
+    if suffix == ".ckpt":
+        from mindeit import ckpt
+
+        ckpt.write(path, STATE, {checkpoints.CARD_KEY: CARD.to_json()})
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(STATE, path, {checkpoints.CARD_KEY: CARD.to_json()})
+    assert checkpoints.read(path)[1] == CARD
+    assert capsys.readouterr().err == (
+        f"note: {path} is of a time before files carried a digest of their tensors; it cannot be checked\n")
+
+
+def test_a_digest_is_that_of_the_tensors_in_any_file_and_order(tmp_path):
+    from mindeit.integrity import digest
+
+    found = set()
+    for suffix in checkpoints.SUFFIXES:
+        checkpoints.write(tmp_path / f"a{suffix}", dict(reversed(STATE.items())), CARD)
+        found.add(digest(checkpoints.read(tmp_path / f"a{suffix}")[0]))
+    assert found == {digest(STATE)}
+    weight, bias = STATE["head.weight"], STATE["head.bias"]
+    others = [{"head.weight": weight}, {**STATE, "head.bias": bias.astype(np.float64)},
+              {**STATE, "head.weight": weight.reshape(3, 2)}, {**STATE, "head.bias": bias + 1}]
+    assert len({digest(STATE), *map(digest, others)}) == 5
 
 
 def test_mindspore_reads_our_file_and_finds_its_own_checksum_right(tmp_path):

@@ -17,11 +17,13 @@ ORDER = [
     {"objectives"},
     {"convert"},
     {"checkpoint"},
+    {"card"},
     {"models", "data", "optim"},
     {"losses", "layers"},
     {"kernels"},
     {"runtime"},
-    {"files", "config"},
+    {"ckpt"},
+    {"files", "config", "typed", "integrity"},
     {"errors"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

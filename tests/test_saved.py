@@ -132,7 +132,7 @@ def test_one_flipped_bit_anywhere_is_refused(tmp_path):
         content[at] ^= 1 << draw.randrange(8)
         path.write_bytes(content)
         for reader in (load, checkpoints.read, checkpoints.verify):
-            with pytest.raises(UserError, match="checksum does not match, the file is damaged$|or truncated$"):
+            with pytest.raises(UserError, match="checksum .*, the file is damaged$|or truncated$"):
                 reader(path)
 
 

@@ -1,14 +1,14 @@
 """Exported files at work: images in, logits out, whichever runtime computes them."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
 
-from mindeit.checkpoint import believe
+from mindeit import typed
+from mindeit.card import believe
 from mindeit.deploy.metadata import Description
 from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
@@ -97,10 +97,7 @@ def _open_mind_ir(path: Path) -> tuple[Run, Description]:
     beside = sidecar(path)
     if not beside.exists():
         raise UserError(f"{path}: its description {beside} is missing; export.py writes both")
-    try:
-        description = Description.of(json.loads(beside.read_text(encoding="utf-8")), beside)
-    except (ValueError, AttributeError):
-        raise UserError(f"{beside}: is not JSON as export.py writes it") from None
+    description = Description.of(typed.parse(existing_file(beside).read_bytes(), beside), beside)
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError):

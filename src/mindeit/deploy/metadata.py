@@ -4,19 +4,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Annotated, Any, Literal, Optional, Union, get_type_hints
 
 import numpy as np
 
-from mindeit.checkpoint import ModelCard
+from mindeit import typed
+from mindeit.card import ModelCard
 from mindeit.deploy.class_names import class_names
-from mindeit.errors import UserError
 from mindeit.files import PathLike
+from mindeit.typed import Bounds
 
 DYNAMIC = "dynamic"
 MEAN, BOTH = "mean", "both"
 LEVELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # a normalisation that leaves 0 to 255
 _CARD = ("model", "num_classes", "image_size", "crop_pct", "mean", "std")
+_KINDS = {
+    **{key: get_type_hints(ModelCard, include_extras=True)[key] for key in _CARD},
+    "class_names": tuple[str, ...],
+    "batch": Union[Literal["dynamic"], Annotated[int, Bounds(at_least=1)]],
+    "heads": Literal["mean", "both"],
+    "precision": Literal["fp32", "fp16"],
+    "preprocess": bool,
+    "interpolation": Literal["bicubic", "bilinear"],
+}
+_TEXTS = ("model", "heads", "precision", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -71,23 +82,16 @@ class Description:
     @classmethod
     def of(cls, values: Mapping[str, Any], path: PathLike) -> Description:
         """From what `as_dict` or `as_texts` gave."""
-        try:
-            read = {key: _plain(value) for key, value in values.items()}
-            card = ModelCard(**{key: _tuple(read[key]) for key in _CARD})
-            names = tuple(read["class_names"])
-            card = replace(card, class_names=None if names == class_names(card) else names)
-            settings = {key: read[key] for key in ("heads", "precision", "preprocess", "interpolation")}
-            return cls(card, None if read["batch"] == DYNAMIC else int(read["batch"]), **settings)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: does not say what export.py writes into its files ({error!r})") from None
+        where = f"{path}: not what export.py writes"
+        read = typed.read_fields(_KINDS, {key: _plain(key, value, where) for key, value in values.items()}, where)
+        card = ModelCard.of({key: read[key] for key in (*_CARD, "class_names")}, where)
+        if card.class_names == class_names(replace(card, class_names=None)):
+            card = replace(card, class_names=None)
+        settings = {key: read[key] for key in ("heads", "precision", "preprocess", "interpolation")}
+        return cls(card, None if read["batch"] == DYNAMIC else read["batch"], **settings)
 
 
-def _plain(value: Any) -> Any:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return value  # text
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _plain(key: str, value: Any, where: str) -> Any:
+    """ONNX's metadata are texts: JSON, where they stand for anything else."""
+    as_it_is = key not in _KINDS or key in _TEXTS or not isinstance(value, str) or value == DYNAMIC
+    return value if as_it_is else typed.parse(value, f"{where}: {key}")
