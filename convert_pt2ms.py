@@ -20,6 +20,7 @@ def parser() -> Parser:
     p.add_argument("--num_classes", type=int, metavar="N", help="start a new head of N classes (default: the file's)")
     p.add_argument("--image_size", type=int, metavar="S", help="resize the position table (default: the file's)")
     p.add_argument("--use_ema", action="store_true", help="take the averaged weights of a training checkpoint")
+    p.add_argument("--no-check", "--no_check", action="store_true", help="take a file that does not match its digest")
     p.add_argument("--to_pt", action="store_true", help="the way back: write the official names")
     p.add_argument("--verify", action="store_true", help="run PyTorch and MindSpore; exit code 1 if they differ")
     p.add_argument("--list", action="store_true", help="print the table of official files and stop")

@@ -27,6 +27,7 @@ class Options:
     model: Optional[str] = option(None, "name of the model; None: the checkpoint's")
     pretrained: bool = option(False, "take the official weights of that model, downloaded once")
     use_ema: bool = option(False, "take the averaged weights of a training checkpoint")
+    no_check: bool = option(False, "take a file that does not match its digest", aliases=("no-check",))
 
 
 @front_door

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
@@ -14,7 +13,7 @@ from mindeit import ckpt, typed
 from mindeit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard, believe, card_for
 from mindeit.errors import UserError
 from mindeit.files import PathLike, atomic, existing_file
-from mindeit.integrity import DIGEST_KEY, digest, digest_of_text, refuse_damaged
+from mindeit.integrity import DIGEST_KEY, digest, digest_of_text, refuse_damaged, refuse_not_finite, tell_unchecked
 from mindeit.typed import Count
 
 if TYPE_CHECKING:
@@ -110,8 +109,7 @@ def _weights(path: Path, entries: Entries, check: bool) -> tuple[dict[str, np.nd
             if expected.get(part) != found:
                 refuse_damaged(path, "model card does" if part == CARD_KEY else "tensors do")
     elif check and card is not None:
-        print(f"note: {path} is of a time before files carried a digest of their tensors; it cannot be checked",
-              file=sys.stderr, flush=True)
+        tell_unchecked(path)
     return state, ModelCard.from_json(card, f"{path}, model card") if isinstance(card, str) else None
 
 
@@ -164,6 +162,7 @@ def load_strict(model: nn.Cell, state: State, where: PathLike) -> None:
     check_names(
         {name: tuple(p.shape) for name, p in wanted.items()}, {k: v.shape for k, v in state.items()}, where=where
     )
+    refuse_not_finite(state, where)
     for name, parameter in wanted.items():
         parameter.set_data(ms.Tensor(state[name], parameter.dtype))
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,6 +29,20 @@ def digest_of_text(text: str) -> str:
 def refuse_damaged(path: object, what: str) -> None:
     raise UserError(f"{path} is damaged or was changed: its {what} not match the digest it carries; --no-check takes "
                     "it as it is")
+
+
+def tell_unchecked(path: object) -> None:
+    print(f"note: {path} is of a time before files carried a digest of their tensors; it cannot be checked",
+          file=sys.stderr, flush=True)
+
+
+def refuse_not_finite(state: Mapping[str, np.ndarray], where: object) -> None:
+    """Weights that no result comes of: one line names them."""
+    wrong = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if wrong:
+        shown = f"{', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}"
+        raise UserError(f"{where}: {len(wrong)} of {len(state)} tensors hold values that are not finite (NaN or "
+                        f"infinity): {shown}")
 
 
 def check_finite(results: np.ndarray, where: object) -> np.ndarray:

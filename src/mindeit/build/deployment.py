@@ -25,7 +25,8 @@ def deployment(door: Any) -> bool:
 
         source = str(fetch_pretrained(door.model))
     model, card = load_model(
-        source, model=door.model, num_classes=door.num_classes, image_size=door.image_size, use_ema=door.use_ema
+        source, model=door.model, num_classes=door.num_classes, image_size=door.image_size, use_ema=door.use_ema,
+        check=not door.no_check,
     )
     description = Description(card, batch, door.heads, door.precision, door.preprocess)
     try:

@@ -34,7 +34,7 @@ def trained_model(config: Config) -> tuple[Model, ModelCard]:
     }
     if is_exported(path):
         return _exported(config, path, asked)
-    model, card = load_for_use(path, use_ema=config.model.use_ema, **asked)
+    model, card = load_for_use(path, use_ema=config.model.use_ema, check=not config.model.no_check, **asked)
     return precision.apply(model, config.run.amp_level).set_train(False), card
 
 
@@ -48,7 +48,7 @@ def _exported(config: Config, path: str, asked: dict[str, Any]) -> tuple[Exporte
         raise UserError(f"device_target is {config.run.device_target}, but onnxruntime runs {path} on the CPU; leave "
                         "it out")
     stated = {name: value for name, value in asked.items() if value is not None}
-    file = open_exported(path, stated, use_ema=config.model.use_ema)
+    file = open_exported(path, stated, use_ema=config.model.use_ema, check=not config.model.no_check)
     return file, file.card
 
 
@@ -69,7 +69,8 @@ def summary(config: Config) -> Summary:
     from mindeit.models.summary import summary
 
     if config.model.ckpt_path:
-        return summary(load_for_use(config.model.ckpt_path, model=config.model.model)[0])
+        return summary(load_for_use(
+            config.model.ckpt_path, model=config.model.model, check=not config.model.no_check)[0])
     if not config.model.model:
         raise UserError("--summary needs --model NAME (or a config, or --ckpt_path FILE)")
     classes = 1000 if config.model.num_classes is None else config.model.num_classes

@@ -37,7 +37,8 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
         path = str(fetch_pretrained(model.model, data.image_resize))
     if path:
         student, card = load_model(
-            path, model=model.model, num_classes=classes, image_size=data.image_resize, use_ema=model.use_ema, **rates
+            path, model=model.model, num_classes=classes, image_size=data.image_resize, use_ema=model.use_ema,
+            check=not model.no_check, **rates
         )
     elif model.model:
         student = build(model.model, num_classes=classes, image_size=data.image_resize, **rates)

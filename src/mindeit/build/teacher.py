@@ -26,7 +26,7 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
         path = str(fetch_pretrained(name))
     elif config.origins["teacher"] == "default":
         name = None  # nobody asked for the default: the file knows what it holds
-    return load_for_use(path, model=name)
+    return load_for_use(path, model=name, check=not config.model.no_check)
 
 
 def _from_mindcv(name: str, path: str | None) -> tuple[nn.Cell, ModelCard]:

@@ -90,6 +90,7 @@ class ModelConfig:
     pretrained: bool = option(False, "start from the official weights, downloaded once")
     ckpt_path: Optional[str] = option(None, "start from these weights (.ckpt, .safetensors or official .pth)")
     use_ema: bool = option(False, "take the averaged weights of that checkpoint")
+    no_check: bool = option(False, "take files that do not match their digest", aliases=("no-check",))
     drop_rate: float = option(0.0, "dropout", at_least=0, below=1)
     drop_path_rate: float = option(0.1, "stochastic depth", at_least=0, below=1)
 

@@ -26,6 +26,7 @@ def convert(
     num_classes: int | None = None,
     image_size: int | None = None,
     use_ema: bool = False,
+    no_check: bool = False,
     to_pt: bool = False,
     verify: bool = False,
 ) -> None:
@@ -39,7 +40,8 @@ def convert(
     from mindeit.convert.torch_files import write_official
     from mindeit.files import atomic
 
-    state, card = load_weights(source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema)
+    state, card = load_weights(
+        source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema, check=not no_check)
     with atomic(target) as temporary:
         if to_pt:
             write_official(temporary, to_official(state, card))

@@ -18,6 +18,7 @@ from mindeit.convert.pos_embed import resize_pos_embed
 from mindeit.convert.recognise import candidates, head_classes, recognise, table_image_size
 from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
+from mindeit.integrity import refuse_not_finite
 from mindeit.models.registry import build, spec
 
 if TYPE_CHECKING:
@@ -64,12 +65,13 @@ def load_model(
     num_classes: int | None = None,
     image_size: int | None = None,
     use_ema: bool = False,
+    check: bool = True,
     drop_path_rate: float = 0.0,
     drop_rate: float = 0.0,
 ) -> tuple[nn.Cell, ModelCard]:
     """The model a file holds, filled with its weights, and its card. Arguments as for `load_weights`."""
     rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-    cell, state, card = _fit(_open(path, model, use_ema), model, num_classes, image_size, rates)
+    cell, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, rates)
     checkpoints.load_strict(cell, state, path)
     return cell, card
 
@@ -81,26 +83,31 @@ def load_weights(
     num_classes: int | None = None,
     image_size: int | None = None,
     use_ema: bool = False,
+    check: bool = True,
 ) -> tuple[State, ModelCard]:
     """Weights under this project's names, complete and in shape, and the card that says how to use them.
 
     Reads official ``.pth`` and ``.safetensors`` and this project's ``.ckpt`` and ``.safetensors``. What is None is
     told from the file. ``num_classes`` other than the file's drops the head for a fresh one, ``image_size`` other than
     the file's resizes the position table; everything else has to fit, or one error lists all that does not.
-    ``use_ema`` takes the averaged weights of a training checkpoint.
+    ``use_ema`` takes the averaged weights of a training checkpoint; ``check`` False a file that does not match its
+    checksum and digest.
     """
-    _, state, card = _fit(_open(path, model, use_ema), model, num_classes, image_size, {})
+    _, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, {})
+    refuse_not_finite(state, path)
     return state, card
 
 
-def load_for_use(path: PathLike, *, use_ema: bool = False, **asked: Any) -> tuple[nn.Cell, ModelCard]:
+def load_for_use(
+    path: PathLike, *, use_ema: bool = False, check: bool = True, **asked: Any
+) -> tuple[nn.Cell, ModelCard]:
     """As `load_model`, for weights that are used as they are: no fresh head, and a card is believed.
 
     ``asked`` holds fields of `ModelCard`; None leaves one to the file. They may repeat a card, not contradict it; an
     official file has none, so there they decide (another ``image_size`` resizes its position table).
     """
     asked = {name: value for name, value in asked.items() if value is not None}
-    source = _open(path, asked.get("model"), use_ema)
+    source = _open(path, asked.get("model"), use_ema, check)
     believed = source.card or ModelCard(**{**_NO_CARD, "num_classes": _classes(source)})
     checkpoints.believe(believed, asked, path, "convert the checkpoint anew (convert_pt2ms.py)")
     cell, state, card = _fit(source, asked.get("model"), None, asked.get("image_size"), {})
@@ -130,19 +137,19 @@ class _Source:
         return {name: array.shape for name, array in self.state.items()}
 
 
-def _open(path: PathLike, model: str | None, use_ema: bool) -> _Source:
+def _open(path: PathLike, model: str | None, use_ema: bool, check: bool) -> _Source:
     if model is not None:
         spec(model)  # a misspelt name is told before a large file is read
-    return _read(Path(path), use_ema)
+    return _read(Path(path), use_ema, check)
 
 
-def _read(path: Path, use_ema: bool) -> _Source:
+def _read(path: Path, use_ema: bool, check: bool) -> _Source:
     kinds = (*torch_files.TORCH_SUFFIXES, *checkpoints.SUFFIXES)
     if existing_file(path).suffix not in kinds:
         raise UserError(f"{path}: unknown kind of file '{path.suffix}'; allowed: {', '.join(kinds)}")
     with_card = path.suffix == ".safetensors" and torch_files.has_metadata(path, checkpoints.CARD_KEY)
     if path.suffix == ".ckpt" or with_card:
-        state, card = checkpoints.read(path, use_ema=use_ema)
+        state, card = checkpoints.read(path, use_ema=use_ema, check=check)
         return _Source(path, state, card, official=False, counters=card.counters if card else {})
     state, counters = split_counters(torch_files.read_official(path, use_ema=use_ema))
     return _Source(path, state, None, official=True, counters=counters)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mindeit.deploy import mind_ir
-from mindeit.deploy.exported import sidecar, weights_beside
+from mindeit.deploy.file_digest import EMPTY, sidecar, weights_beside, write_digest
 from mindeit.deploy.interface import BothHeads, interface
 from mindeit.deploy.metadata import BOTH, Description
 from mindeit.deploy.verify import compare, normalised, pictures
 from mindeit.errors import UserError
 from mindeit.files import PathLike, atomic_group, check_writable, write_json
+from mindeit.integrity import DIGEST_KEY
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -48,6 +49,7 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
     )
     with atomic_group(target) as temporary:
         _WRITERS[kind](cell, description, temporary)
+        write_digest(temporary)
         _prove(temporary, description, wanted, kind)
         sizes = [each.stat().st_size for each in (temporary, weights_beside(temporary)) if each.exists()]
     written = target if len(sizes) == 1 else f"{target} and {weights_beside(target).name}"
@@ -99,7 +101,8 @@ def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
     sizes = (2, 3) if description.batch is None else (description.batch,)
     graphs = [mind_ir.trace(cell, (size, *description.shape[1:]), description.dtype, path.parent) for size in sizes]
     graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
-    model = onnx_graph.build(graph, description.card.model, description.outputs, description.as_texts())
+    texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
+    model = onnx_graph.build(graph, description.card.model, description.outputs, texts)
     held = sum(parameter.nbytes for parameter in cell.get_parameters())
     onnx.save_model(model, str(path), save_as_external_data=held > LARGEST_ONNX, location=weights_beside(path).name)
     onnx.checker.check_model(str(path), full_check=True)

@@ -9,36 +9,29 @@ import numpy as np
 
 from mindeit import typed
 from mindeit.card import believe
+from mindeit.deploy.file_digest import check_digest, sidecar, weights_beside
 from mindeit.deploy.metadata import Description
 from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
+from mindeit.integrity import check_finite
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 SUFFIXES = (".mindir", ".onnx")
 PIXELS = 2 * 224 * 224  # at a time on a CPU: what two pictures become stays in its caches, what 32 become does not
+_ONNX_TYPES = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}
 
 
 def is_exported(path: PathLike) -> bool:
     return Path(path).suffix in SUFFIXES
 
 
-def sidecar(path: PathLike) -> Path:
-    """Where a MindIR file's description lies."""
-    return Path(f"{path}.json")
-
-
-def weights_beside(path: PathLike) -> Path:
-    """Where the parameters of a model lie that is too large for one file."""
-    return Path(f"{path}.data")
-
-
 class Exported:
-    """A file that export.py wrote. ``card`` is what to prepare pictures by."""
+    """A file that export.py wrote. ``card`` is what to prepare pictures by. ``check``: refuse one that was changed."""
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, *, check: bool = True) -> None:
         self.path = existing_file(path)
         on_cpu = self.path.suffix == ".onnx"
-        self._run, self.description = (_open_onnx if on_cpu else _open_mind_ir)(self.path)
+        self._compute, self.description = (_open_onnx if on_cpu else _open_mind_ir)(self.path, check)
         self.card = self.description.seen
         self._piece = max(1, PIXELS // self.card.image_size**2) if on_cpu else None
 
@@ -60,12 +53,27 @@ class Exported:
         if self.description.batch and count % size:
             images = np.concatenate([images, np.zeros((size - count % size, *images.shape[1:]), images.dtype)])
         parts = [self._run(images[start : start + size]) for start in range(0, count, size)]
-        return [np.concatenate(part)[:count] for part in zip(*parts)]
+        return [check_finite(np.concatenate(part)[:count], self.path) for part in zip(*parts)]
+
+    def _run(self, images: np.ndarray) -> Sequence[np.ndarray]:
+        try:
+            results = self._compute(images)
+        except Exception as error:  # the runtimes' exceptions have no common base
+            raise UserError(f"{self.path}: cannot be run on {images.dtype} {images.shape} ({_first_line(error)}); "
+                            "export it anew (export.py)") from None
+        classes, given = self.description.card.num_classes, [each.shape for each in results]
+        fits = all(len(shape) == 2 and shape[0] == len(images) and shape[1] == (classes or shape[1]) for shape in given)
+        if len(given) != len(self.description.outputs) or not fits:
+            raise UserError(f"{self.path}: gives {given} for {len(images)} pictures, but describes itself as giving "
+                            f"{', '.join(self.description.outputs)} of {classes or 'any number of'} classes")
+        return results
 
 
-def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False) -> Exported:
+def open_exported(
+    path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False, check: bool = True
+) -> Exported:
     """For pictures and classes. ``asked``: fields of `ModelCard` that the file has to agree with."""
-    file = Exported(path)
+    file = Exported(path, check=check)
     if use_ema:
         raise UserError(f"{path} holds one set of weights; use_ema is for training checkpoints")
     believe(file.description.card, asked, path, "export anew (export.py)")
@@ -74,30 +82,45 @@ def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = F
     return file
 
 
-def _open_onnx(path: Path) -> tuple[Run, Description]:
+def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
     import onnxruntime
 
+    if check:
+        check_digest(path, {})
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no idle threads that take a core
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        texts = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: its metadata are not UTF-8, so not what export.py writes") from None
     except Exception as error:  # its exceptions have no common base
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: onnxruntime cannot load it ({reason})") from None
-    description = Description.of(session.get_modelmeta().custom_metadata_map, path)
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images}), description
+        raise UserError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from None
+    description = Description.of(texts, path)
+    taken, wanted = session.get_inputs(), _ONNX_TYPES[description.dtype]
+    if [(each.type, len(each.shape)) for each in taken] != [(wanted, 4)]:
+        given = ", ".join(f"{each.type} {tuple(each.shape)}" for each in taken)
+        raise UserError(f"{path}: takes {given}, but describes itself as taking {wanted} {description.shape}; export "
+                        "it anew (export.py)")
+    return lambda images: session.run(None, {taken[0].name: images}), description
 
 
-def _open_mind_ir(path: Path) -> tuple[Run, Description]:
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
     import mindspore as ms
     from mindspore import Tensor, nn
 
     beside = sidecar(path)
     if not beside.exists():
         raise UserError(f"{path}: its description {beside} is missing; export.py writes both")
-    description = Description.of(typed.parse(existing_file(beside).read_bytes(), beside), beside)
+    said = typed.parse(existing_file(beside).read_bytes(), beside)
+    description = Description.of(said, beside)
+    if check:
+        check_digest(path, said)
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError):

@@ -83,7 +83,8 @@ class Description:
     def of(cls, values: Mapping[str, Any], path: PathLike) -> Description:
         """From what `as_dict` or `as_texts` gave."""
         where = f"{path}: not what export.py writes"
-        read = typed.read_fields(_KINDS, {key: _plain(key, value, where) for key, value in values.items()}, where)
+        plain = {key: _plain(key, value, where) for key, value in typed.read_fields({}, values, where).items()}
+        read = typed.read_fields(_KINDS, plain, where)
         card = ModelCard.of({key: read[key] for key in (*_CARD, "class_names")}, where)
         if card.class_names == class_names(replace(card, class_names=None)):
             card = replace(card, class_names=None)

@@ -14,6 +14,7 @@ from mindeit.deploy.class_names import class_names
 from mindeit.deploy.exported import Exported, is_exported, open_exported
 from mindeit.errors import UserError
 from mindeit.files import PathLike
+from mindeit.integrity import check_finite
 from mindeit.runtime import device
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Predictor:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S) -> (batch, num_classes)."""
-        return self._logits(images)
+        return check_finite(self._logits(images), self.card.model)
 
     def best(self, logits: np.ndarray, top_k: int) -> list[Prediction]:
         scores = softmax(logits.astype(np.float64))
