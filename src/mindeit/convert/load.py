@@ -30,6 +30,10 @@ _TABLE, _CLASSES = "pos_embed", "cls_token"
 _NO_CARD = dict.fromkeys(field.name for field in dataclasses.fields(ModelCard))
 
 
+# What timm and MindCV call these arguments of `create_model`.
+_ALIASES = {"img_size": "image_size", "in_chans": "in_channels", "checkpoint_path": "checkpoint"}
+
+
 def create_model(
     name: str,
     *,
@@ -37,16 +41,29 @@ def create_model(
     image_size: int | None = None,
     drop_path_rate: float = 0.0,
     drop_rate: float = 0.0,
+    in_channels: int = 3,
     checkpoint: PathLike | None = None,
     pretrained: bool = False,
+    **shape: Any,
 ) -> nn.Cell:
-    """A model by its official name, fresh or with the weights of a file of any kind that `load_weights` reads.
+    """A model by its official name, fresh or with the weights of a file of any kind that `load_weights` reads::
 
-    ``num_classes`` None is the checkpoint's, or 1000; another number than the checkpoint's starts a new head.
-    ``image_size`` None is the checkpoint's, or the model's own; another one resizes the position table.
-    ``pretrained`` downloads the official weights once.
+        model = mindeit.create_model("deit_tiny_patch16_224", checkpoint="deit_tiny.ckpt")
+
+    ``num_classes`` None is the checkpoint's, or 1000; another number than the checkpoint's starts a new head, 0 leaves
+    features. ``image_size`` None is the checkpoint's, or the model's own; another one resizes the position table.
+    ``in_channels`` other than 3 sums the weights of colours (1) or repeats them. ``pretrained`` downloads the official
+    weights once. ``shape`` replaces sizes of the model's table (``depth``, ``embed_dim``, ``num_heads``, ...).
+    ``img_size``, ``in_chans`` and ``checkpoint_path`` are timm's words for three of these.
     """
-    rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
+    renamed = {_ALIASES[key]: shape.pop(key) for key in tuple(shape) if key in _ALIASES}
+    if renamed:
+        given = {"image_size": image_size, "in_channels": in_channels, "checkpoint": checkpoint}
+        return create_model(
+            name, num_classes=num_classes, drop_path_rate=drop_path_rate, drop_rate=drop_rate, pretrained=pretrained,
+            **{**given, **renamed}, **shape,
+        )
+    options = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate, "in_channels": in_channels, **shape}
     if pretrained and checkpoint is not None:
         raise UserError(f"pretrained and checkpoint ({checkpoint}) exclude each other")
     if pretrained:
@@ -54,8 +71,8 @@ def create_model(
 
         checkpoint = fetch_pretrained(name, image_size)
     if checkpoint is None:
-        return build(name, num_classes=1000 if num_classes is None else num_classes, image_size=image_size, **rates)
-    return load_model(checkpoint, model=name, num_classes=num_classes, image_size=image_size, **rates)[0]
+        return build(name, num_classes=1000 if num_classes is None else num_classes, image_size=image_size, **options)
+    return load_model(checkpoint, model=name, num_classes=num_classes, image_size=image_size, **options)[0]
 
 
 def load_model(
@@ -66,12 +83,11 @@ def load_model(
     image_size: int | None = None,
     use_ema: bool = False,
     check: bool = True,
-    drop_path_rate: float = 0.0,
-    drop_rate: float = 0.0,
+    **options: Any,
 ) -> tuple[nn.Cell, ModelCard]:
-    """The model a file holds, filled with its weights, and its card. Arguments as for `load_weights`."""
-    rates = {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate}
-    cell, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, rates)
+    """The model a file holds, filled with its weights, and its card. Arguments as for `load_weights`; ``options`` are
+    those of `create_model` that shape the model."""
+    cell, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, options)
     checkpoints.load_strict(cell, state, path)
     return cell, card
 
@@ -160,7 +176,7 @@ def _fit(
     model: str | None,
     num_classes: int | None,
     image_size: int | None,
-    rates: Mapping[str, float],
+    options: Mapping[str, Any],
 ) -> tuple[nn.Cell, State, ModelCard]:
     """(a fresh model, the file's weights made to fit it, card)."""
     if image_size is not None and image_size < 1:
@@ -169,12 +185,13 @@ def _fit(
     held = _classes(source)
     classes = num_classes if num_classes is not None else 1000 if held is None else held
     size = _image_size(source, name) if image_size is None else image_size
-    cell = build(name, num_classes=classes, image_size=size, **rates)
+    cell = build(name, num_classes=classes, image_size=size, **options)
     names = official_names(cell) if source.official else {p.name: p.name for p in cell.get_parameters()}
     fresh = {names[parameter.name]: parameter for parameter in cell.get_parameters()}
     state = source.state if num_classes in (None, held) else _with_fresh_head(source.state, fresh)
     if image_size is not None:
         state = _with_resized_table(state, fresh, cell)
+    state = _with_channels(state, fresh)
     _check(state, {key: tuple(parameter.shape) for key, parameter in fresh.items()}, source.path)
     state = rename(state, {official: ours for ours, official in names.items()})
     return cell, state, _card(source, name, classes, size)
@@ -233,6 +250,21 @@ def _with_resized_table(state: State, fresh: Mapping[str, Parameter], cell: nn.C
     patches = cell.patch_embed.num_patches
     slots = fresh[_TABLE].shape[1] - patches  # of class tokens, where the table has any
     return {**state, _TABLE: resize_pos_embed(state[_TABLE], slots, math.isqrt(patches))}
+
+
+def _with_channels(state: State, fresh: Mapping[str, Parameter]) -> State:
+    """Filters of colours made to fit a model of other channels, as timm does: summed for one, else repeated in turn and
+    scaled, so that what they give keeps its size."""
+    adapted = {}
+    for name, array in state.items():
+        channels = fresh[name].shape[1] if name in fresh and fresh[name].ndim == 4 and array.ndim == 4 else 3
+        if array.shape[1:2] != (3,) or channels == 3:
+            continue
+        if channels == 1:
+            adapted[name] = array.sum(1, keepdims=True)
+        else:
+            adapted[name] = np.take(array, np.arange(channels) % 3, 1) * np.float32(3 / channels)
+    return {**state, **adapted}
 
 
 def _check(state: State, wanted: Mapping[str, tuple[int, ...]], path: Path) -> None:

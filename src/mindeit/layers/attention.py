@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn
 
+from mindeit.errors import UserError
 from mindeit.kernels import attention, heads
 from mindeit.layers.linear import Linear
 
@@ -11,6 +12,8 @@ class Attention(nn.Cell):
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise UserError(f"embed_dim is {dim}; allowed: multiples of num_heads {num_heads}")
         self.scale = (dim // num_heads) ** -0.5
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)

@@ -7,16 +7,16 @@ from mindeit.layers.nested_conv import NestedConv, nested_pixels
 
 
 class HMLPStem(nn.SequentialCell):
-    """The hierarchical MLP stem of 3Things: (batch, 3, S, S) -> (batch, patches, embed_dim), patches of 16 pixels.
+    """3Things' hierarchical MLP stem: (batch, channels, S, S) -> (batch, patches, embed_dim), patches of 16 pixels.
 
     Pixels become squares of 4, 8 and 16, never seeing another patch; batch norm after each step. Parameters are those
     of the official ``hMLP_stem``'s sequence.
     """
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(self, embed_dim: int, in_channels: int = 3) -> None:
         quarter = embed_dim // 4
         super().__init__(
-            NestedConv(3, quarter, 4), nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9), gelu.choose(),
+            NestedConv(in_channels, quarter, 4), nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9), gelu.choose(),
             NestedConv(quarter, quarter, 2), nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9), gelu.choose(),
             NestedConv(quarter, embed_dim, 2), nn.BatchNorm1d(embed_dim, eps=1e-5, momentum=0.9),
         )

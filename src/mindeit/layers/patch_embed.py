@@ -37,22 +37,23 @@ class PatchProjection(nn.Cell):
 
 
 class PatchEmbed(nn.Cell):
-    """(batch, 3, image_size, image_size) -> (batch, patches, embed_dim), row by row.
+    """(batch, in_channels, image_size, image_size) -> (batch, patches, embed_dim), row by row.
 
     ``projection`` (images -> patches) is linear unless another one is given.
     """
 
     def __init__(
-        self, image_size: int, patch_size: int, embed_dim: int, projection: Optional[nn.Cell] = None
+        self, image_size: int, patch_size: int, embed_dim: int, projection: Optional[nn.Cell] = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
-        self.image_size = image_size
+        self.wanted = (in_channels, image_size, image_size)
         self.num_patches = (image_size // patch_size) ** 2
-        self.proj = projection or PatchProjection(patch_size, 3, embed_dim)
+        self.proj = projection or PatchProjection(patch_size, in_channels, embed_dim)
 
     def construct(self, images: Tensor) -> Tensor:
-        if images.shape[1:] != (3, self.image_size, self.image_size):
-            raise ValueError(f"images must be (batch, 3, {self.image_size}, {self.image_size}), got {images.shape}")
+        if images.shape[1:] != self.wanted:
+            raise ValueError(f"images must be (batch, {str(self.wanted)[1:-1]}), got {images.shape}")
         return self.proj(images)
 
 

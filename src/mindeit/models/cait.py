@@ -33,10 +33,12 @@ class CaiT(LateClassTokens):
         image_size: int,
         drop_path_rate: float,
         drop_rate: float,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.image_size = num_classes, image_size
-        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim)
+        super().__init__(
+            num_classes=num_classes, image_size=image_size, num_features=embed_dim, in_channels=in_channels
+        )
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, in_channels=in_channels)
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, self.patch_embed.num_patches, embed_dim)), name="pos_embed")
         self.pos_drop = nn.Dropout(p=drop_rate)

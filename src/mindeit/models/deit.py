@@ -34,12 +34,14 @@ class VisionTransformer(Transformer):
         image_size: int,
         drop_path_rate: float,
         drop_rate: float,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.image_size = num_classes, image_size
+        super().__init__(
+            num_classes=num_classes, image_size=image_size, num_features=embed_dim, in_channels=in_channels
+        )
         self.distilled = distilled
-        self.extra_tokens = 2 if distilled else 1
-        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim)
+        self.extra_tokens = self.tokens_in_blocks = 2 if distilled else 1
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, in_channels=in_channels)
         tokens = self.patch_embed.num_patches + self.extra_tokens
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, tokens, embed_dim)), name="pos_embed")
@@ -56,10 +58,12 @@ class VisionTransformer(Transformer):
         if distilled:
             self.head_dist = classifier(embed_dim, num_classes)
 
-    def construct(self, images: Tensor) -> Union[Tensor, tuple[Tensor, Tensor]]:
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Union[Tensor, tuple[Tensor, Tensor]]:
         if not self.distilled:
-            return self.head(self.forward_features(images)[:, 0])
-        logits, dist_logits = self.both_heads(images)
+            return features[:, 0] if pre_logits else self.head(features[:, 0])
+        if pre_logits:
+            return (features[:, 0] + features[:, 1]) / 2
+        logits, dist_logits = self.head(features[:, 0]), self.head_dist(features[:, 1])
         if self.training:
             return logits, dist_logits
         return (logits + dist_logits) / 2
@@ -68,6 +72,11 @@ class VisionTransformer(Transformer):
         """``(cls_logits, dist_logits)`` of a distilled model, in training or not."""
         tokens = self.forward_features(images)
         return self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])
+
+    def reset_classifier(self, num_classes: int) -> None:
+        super().reset_classifier(num_classes)
+        if self.distilled:
+            self.head_dist = classifier(self.num_features, num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)

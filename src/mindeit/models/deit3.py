@@ -39,10 +39,13 @@ class VisionTransformer(Transformer):
         image_size: int,
         drop_path_rate: float,
         drop_rate: float,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.image_size = num_classes, image_size
-        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, HMLPStem(embed_dim) if hmlp_stem else None)
+        super().__init__(
+            num_classes=num_classes, image_size=image_size, num_features=embed_dim, in_channels=in_channels
+        )
+        stem = HMLPStem(embed_dim, in_channels) if hmlp_stem else None
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, stem, in_channels)
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, self.patch_embed.num_patches, embed_dim)), name="pos_embed")
         make = _parallel_block if parallel else _block
@@ -51,8 +54,9 @@ class VisionTransformer(Transformer):
         self.drop = nn.Dropout(p=drop_rate)
         self.head = classifier(embed_dim, num_classes)
 
-    def construct(self, images: Tensor) -> Tensor:
-        return self.head(self.drop(self.forward_features(images)[:, 0]))
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        token = self.drop(features[:, 0])
+        return token if pre_logits else self.head(token)
 
     def embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)

@@ -19,11 +19,11 @@ PATCH_SIZE = 16
 
 
 class ConvStem(nn.SequentialCell):
-    """Four 3x3 convolutions, each halving the size: (batch, 3, S, S) -> (batch, S * S / 256, embed_dim)."""
+    """Four 3x3 convolutions, each halving the size: (batch, channels, S, S) -> (batch, S * S / 256, embed_dim)."""
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(self, embed_dim: int, in_channels: int = 3) -> None:
         first, second, third = (_halving(*widths) for widths in (
-            (3, embed_dim // 8), (embed_dim // 8, embed_dim // 4), (embed_dim // 4, embed_dim // 2)))
+            (in_channels, embed_dim // 8), (embed_dim // 8, embed_dim // 4), (embed_dim // 4, embed_dim // 2)))
         super().__init__(
             first, gelu.choose(), second, gelu.choose(), third, gelu.choose(), _halving(embed_dim // 2, embed_dim))
 
@@ -130,11 +130,14 @@ class PatchConvnet(LateClassTokens):
         image_size: int,
         drop_path_rate: float,
         drop_rate: float,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.image_size, self.token_per_class = num_classes, image_size, token_per_class
+        super().__init__(
+            num_classes=num_classes, image_size=image_size, num_features=embed_dim, in_channels=in_channels
+        )
+        self.token_per_class = token_per_class
         self.extra_tokens = 0 if token_per_class else 1
-        self.patch_embed = PatchEmbed(image_size, PATCH_SIZE, embed_dim, ConvStem(embed_dim))
+        self.patch_embed = PatchEmbed(image_size, PATCH_SIZE, embed_dim, ConvStem(embed_dim, in_channels), in_channels)
         classes, grid = num_classes if token_per_class else 1, image_size // PATCH_SIZE
         self.cls_token = Parameter(truncated_normal((1, classes, embed_dim)), name="cls_token")
         self.blocks = nn.CellList([ConvBlock(embed_dim, grid, drop_path_rate, init_scale) for _ in range(depth)])
@@ -146,9 +149,15 @@ class PatchConvnet(LateClassTokens):
         else:
             self.head = classifier(embed_dim, num_classes)
 
-    def construct(self, images: Tensor) -> Tensor:
-        tokens = self.forward_features(images)
-        return self.head(tokens[:, : self.num_classes] if self.token_per_class else tokens[:, 0])
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """``pre_logits`` of a model with a token for each class: (batch, classes, dim)."""
+        taken = features[:, : self.num_classes] if self.token_per_class else features[:, 0]
+        return taken if pre_logits else self.head(taken)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        if self.token_per_class:
+            raise UserError("this model has a token for each class: create it anew with another num_classes")
+        super().reset_classifier(num_classes)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.patch_embed(images)

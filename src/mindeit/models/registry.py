@@ -1,9 +1,10 @@
-"""Models by their official names: list them, look one up, build one."""
+"""Models by their official names: list them, look one up, add one, build one."""
 from __future__ import annotations
 
 import fnmatch
 import importlib
-from typing import TYPE_CHECKING, Optional
+import re
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from mindeit.errors import UserError, nearest
 from mindeit.models.catalogue import CATALOGUE
@@ -11,6 +12,39 @@ from mindeit.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from mindspore import nn
+
+    Builder = Callable[..., nn.Cell]
+
+_BUILDERS: dict[str, Builder] = {}  # of families that are not this package's
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+def register_model(spec: ModelSpec, builder: Optional[Builder] = None) -> None:
+    """Add a model of one's own: from now on it is built, trained, saved, read and exported by its name.
+
+    Without ``builder`` it is another size of a family of this package, whose arguments ``spec.variant`` holds::
+
+        row = ModelSpec("deit_micro", family="deit", image_size=64, variant={
+            "embed_dim": 96, "depth": 4, "num_heads": 3, "patch_size": 8, "distilled": False})
+        mindeit.register_model(row)
+
+    ``builder(**spec.variant, num_classes=, image_size=, drop_path_rate=, drop_rate=)`` returns a cell that takes images
+    (batch, 3, S, S) and gives logits; `mindeit.ImageModel` is a base for it, `spec.family` a name of one's own. The
+    scripts import modules that register models by ``--plugin my_models.py``.
+    """
+    if not _NAME.fullmatch(spec.name):
+        raise UserError(f"model name '{spec.name}'; allowed: letters, digits, and _ . - behind the first")
+    if spec.name in CATALOGUE and CATALOGUE[spec.name] != spec:
+        raise UserError(f"there is a model '{spec.name}' already; choose another name")
+    own = {row.family for row in CATALOGUE.values()} - set(_BUILDERS)
+    if builder is None and spec.family not in own | set(_BUILDERS):
+        raise UserError(
+            f"model '{spec.name}': unknown family '{spec.family}'{nearest(spec.family, own)}; hand in its builder")
+    if builder is not None and spec.family in own:
+        raise UserError(f"model '{spec.name}': '{spec.family}' is a family of mindeit; give yours another name")
+    CATALOGUE[spec.name] = spec
+    if builder is not None:
+        _BUILDERS[spec.family] = builder
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -32,19 +66,31 @@ def build(
     image_size: Optional[int] = None,
     drop_path_rate: float = 0.0,
     drop_rate: float = 0.0,
+    in_channels: int = 3,
+    **shape: Any,
 ) -> nn.Cell:
-    """A fresh model. ``num_classes=0`` leaves the head out; ``image_size`` None is the model's own."""
+    """A fresh model. ``num_classes=0`` leaves the head out; ``image_size`` None is the model's own; ``shape`` replaces
+    what the table says, such as ``depth``."""
     row = spec(name)
+    for key in shape:
+        if key not in row.variant:
+            allowed = ", ".join(row.variant)
+            raise UserError(f"{name} has no option '{key}'{nearest(key, row.variant)}; allowed: {allowed}")
+    for key, value in (*shape.items(), ("in_channels", in_channels)):
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise UserError(f"{key} is {value}; allowed: 1 and more")
     if num_classes < 0:
         raise UserError(f"num_classes is {num_classes}; allowed: 0 (features) or the number of classes")
     for key, rate in (("drop_path_rate", drop_path_rate), ("drop_rate", drop_rate)):
         if not 0 <= rate < 1:
             raise UserError(f"{key} is {rate}; allowed: at least 0 and less than 1")
-    family = importlib.import_module(f"mindeit.models.{row.family}")
-    return family.build(
-        **row.variant,
-        num_classes=num_classes,
-        image_size=row.image_size if image_size is None else image_size,
-        drop_path_rate=drop_path_rate,
-        drop_rate=drop_rate,
-    )
+    make = _BUILDERS.get(row.family)
+    if make is None:
+        make = importlib.import_module(f"mindeit.models.{row.family}").build
+    arguments = {
+        **row.variant, **shape, "num_classes": num_classes, "drop_path_rate": drop_path_rate, "drop_rate": drop_rate,
+        "image_size": row.image_size if image_size is None else image_size,
+    }
+    if in_channels != 3:  # builders of one's own need not know it
+        arguments["in_channels"] = in_channels
+    return make(**arguments)

@@ -12,6 +12,7 @@ from mindspore.common.initializer import HeNormal, Normal
 
 from mindeit.errors import UserError
 from mindeit.layers.initial import uniform
+from mindeit.models.image_model import ImageModel
 
 
 class ConvNorm(nn.Cell):
@@ -91,24 +92,32 @@ def _stage(channels: int, width: int, depth: int, group_width: int) -> nn.Sequen
     return nn.SequentialCell(OrderedDict([first, *others]))
 
 
-class RegNet(nn.Cell):
+class RegNet(ImageModel):
     """Images (batch, 3, S, S) -> logits (batch, num_classes)."""
 
     STEM_WIDTH = 32
 
     def __init__(
-        self, *, widths: tuple[int, ...], depths: tuple[int, ...], group_width: int, num_classes: int, image_size: int
+        self, *, widths: tuple[int, ...], depths: tuple[int, ...], group_width: int, num_classes: int, image_size: int,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.image_size = num_classes, image_size
-        self.stem = ConvNorm(3, self.STEM_WIDTH, 3, 2)
+        super().__init__(
+            num_classes=num_classes, image_size=image_size, num_features=widths[-1], in_channels=in_channels
+        )
+        self.stem = ConvNorm(in_channels, self.STEM_WIDTH, 3, 2)
         inputs = (self.STEM_WIDTH, *widths[:-1])
         stages = [_stage(*stage, group_width) for stage in zip(inputs, widths, depths)]
         self.s1, self.s2, self.s3, self.s4 = stages
         self.head = Classifier(widths[-1], num_classes)
 
-    def construct(self, images: Tensor) -> Tensor:
-        return self.head(self.forward_features(images))
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        return ops.mean(features, (2, 3)) if pre_logits else self.head(features)
+
+    def get_classifier(self) -> nn.Cell:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes, self.head = num_classes, Classifier(self.num_features, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The last stage's map, (batch, widths[-1], S / 32, S / 32)."""

@@ -41,10 +41,12 @@ class ResMLP(Backbone):
         image_size: int,
         drop_path_rate: float,
         drop_rate: float,
+        in_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.image_size = num_classes, image_size
-        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim)
+        super().__init__(
+            num_classes=num_classes, image_size=image_size, num_features=embed_dim, in_channels=in_channels
+        )
+        self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, in_channels=in_channels)
         patches = self.patch_embed.num_patches
         self.blocks = nn.CellList([
             Block(
@@ -56,8 +58,9 @@ class ResMLP(Backbone):
         self.norm = Affine(embed_dim)
         self.head = classifier(embed_dim, num_classes)
 
-    def construct(self, images: Tensor) -> Tensor:
-        return self.head(ops.mean(self.forward_features(images), 1))
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        mean = ops.mean(features, 1)
+        return mean if pre_logits else self.head(mean)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.patch_embed(images)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 OFFICIAL_FILES = "https://dl.fbaipublicfiles.com/deit/"
@@ -30,7 +30,8 @@ class Published:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model: ``variant`` holds the keyword arguments of the family's cell.
+    """One model: ``variant`` holds the keyword arguments of the family's cell, ``family`` is a module of
+    ``mindeit.models`` or the name of one's own (`mindeit.register_model`).
 
     ``published`` is the file that ``pretrained`` means, ``more`` are others that fit. ``counted`` gives parameters (M)
     and GFLOPs of a model without any.
@@ -39,8 +40,8 @@ class ModelSpec:
     name: str
     family: str
     image_size: int
-    crop_pct: float
-    variant: Mapping[str, Any]
+    crop_pct: float = 0.875
+    variant: Mapping[str, Any] = field(default_factory=dict)
     published: Optional[Published] = None
     more: tuple[Published, ...] = ()
     counted: Optional[tuple[float, float]] = None

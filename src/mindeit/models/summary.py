@@ -95,7 +95,7 @@ def _count_multiply_adds(model: nn.Cell) -> dict[str, int]:
     model.set_train(False)
     try:
         with device.operator_by_operator():
-            model(Tensor(np.zeros((1, 3, model.image_size, model.image_size), np.float32)))
+            model(Tensor(np.zeros((1, model.in_channels, model.image_size, model.image_size), np.float32)))
     finally:
         model.set_train(training)
         for handle in handles:
