@@ -76,6 +76,14 @@ def checkpoint(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def predictor(checkpoint):
+    """Of `checkpoint`: one for all tests, for it compiles."""
+    import mindeit
+
+    return mindeit.Predictor(checkpoint)
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a script of the project as a user does: ``run("validate.py", ...)`` -> the finished process."""

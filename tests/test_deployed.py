@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -70,6 +71,14 @@ def test_predictions_are_the_checkpoints(checkpoint, files, picture):
         assert [guess.score for guess in guesses] == pytest.approx([guess.score for guess in own], rel=1e-4)
 
 
+def test_eight_threads_share_a_predictor_of_each_file(files, picture):
+    opened = [mindeit.Predictor(files / name) for name in FILES]
+    wanted = [predictor.predict(picture)[0].label for predictor in opened]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda predictor: predictor.predict(picture)[0].label, opened * 16))
+    assert found == wanted * 16
+
+
 def test_the_script_takes_them(files, picture, monkeypatch, capsys):
     for name in ("any.mindir", "any.onnx"):
         assert run_main("predict.py", ["--ckpt_path", str(files / name), str(picture)], monkeypatch) == 0
@@ -124,8 +133,9 @@ def test_a_file_of_features_names_no_classes(checkpoint, tmp_path, picture, monk
     assert export(monkeypatch, checkpoint, target, "--num_classes", "0", "--batch", "1") == 0
     capsys.readouterr()
     assert run_main("predict.py", ["--ckpt_path", str(target), str(picture)], monkeypatch) == 2
-    assert capsys.readouterr().err == (f"error: {target} gives features, and classes are needed; export it without "
-                                       "--num_classes 0\n")
+    assert f"error: {target} gives features, no classes; ask for features(images)\n" == capsys.readouterr().err
+    with Image.open(picture) as image:
+        assert mindeit.Predictor(target).features(image).shape == (128,)
 
 
 @pytest.mark.parametrize(("classes", "names"), [(1000, None), (2, ("cat", "dog")), (3, None), (0, None)])

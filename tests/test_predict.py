@@ -24,8 +24,7 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def test_predictions_are_named_sorted_and_add_up(checkpoint, pictures):
-    predictor = mindeit.Predictor(checkpoint)
+def test_predictions_are_named_sorted_and_add_up(predictor, pictures):
     best = predictor.predict(pictures / "a" / "cat.png", top_k=10)
     scores = [guess.score for guess in best]
     assert scores == sorted(scores, reverse=True)
@@ -34,13 +33,12 @@ def test_predictions_are_named_sorted_and_add_up(checkpoint, pictures):
     assert len(predictor.predict(pictures / "a" / "cat.png")) == 5
 
 
-def test_the_script_says_what_the_predictor_says(run, checkpoint, pictures):
+def test_the_script_says_what_the_predictor_says(run, checkpoint, predictor, pictures):
     done = run("predict.py", "--ckpt_path", checkpoint, "a", "b/bird.jpg", "--top_k", 2, "--output", "out.json",
                "--attention", "maps")
     assert done.returncode == 0, done.stderr
     results = json.loads((pictures / "out.json").read_text())
     assert [entry["image"] for entry in results] == ["a/bird.jpg", "a/cat.png", "b/bird.jpg"]
-    predictor = mindeit.Predictor(checkpoint)
     for entry in results:
         want = predictor.predict(pictures / entry["image"], top_k=2)
         assert [(g["label"], g["name"]) for g in entry["predictions"]] == [(g.label, g.name) for g in want]
@@ -96,8 +94,7 @@ def test_attention_of_each_family_is_drawn(name, tmp_path):
         assert drawn.width > 100 and np.asarray(drawn.convert("RGB")).std() > 20
 
 
-def test_the_drawn_picture_is_the_one_the_model_saw(checkpoint, pictures):
-    predictor = mindeit.Predictor(checkpoint)
+def test_the_drawn_picture_is_the_one_the_model_saw(predictor, pictures):
     pixels = predictor.pixels(pictures / "a" / "cat.png")
     seen = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
     with Image.open(pictures / "a" / "cat.png") as picture:

@@ -90,6 +90,9 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
 
     source = evaluation_source(config)
     model, card = trained_model(config)
+    if not card.num_classes:
+        raise UserError(f"{config.model.ckpt_path} gives features, and classes are needed; export it without "
+                        "--num_classes 0")
     _check_classes(source, card, config.data.data_dir or config.data.dataset)
     batches = evaluation_batches(config, source, card, cluster, data_workers(config, cluster))
     if isinstance(model, nn.Cell):

@@ -55,6 +55,13 @@ def create_model(
     ``in_channels`` other than 3 sums the weights of colours (1) or repeats them. ``pretrained`` downloads the official
     weights once. ``shape`` replaces sizes of the model's table (``depth``, ``embed_dim``, ``num_heads``, ...).
     ``img_size``, ``in_chans`` and ``checkpoint_path`` are timm's words for three of these.
+    ``model.card`` tells how images are prepared.
+
+    MindSpore runs a model operator by operator unless told otherwise, which on a CPU takes 25 to 50 times as long.
+    `mindeit.Predictor` compiles it by itself; whoever calls it compiles it first::
+
+        classify = mindspore.jit(model.set_train(False))  # compiles when it is called with a new shape
+        logits = classify(images)                         # (batch, 3, 224, 224) -> (batch, 1000)
     """
     renamed = {_ALIASES[key]: shape.pop(key) for key in tuple(shape) if key in _ALIASES}
     if renamed:
@@ -71,7 +78,10 @@ def create_model(
 
         checkpoint = fetch_pretrained(name, image_size)
     if checkpoint is None:
-        return build(name, num_classes=1000 if num_classes is None else num_classes, image_size=image_size, **options)
+        num_classes = 1000 if num_classes is None else num_classes
+        model = build(name, num_classes=num_classes, image_size=image_size, **options)
+        model.card = checkpoints.card_for(spec(name), num_classes, image_size)
+        return model
     return load_model(checkpoint, model=name, num_classes=num_classes, image_size=image_size, **options)[0]
 
 
@@ -89,6 +99,7 @@ def load_model(
     those of `create_model` that shape the model."""
     cell, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, options)
     checkpoints.load_strict(cell, state, path)
+    cell.card = card
     return cell, card
 
 

@@ -14,6 +14,7 @@ from mindeit.deploy.metadata import Description
 from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
 from mindeit.integrity import check_finite
+from mindeit.runtime import device
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 SUFFIXES = (".mindir", ".onnx")
@@ -34,6 +35,7 @@ class Exported:
         self._compute, self.description = (_open_onnx if on_cpu else _open_mind_ir)(self.path, check)
         self.card = self.description.seen
         self._piece = max(1, PIXELS // self.card.image_size**2) if on_cpu else None
+        self.compiles_each_batch = not on_cpu and self.description.batch is None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S), normalised by ``card`` -> (batch, num_classes): the mean, where the file has two heads."""
@@ -72,13 +74,11 @@ class Exported:
 def open_exported(
     path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False, check: bool = True
 ) -> Exported:
-    """For pictures and classes. ``asked``: fields of `ModelCard` that the file has to agree with."""
+    """``asked``: fields of `ModelCard` that the file has to agree with."""
     file = Exported(path, check=check)
     if use_ema:
         raise UserError(f"{path} holds one set of weights; use_ema is for training checkpoints")
     believe(file.description.card, asked, path, "export anew (export.py)")
-    if not file.card.num_classes:
-        raise UserError(f"{path} gives features, and classes are needed; export it without --num_classes 0")
     return file
 
 
@@ -128,7 +128,8 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
                         f"{weights_beside(path).name}") from None
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        results = graph(Tensor(images))
-        return [each.asnumpy() for each in (results if isinstance(results, tuple) else (results,))]
+        with device.one_at_a_time:
+            results = graph(Tensor(images))
+            return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
 
     return run, description

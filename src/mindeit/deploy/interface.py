@@ -36,6 +36,17 @@ class BothHeads(nn.Cell):
         return self.model.both_heads(images)
 
 
+class Features(nn.Cell):
+    """A model that gives what its head classifies."""
+
+    def __init__(self, model: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+
 class Interface(nn.Cell):
     """The model between what prepares its input and float32 results."""
 

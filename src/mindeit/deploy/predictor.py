@@ -1,18 +1,22 @@
-"""From picture files to class names and scores."""
+"""From images to class names and scores."""
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import numpy as np
 from PIL import Image
 
 from mindeit.checkpoint import ModelCard
-from mindeit.data.images import decode_rgb
 from mindeit.data.transforms import EvalTransform
+from mindeit.deploy import inputs
 from mindeit.deploy.class_names import class_names
 from mindeit.deploy.exported import Exported, is_exported, open_exported
-from mindeit.errors import UserError
+from mindeit.errors import UserError, nearest
 from mindeit.files import PathLike
 from mindeit.integrity import check_finite
 from mindeit.runtime import device
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from mindspore import nn
 
     Model = Union[nn.Cell, Exported]
+
+Run = Callable[[np.ndarray], np.ndarray]
+BATCHES = (1, 4, 16)  # for which graphs are compiled; others are made of these, at least half of each filled
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def on_arrays(model: Model) -> Callable[[np.ndarray], np.ndarray]:
+def on_arrays(model: Model) -> Run:
     """Images (batch, 3, S, S) -> logits (batch, num_classes), as arrays; an exported file is such a function."""
     if isinstance(model, Exported):
         return model
@@ -48,49 +55,81 @@ def on_arrays(model: Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 class Predictor:
-    """``Predictor("deit.ckpt").predict("bird.jpg")`` -> the five likeliest classes, best first.
+    """Class names and scores of images, in one line and at a compiled model's speed.
 
-    Takes every kind of checkpoint the project reads, and exported files; what else is needed stands in the file. An
-    ONNX file needs no MindSpore.
+    >>> predictor = mindeit.Predictor("deit.ckpt")          # any checkpoint or exported file that the project reads
+    >>> predictor = mindeit.Predictor("deit_tiny_patch16_224")               # official weights, downloaded once
+    >>> predictor = mindeit.Predictor(mindeit.create_model("deit_tiny_patch16_224"))   # a model at hand
+    >>> predictor.predict("bird.jpg")[0]
+    Prediction(label=10, name='brambling', score=0.93)
+
+    What else is needed (classes, normalisation, ...) is in the file. Whatever MindSpore's mode is, the model runs as
+    compiled graphs, for batches of 1, 4 and 16: the first use of each takes some seconds, and says so. Threads may
+    share a predictor. An ONNX file needs no MindSpore.
     """
 
-    def __init__(self, checkpoint: PathLike, *, model: Optional[str] = None, use_ema: bool = False) -> None:
-        if is_exported(checkpoint):
-            file = open_exported(checkpoint, {"model": model} if model else {}, use_ema=use_ema)
-            self._use(file, file.card)
-        else:
-            from mindeit.convert.load import load_model
-
-            self._use(*load_model(checkpoint, model=model, use_ema=use_ema))
+    def __init__(self, source: Union[PathLike, Model], *, model: Optional[str] = None, use_ema: bool = False) -> None:
+        """``model``: the name of what ``source`` holds, where the file does not tell; ``use_ema``: the averaged weights
+        of a training checkpoint."""
+        with device.one_at_a_time:
+            self._use(*_open(source, model, use_ema))
 
     @classmethod
     def of(cls, model: Model, card: ModelCard, interpolation: str = "bicubic") -> Predictor:
-        """A predictor around a model at hand."""
+        """A predictor around any model at hand; ``card`` says how its images are prepared."""
         predictor = cls.__new__(cls)
         predictor._use(model, card, interpolation)
         return predictor
 
     def _use(self, model: Model, card: ModelCard, interpolation: str = "bicubic") -> None:
-        self.model, self.card = model, card
-        self._logits, self.class_names = on_arrays(model), class_names(card)
+        self.model, self.card, self.class_names = model, card, class_names(card)
         self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, interpolation)
+        self._logits = _in_exported(model) if isinstance(model, Exported) else _in_graphs(model, card.model)
+        self._features: Optional[Run] = None
 
-    def predict(self, picture: PathLike, top_k: int = 5) -> list[Prediction]:
-        return self.best(self.logits(self.pixels(picture)[None])[0], top_k)
+    def predict(
+        self, images: inputs.Images, top_k: int = 5
+    ) -> Union[list[Prediction], list[list[Prediction]]]:
+        """The ``top_k`` likeliest classes of an image, best first; of a folder or a list of images, a list of these.
 
-    def pixels(self, picture: PathLike) -> np.ndarray:
-        """The picture as the model sees it: (3, S, S), normalised."""
-        return self.prepare(decode_rgb(str(picture), str(picture)))
+        An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3).
 
-    def prepare(self, picture: Image.Image) -> np.ndarray:
-        """An RGB picture -> (3, S, S)."""
-        return self._transform(picture)
+        >>> predictor.predict("bird.jpg", top_k=1)
+        [Prediction(label=10, name='brambling', score=0.93)]
+        >>> [best[0].name for best in predictor.predict(["bird.jpg", "https://example.com/cat.png", frame])]
+        ['brambling', 'tabby, tabby cat', 'laptop, laptop computer']
+        """
+        self._check_classes()
+        given, several = inputs.listed(images)
+        found = [self.best(logits, top_k) for logits in self._results(given, self.logits)]
+        return found if several else found[0]
+
+    def features(self, images: inputs.Images) -> np.ndarray:
+        """What the model's head classifies, to compare images or to learn from: (dim,) of an image, (images, dim) of a
+        folder or a list. Images as for `predict`.
+
+        >>> bird, other = predictor.features(["bird.jpg", "other.jpg"])
+        >>> bird @ other / (np.linalg.norm(bird) * np.linalg.norm(other))
+        0.87
+        """
+        given, several = inputs.listed(images)
+        found = np.array(list(self._results(given, self._pooled)))
+        return found if several else found[0]
+
+    def pixels(self, image: inputs.One) -> np.ndarray:
+        """The image as the model sees it: (3, S, S), normalised."""
+        return self.prepare(inputs.read(image))
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """An RGB image -> (3, S, S)."""
+        return self._transform(image)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S) -> (batch, num_classes)."""
-        return check_finite(self._logits(images), self.card.model)
+        return check_finite(self._logits(images), self._where())
 
     def best(self, logits: np.ndarray, top_k: int) -> list[Prediction]:
+        self._check_classes()
         scores = softmax(logits.astype(np.float64))
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Prediction(int(label), self.class_names[label], float(scores[label])) for label in order]
@@ -106,5 +145,89 @@ class Predictor:
         self.check_attention()
         from mindspore import Tensor
 
-        with device.operator_by_operator():  # a compiled graph keeps its inner values to itself
+        with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
             return [block.asnumpy()[0] for block in self.model.attentions(Tensor(pixels[None]))]
+
+    def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
+        """Of each image, as many at a time as the largest batch holds."""
+        pixels = map(self.pixels, images)
+        while part := list(islice(pixels, BATCHES[-1])):
+            yield from run(np.stack(part))
+
+    def _pooled(self, images: np.ndarray) -> np.ndarray:
+        if self._features is None:
+            self._features = self._feature_graph()
+        return check_finite(self._features(images), self._where())
+
+    def _feature_graph(self) -> Run:
+        if not self.card.num_classes:
+            return self._logits
+        if isinstance(self.model, Exported):
+            raise UserError(f"{self.model.path} gives logits only; export features with --num_classes 0")
+        if not hasattr(self.model, "forward_head"):
+            raise UserError(f"{self.card.model} has no forward_head to take features from")
+        from mindeit.deploy.interface import Features
+
+        return _in_graphs(Features(self.model), f"{self.card.model}'s features")
+
+    def _check_classes(self) -> None:
+        if not self.card.num_classes:
+            raise UserError(f"{self._where()} gives features, no classes; ask for features(images)")
+
+    def _where(self) -> str:
+        return str(self.model.path) if isinstance(self.model, Exported) else self.card.model
+
+
+def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool) -> tuple[Model, ModelCard]:
+    if isinstance(source, (str, os.PathLike)):
+        return _open_file(_weights(os.fspath(source)), name, use_ema)
+    card = getattr(source, "card", None)  # which `create_model` leaves on its models
+    if not isinstance(card, ModelCard):
+        raise UserError(f"{type(source).__name__} does not say how its images are prepared; take a model of "
+                        "create_model, or Predictor.of(model, card)")
+    if name or use_ema:
+        raise UserError("model and use_ema are for files; a model at hand is used as it is")
+    return source, card
+
+
+def _weights(source: str) -> str:
+    """A file, or the official weights of a model's name."""
+    if os.path.exists(source) or os.path.splitext(source)[1] or os.sep in source:
+        return source
+    from mindeit.convert.pretrained import fetch_pretrained
+    from mindeit.models.registry import list_models
+
+    if source not in list_models():
+        raise UserError(f"{source} is neither a file nor a model's name{nearest(source, list_models())}")
+    return str(fetch_pretrained(source))
+
+
+def _open_file(path: str, name: Optional[str], use_ema: bool) -> tuple[Model, ModelCard]:
+    if is_exported(path):
+        file = open_exported(path, {"model": name} if name else {}, use_ema=use_ema)
+        return file, file.card
+    from mindeit.convert.load import load_model
+
+    return load_model(path, model=name, use_ema=use_ema)
+
+
+def _in_graphs(model: nn.Cell, title: str) -> Run:
+    from mindeit.runtime.graph import Inference
+
+    return partial(_in_batches, Inference(model, title))
+
+
+def _in_exported(file: Exported) -> Run:
+    return partial(_in_batches, file) if file.compiles_each_batch else file
+
+
+def _in_batches(run: Run, images: np.ndarray) -> np.ndarray:
+    """Of any number of images, by batches of few sizes."""
+    parts, done = [], 0
+    while done < len(images):
+        size = max(size for size in BATCHES if size <= 2 * (len(images) - done))
+        part = images[done : done + size]
+        empty = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+        parts.append(run(np.concatenate([part, empty]))[: len(part)])
+        done += size
+    return np.concatenate(parts)

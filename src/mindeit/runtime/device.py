@@ -5,6 +5,7 @@ import ctypes
 import random
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 TARGETS = ("CPU", "GPU", "Ascend")
-_graphs = {"wanted": False}
+_graphs: dict[str, Optional[bool]] = {"wanted": None}  # nobody has said
+# Two threads that compile or run with MindSpore at once end the process; the mode is the process' own, too.
+one_at_a_time = threading.RLock()
 # Atlas training and inference series: no fused attention, and overflow shows in a register instead of the values.
 _OLD_ASCENDS = re.compile(r"Ascend(910(Pro|Premium)?[AB]|310.*)")
 
@@ -33,7 +36,12 @@ def target() -> str:
 
 def compiles() -> bool:
     """Whether this process is to run whole graphs."""
-    return _graphs["wanted"]
+    return bool(_graphs["wanted"])
+
+
+def by_operator() -> bool:
+    """Whether this process was told to run operator by operator."""
+    return _graphs["wanted"] is False
 
 
 def setup(

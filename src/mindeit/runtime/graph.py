@@ -1,6 +1,7 @@
 """Cells as compiled graphs, and arrays on their way to the device, so that no device waits for the host."""
 from __future__ import annotations
 
+import sys
 from typing import Callable
 
 import mindspore as ms
@@ -33,6 +34,31 @@ class GraphOnHost:
             device.release_freed()
             self._compiled = True
         return self._cell(*inputs)
+
+
+class Inference:
+    """Arrays in, arrays out: ``cell`` in evaluation mode, as a graph for each shape whatever mode the process is in.
+
+    For any number of threads, which wait for each other. Says when it compiles; `device.setup` with ``graph=False``
+    asks for operators one by one. ``title`` names the model on the screen.
+    """
+
+    def __init__(self, cell: nn.Cell, title: str) -> None:
+        self._cell, self._title, self._shapes = cell, title, set()
+        self._run = cell if device.by_operator() else ms.jit(cell)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        with device.one_at_a_time:
+            if self._cell.training:
+                self._cell.set_train(False)
+            new = images.shape not in self._shapes and self._run is not self._cell
+            if new:
+                print(f"compiling {self._title} for batches of {len(images)}, once", file=sys.stderr, flush=True)
+            results = self._run(to_device(images)).asnumpy().copy()  # else the memory is MindSpore's
+            if new:
+                self._shapes.add(images.shape)
+                device.release_freed()
+            return results
 
 
 def to_device(array: np.ndarray) -> Tensor:
