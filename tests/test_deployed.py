@@ -2,13 +2,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from exported_files import DEIT, export, write_checkpoint
 from PIL import Image
 from test_validate import run_main
@@ -85,18 +82,6 @@ def test_the_script_takes_them(files, picture, monkeypatch, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 12
     assert shown[:6] == shown[6:]
-
-
-def test_an_onnx_file_needs_no_mindspore(files, picture):
-    code = f"""
-import sys
-sys.modules["mindspore"] = sys.modules["torch"] = None
-import mindeit
-print(mindeit.Predictor({str(files / "seven.onnx")!r}).predict({str(picture)!r})[0].label)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == mindeit.Predictor(files / "any.onnx").predict(picture)[0].label
 
 
 CONTRADICTIONS = [
