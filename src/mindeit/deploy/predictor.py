@@ -68,11 +68,13 @@ class Predictor:
     share a predictor. An ONNX file needs no MindSpore.
     """
 
-    def __init__(self, source: Union[PathLike, Model], *, model: Optional[str] = None, use_ema: bool = False) -> None:
+    def __init__(
+        self, source: Union[PathLike, Model], *, model: Optional[str] = None, use_ema: bool = False, check: bool = True
+    ) -> None:
         """``model``: the name of what ``source`` holds, where the file does not tell; ``use_ema``: the averaged weights
-        of a training checkpoint."""
+        of a training checkpoint; ``check``: refuse a file that was changed."""
         with device.one_at_a_time:
-            self._use(*_open(source, model, use_ema))
+            self._use(*_open(source, model, use_ema, check))
 
     @classmethod
     def of(cls, model: Model, card: ModelCard, interpolation: str = "bicubic") -> Predictor:
@@ -178,9 +180,9 @@ class Predictor:
         return str(self.model.path) if isinstance(self.model, Exported) else self.card.model
 
 
-def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool) -> tuple[Model, ModelCard]:
+def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
     if isinstance(source, (str, os.PathLike)):
-        return _open_file(_weights(os.fspath(source)), name, use_ema)
+        return _open_file(_weights(os.fspath(source)), name, use_ema, check)
     card = getattr(source, "card", None)  # which `create_model` leaves on its models
     if not isinstance(card, ModelCard):
         raise UserError(f"{type(source).__name__} does not say how its images are prepared; take a model of "
@@ -202,13 +204,13 @@ def _weights(source: str) -> str:
     return str(fetch_pretrained(source))
 
 
-def _open_file(path: str, name: Optional[str], use_ema: bool) -> tuple[Model, ModelCard]:
+def _open_file(path: str, name: Optional[str], use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
     if is_exported(path):
-        file = open_exported(path, {"model": name} if name else {}, use_ema=use_ema)
+        file = open_exported(path, {"model": name} if name else {}, use_ema=use_ema, check=check)
         return file, file.card
     from mindeit.convert.load import load_model
 
-    return load_model(path, model=name, use_ema=use_ema)
+    return load_model(path, model=name, use_ema=use_ema, check=check)
 
 
 def _in_graphs(model: nn.Cell, title: str) -> Run:
