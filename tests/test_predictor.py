@@ -188,6 +188,10 @@ def test_a_model_at_hand_is_a_source(source, plain, folder, monkeypatch):
     fresh = mindeit.create_model("deit_mini_patch8_32_LS", num_classes=3, image_size=48)
     assert (fresh.card.model, fresh.card.num_classes, fresh.card.image_size) == ("deit_mini_patch8_32_LS", 3, 48)
     assert len(mindeit.Predictor(fresh).predict(folder / "a.png")) == 3
+    fresh.reset_classifier(2)
+    assert len(mindeit.Predictor(fresh).predict(folder / "a.png")) == 2
+    with pytest.raises(mindeit.UserError, match="^in_channels is 1; allowed: 3, for images are RGB$"):
+        mindeit.Predictor(mindeit.create_model("deit_mini_patch8_32_LS", in_channels=1))
 
 
 def test_a_name_means_the_official_weights(source, plain, folder, monkeypatch):

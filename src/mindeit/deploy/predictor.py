@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Callable, Optional, Union
@@ -55,13 +55,12 @@ def on_arrays(model: Model) -> Run:
 
 
 class Predictor:
-    """Class names and scores of images, in one line and at a compiled model's speed.
+    """Class names and scores of images, in one line and at a compiled model's speed::
 
-    >>> predictor = mindeit.Predictor("deit.ckpt")          # any checkpoint or exported file that the project reads
-    >>> predictor = mindeit.Predictor("deit_tiny_patch16_224")               # official weights, downloaded once
-    >>> predictor = mindeit.Predictor(mindeit.create_model("deit_tiny_patch16_224"))   # a model at hand
-    >>> predictor.predict("bird.jpg")[0]
-    Prediction(label=10, name='brambling', score=0.93)
+        predictor = mindeit.Predictor("deit.ckpt")              # any checkpoint or exported file the project reads
+        predictor = mindeit.Predictor("deit_tiny_patch16_224")  # official weights, downloaded once
+        predictor = mindeit.Predictor(model)                    # of mindeit.create_model
+        best = predictor.predict("bird.jpg")[0]                 # best.label, best.name, best.score
 
     What else is needed (classes, normalisation, ...) is in the file. Whatever MindSpore's mode is, the model runs as
     compiled graphs, for batches of 1, 4 and 16: the first use of each takes some seconds, and says so. Threads may
@@ -94,12 +93,12 @@ class Predictor:
     ) -> Union[list[Prediction], list[list[Prediction]]]:
         """The ``top_k`` likeliest classes of an image, best first; of a folder or a list of images, a list of these.
 
-        An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3).
+        An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3)::
 
-        >>> predictor.predict("bird.jpg", top_k=1)
-        [Prediction(label=10, name='brambling', score=0.93)]
-        >>> [best[0].name for best in predictor.predict(["bird.jpg", "https://example.com/cat.png", frame])]
-        ['brambling', 'tabby, tabby cat', 'laptop, laptop computer']
+            for guess in predictor.predict("bird.jpg", top_k=3):
+                print(guess.name, guess.score)
+            for guesses in predictor.predict(["bird.jpg", "https://example.com/cat.png", frame]):
+                print(guesses[0].name)
         """
         self._check_classes()
         given, several = inputs.listed(images)
@@ -108,11 +107,10 @@ class Predictor:
 
     def features(self, images: inputs.Images) -> np.ndarray:
         """What the model's head classifies, to compare images or to learn from: (dim,) of an image, (images, dim) of a
-        folder or a list. Images as for `predict`.
+        folder or a list. Images as for `predict`::
 
-        >>> bird, other = predictor.features(["bird.jpg", "other.jpg"])
-        >>> bird @ other / (np.linalg.norm(bird) * np.linalg.norm(other))
-        0.87
+            one, other = predictor.features(["bird.jpg", "other.jpg"])
+            likeness = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
         """
         given, several = inputs.listed(images)
         found = np.array(list(self._results(given, self._pooled)))
@@ -189,7 +187,12 @@ def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool, ch
                         "create_model, or Predictor.of(model, card)")
     if name or use_ema:
         raise UserError("model and use_ema are for files; a model at hand is used as it is")
-    return source, card
+    if isinstance(source, Exported):
+        return source, card
+    if getattr(source, "in_channels", 3) != 3:
+        raise UserError(f"in_channels is {source.in_channels}; allowed: 3, for images are RGB")
+    classes = getattr(source, "num_classes", card.num_classes)  # of a new head, since the card was written
+    return source, card if classes == card.num_classes else replace(card, num_classes=classes, class_names=None)
 
 
 def _weights(source: str) -> str:
