@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from exported_files import write_checkpoint
 from PIL import Image
 from test_validate import run_main
 
@@ -44,12 +47,44 @@ def test_the_script_says_what_the_predictor_says(run, checkpoint, predictor, pic
         assert [(g["label"], g["name"]) for g in entry["predictions"]] == [(g.label, g.name) for g in want]
         assert [g["score"] for g in entry["predictions"]] == pytest.approx([g.score for g in want], rel=1e-4)
     maps = [entry["attention"] for entry in results]
-    assert maps == ["maps/bird.png", "maps/cat.png", "maps/bird_2.png"]
+    assert maps == ["maps/bird_attention.png", "maps/cat_attention.png", "maps/bird_attention_2.png"]
     assert done.stdout.splitlines()[0] == "a/bird.jpg"
     assert f"{results[0]['predictions'][0]['score']:7.2%}" in done.stdout.splitlines()[1]
     with Image.open(pictures / maps[0]) as drawn:
         assert drawn.width > drawn.height > 100
         assert np.asarray(drawn.convert("RGB")).std() > 20
+
+
+def test_maps_have_names_of_their_own_and_never_an_images(tmp_path):
+    """Twice the same name, a name that looks like another's map, and maps of an earlier run among the images."""
+    given = ["a/bird.jpg", "b/bird.jpg", "a/bird_attention.png", "c/bird_attention_2.jpg", "a/cat.jpg"]
+    images = [str(tmp_path / name) for name in given]
+    names = attention_maps.file_names(images, str(tmp_path / "b" / ".." / "a"))
+    assert len(set(map(os.path.realpath, [*names, *images]))) == 2 * len(images)
+    assert [os.path.basename(name) for name in names] == [
+        "bird_attention_2.png", "bird_attention_3.png", "bird_attention_attention.png",
+        "bird_attention_2_attention.png", "cat_attention.png"]
+    assert names == attention_maps.file_names(images, str(tmp_path / "b" / ".." / "a"))
+
+
+def test_drawing_beside_the_images_leaves_them_as_they_are(tmp_path, pictures, monkeypatch, capsys):
+    """One of them has the name that the other's map would take."""
+    monkeypatch.chdir(pictures)
+    path = write_checkpoint(tmp_path, "deit_mini_patch8_32_LS")
+    (pictures / "b" / "bird_attention.png").write_bytes((pictures / "a" / "cat.png").read_bytes())
+    before = {image: image.read_bytes() for image in (pictures / "b").iterdir()}
+    assert run_main("predict.py", ["--ckpt_path", str(path), "b", "--attention", "b", "--mode", "1"], monkeypatch) == 0
+    assert {image: image.read_bytes() for image in before} == before
+    assert len(list((pictures / "b").iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["$5_$9", "$x$", "a\\frac{", "猫\nb"])
+def test_a_class_may_have_any_name(name, tmp_path):
+    picture = Image.fromarray(np.full((32, 32, 3), 9, np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attention_maps.draw(tmp_path / "a.png", picture, {"rollout": np.eye(4)}, f"{name} (3.0%)")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_attention_rollout_follows_the_rule():
@@ -126,7 +161,9 @@ def test_a_model_without_attention_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "command line: images is missing (picture files, or folders of them)"),
+        ([], "command line: images is missing (picture files, folders of them, or URLs)"),
+        (["a", "--output", "b/../a/cat.png"], "command line: --output is b/../a/cat.png, which is read; allowed: "
+         "another name"),
         (["/nope.jpg"], "no such picture or folder: /nope.jpg"),
         (["broken.jpg"], "cannot read image broken.jpg: not a picture (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"),
         (["a", "--top_k", "0"], "command line: --top_k is '0', allowed: a whole number, at least 1"),

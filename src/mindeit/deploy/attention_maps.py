@@ -1,6 +1,8 @@
 """Pictures of what a transformer looks at: the last block's heads, and attention rollout over all blocks."""
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +50,18 @@ def _as_grid(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(*rows.shape[:-1], side, side)
 
 
+def file_names(images: Sequence[str], folder: str) -> list[str]:
+    """Where the maps of each image go: ``folder/bird_attention.png``, numbered where that is another's or an image."""
+    taken = {os.path.realpath(image) for image in images}
+    paths = []
+    for image in images:
+        stem = os.path.join(folder, f"{Path(image).stem}_attention")
+        names = (f"{stem}{ending}" for ending in (".png", *(f"_{number}.png" for number in range(2, len(taken) + 3))))
+        paths.append(next(name for name in names if os.path.realpath(name) not in taken))
+        taken.add(os.path.realpath(paths[-1]))
+    return paths
+
+
 def draw(path: Path, picture: Image.Image, maps: dict[str, np.ndarray], title: str) -> None:
     """One PNG: the picture as the model saw it, then each map (grid, grid) as a heat overlay."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +71,7 @@ def draw(path: Path, picture: Image.Image, maps: dict[str, np.ndarray], title: s
     rows = -(-(1 + len(maps)) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.4 * rows + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)  # a class may be named $5_$9
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
@@ -65,7 +79,8 @@ def draw(path: Path, picture: Image.Image, maps: dict[str, np.ndarray], title: s
     axes[0].set_title("picture", fontsize=9)
     for axis, (name, values) in zip(axes[1:], maps.items()):
         _overlay(axis, picture, name, values)
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a name that the font cannot show
         figure.savefig(temporary, dpi=120)
 
 

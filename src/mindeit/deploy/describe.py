@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
@@ -21,7 +21,8 @@ def describe(
     if attention:
         predictor.check_attention()
     results, skipped = [], 0
-    for picture, png in zip(pictures, _png_names(pictures)):
+    maps = attention_maps.file_names(pictures, attention) if attention else [None] * len(pictures)
+    for picture, png in zip(pictures, maps):
         try:
             pixels = predictor.pixels(picture)
         except UserError as error:
@@ -33,10 +34,10 @@ def describe(
         best = predictor.best(predictor.logits(pixels[None])[0], top_k)
         print("\n".join([picture, *(_line(guess) for guess in best)]), flush=True)
         entry = {"image": picture, "predictions": [asdict(guess) for guess in best]}
-        if attention:
-            entry["attention"] = str(Path(attention) / png)
-            draw_attention(predictor, pixels, Path(entry["attention"]), best[0])
-            print(f"  attention: {entry['attention']}", flush=True)
+        if png:
+            entry["attention"] = png
+            draw_attention(predictor, pixels, Path(png), best[0])
+            print(f"  attention: {png}", flush=True)
         results.append(entry)
     if skipped:
         print(f"{skipped} of {len(pictures)} pictures were left out", file=sys.stderr)
@@ -58,12 +59,3 @@ def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: P
 
 def _line(guess: Prediction) -> str:
     return f"  {guess.score:7.2%}  {guess.name} ({guess.label})"
-
-
-def _png_names(pictures: Sequence[str]) -> Iterator[str]:
-    """``bird.png``, and ``bird_2.png`` for the next bird.jpg from another folder."""
-    seen: dict[str, int] = {}
-    for picture in pictures:
-        stem = Path(picture).stem
-        seen[stem] = seen.get(stem, 0) + 1
-        yield f"{stem}.png" if seen[stem] == 1 else f"{stem}_{seen[stem]}.png"
