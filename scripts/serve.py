@@ -1,41 +1,112 @@
-"""An exported ONNX file behind HTTP, with BentoML (https://docs.bentoml.com): requests that come close together share
-a batch. Needs neither MindSpore nor torch; `pip install bentoml` first.
+"""A model behind HTTP: one image a request, its likeliest classes as JSON. An exported ONNX file needs neither
+MindSpore nor torch; `pip install starlette uvicorn` first.
 
-    MODEL=deit_tiny.onnx bentoml serve scripts.serve:Classifier --port 3000
-    curl -F pictures=@bird.jpg http://localhost:3000/classify
+    python scripts/serve.py deit_tiny.onnx --port 3000
+    curl --data-binary @bird.jpg http://localhost:3000/classify
+
+One process, so nothing outlives it. Its threads (one for each core) decode and compute; requests beyond these wait, up
+to ``--queue`` in all; who comes then is told 503 and to try again. 400: the body is no image, or one of more than
+``--megapixels``, which is seen before it is decoded; 413: more than ``--megabytes``, of which no more is read; 408: it
+took more than half a minute to come.
 """
 from __future__ import annotations
 
+import argparse
+import asyncio
 import os
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Union
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import bentoml
 import numpy as np
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from mindeit import Predictor, UserError
+from mindeit.errors import front_door
+
+PATIENCE = 30  # seconds for the body of a request
 
 
-@bentoml.service(traffic={"timeout": 30})
-class Classifier:
-    def __init__(self) -> None:
-        self.predictor = Predictor(os.environ["MODEL"])
+@dataclass(frozen=True)
+class Limits:
+    """``queue``: requests at once, at work or waiting; the others are of one image."""
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)
-    def classify(self, pictures: list[Path]) -> list[dict[str, Any]]:
-        """For each picture its five likeliest classes, best first, or what is wrong with it: others may share the
-        batch."""
-        pixels = [self._pixels(picture) for picture in pictures]
-        readable = [each for each in pixels if isinstance(each, np.ndarray)]
-        rows = iter(self.predictor.logits(np.stack(readable)) if readable else ())
-        return [{"error": each} if isinstance(each, str) else {"classes": self._best(next(rows))} for each in pixels]
+    queue: int = 256
+    megabytes: float = 10
+    megapixels: float = 50
+    threads: int = os.cpu_count() or 1
 
-    def _pixels(self, picture: Path) -> Union[np.ndarray, str]:
+
+class Service:
+    """The application, for any ASGI server: ``Service(predictor, Limits()).app``."""
+
+    def __init__(self, predictor: Predictor, limits: Limits) -> None:
+        self._predictor, self._limits = predictor, limits
+        self._threads = ThreadPoolExecutor(limits.threads)
+        self._present = 0
+        Image.MAX_IMAGE_PIXELS = round(limits.megapixels * 1e6)
+        self._predictor.predict(np.zeros((32, 32, 3), np.uint8))  # compiles, if anything does, before requests come
+        routes = [Route("/classify", self._classify, methods=["POST"])]
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _told})
+
+    async def _classify(self, request: Request) -> JSONResponse:
+        if self._present >= self._limits.queue:
+            raise HTTPException(503, f"{self._present} requests are waiting; try again", {"Retry-After": "1"})
+        self._present += 1
         try:
-            return self.predictor.pixels(picture)
-        except UserError:
-            return "not a picture"
+            content = await asyncio.wait_for(self._body(request), PATIENCE)
+            return JSONResponse(await asyncio.get_running_loop().run_in_executor(self._threads, self._best, content))
+        except UserError as error:
+            raise HTTPException(400, str(error)) from None
+        except asyncio.TimeoutError:
+            raise HTTPException(408, f"the body did not come in {PATIENCE} s", {"Connection": "close"}) from None
+        finally:
+            self._present -= 1
 
-    def _best(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        return [asdict(guess) for guess in self.predictor.best(logits, 5)]
+    async def _body(self, request: Request) -> bytes:
+        most = round(self._limits.megabytes * 1e6)
+        too_large = HTTPException(413, f"more than {self._limits.megabytes:g} MB", {"Connection": "close"})
+        if int(request.headers.get("Content-Length", 0)) > most:  # uvicorn lets numbers through only
+            raise too_large
+        content = bytearray()
+        async for part in request.stream():
+            content += part
+            if len(content) > most:
+                raise too_large
+        if not content:
+            raise HTTPException(400, "the body is empty; it has to be an image (curl --data-binary @bird.jpg)")
+        return bytes(content)
+
+    def _best(self, content: bytes) -> list[dict[str, Any]]:
+        return [asdict(guess) for guess in self._predictor.predict(content)]
+
+
+async def _told(request: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+@front_door
+def main() -> None:
+    default = Limits()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="an exported file or a checkpoint")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--queue", type=int, default=default.queue)
+    parser.add_argument("--megabytes", type=float, default=default.megabytes)
+    parser.add_argument("--megapixels", type=float, default=default.megapixels)
+    parser.add_argument("--threads", type=int, default=default.threads)
+    options = parser.parse_args()
+    limits = Limits(options.queue, options.megabytes, options.megapixels, options.threads)
+    service = Service(Predictor(options.model), limits)
+    uvicorn.run(service.app, host=options.host, port=options.port, backlog=limits.queue, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
