@@ -69,6 +69,15 @@ def test_validation_labels_come_from_the_training_classes(tmp_path):
     assert source.labels.tolist() == [2] and source.num_classes == 3
 
 
+def test_the_training_split_numbers_the_classes_whatever_it_is_called(tmp_path):
+    data = write(tmp_path / "d", {"train/x/1.png": png(1), "mine/a/1.png": png(1), "mine/c/1.png": png(1),
+                                  "val/c/1.png": png(3)})
+    assert open_source("image_folder", data, "mine", train_split="mine").class_names == ("a", "c")
+    held_out = open_source("image_folder", data, "val", train_split="mine")
+    assert held_out.labels.tolist() == [1] and held_out.class_names == ("a", "c")
+    assert len(open_source("digits", None, "mine", train_split="mine")) == len(open_source("digits", None, "train"))
+
+
 @pytest.mark.parametrize(("files", "message"), [
     ({"train/a/1.png": png(1), "train/b/x.txt": b""}, r"no pictures in .*train/b \(.jpg"),
     ({"train/x.png": png(1)}, "no class folders in .*train: expected .*<class>"),

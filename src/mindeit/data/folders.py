@@ -46,7 +46,8 @@ class FileSource(Source):
         return decode_rgb(path, path)
 
 
-def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_file: str | None = None) -> Source:
+def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_file: str | None = None,
+                train_split: str = "train") -> Source:
     """``data_dir/split/<class>/...`` or, where ``data_dir/split`` is missing, a flat folder with a label file.
 
     label_file: always the flat layout, with this file.
@@ -55,7 +56,7 @@ def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_f
         return _open_flat(data_dir, label_file)
     folder = split_folder(data_dir, split)
     if os.path.isdir(os.path.join(data_dir, folder)):
-        return _open_class_folders(data_dir, folder, cache_dir)
+        return _open_class_folders(data_dir, folder, cache_dir, split_folder(data_dir, train_split))
     for name in _LABEL_FILES:
         if os.path.isfile(os.path.join(data_dir, name)):
             return _open_flat(data_dir, os.path.join(data_dir, name))
@@ -72,13 +73,14 @@ def _listing(folder: str) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
 
-def _open_class_folders(data_dir: str, split: str, cache_dir: str | None) -> Source:
-    root = os.path.join(data_dir, split)
-    classes = _class_list(data_dir, split)
+def _open_class_folders(data_dir: str, split: str, cache_dir: str | None, train_split: str) -> Source:
+    """The classes of the training split decide the labels of every other, so a missing class there shifts nothing."""
+    root, train = os.path.join(data_dir, split), os.path.join(data_dir, train_split)
+    classes = subfolders(train if os.path.isdir(train) else root)
     here = subfolders(root)
     strangers = sorted(set(here) - set(classes))
     if strangers:
-        raise UserError(f"class folder '{strangers[0]}' in {root} is missing in {os.path.join(data_dir, 'train')}"
+        raise UserError(f"class folder '{strangers[0]}' in {root} is missing in {train}"
                         f"{nearest(strangers[0], classes)}{_and_more(strangers)}")
     if not here:
         raise UserError(f"no class folders in {root}: expected {root}/<class>/<picture>.jpg")
@@ -90,12 +92,6 @@ def _open_class_folders(data_dir: str, split: str, cache_dir: str | None) -> Sou
                         f"{_and_more(empty)}")
     label_of = np.array([classes.index(name) for name in here], np.int32)
     return FileSource(root, index, label_of[index["folder"]], classes)
-
-
-def _class_list(data_dir: str, split: str) -> list[str]:
-    """The classes of ``train/`` decide the labels of every split, so a missing class in ``val/`` shifts nothing."""
-    train = os.path.join(data_dir, "train")
-    return subfolders(train if os.path.isdir(train) else os.path.join(data_dir, split))
 
 
 def _and_more(items: Sequence[object]) -> str:
