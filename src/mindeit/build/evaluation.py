@@ -117,7 +117,9 @@ def evaluation_source(config: Config) -> Source:
     from mindeit.data import open_source
 
     data = config.data
-    return open_source(data.dataset, data.data_dir, data.val_split, label_file=data.label_file)
+    return open_source(
+        data.dataset, data.data_dir, data.val_split, label_file=data.label_file, train_split=data.train_split
+    )
 
 
 def _check_classes(source: Source, card: ModelCard, where: str) -> None:

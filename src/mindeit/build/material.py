@@ -16,15 +16,18 @@ def sources(config: Config) -> tuple[Source, Optional[Source]]:
     """For training and for evaluation; they agree about the classes."""
     from mindeit.data import open_source
 
-    data = config.data
-    source = open_source(data.dataset, data.data_dir, config.train.train_split, num_classes=config.model.num_classes)
+    data, split = config.data, config.data.train_split
+    source = open_source(
+        data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split
+    )
     if not config.schedule.val_while_train:
         return source, None
     held_out = open_source(
-        data.dataset, data.data_dir, data.val_split, num_classes=config.model.num_classes, label_file=data.label_file
+        data.dataset, data.data_dir, data.val_split, num_classes=config.model.num_classes, label_file=data.label_file,
+        train_split=split,
     )
     if held_out.num_classes != source.num_classes:
-        raise UserError(f"{data.data_dir}: {config.train.train_split} has {source.num_classes} classes, "
+        raise UserError(f"{data.data_dir}: {split} has {source.num_classes} classes, "
                         f"{data.val_split} {held_out.num_classes}; they have to be the same")
     return source, held_out
 

@@ -37,6 +37,7 @@ class DataConfig:
         spellings={"imagenet": "image_folder", "imagefolder": "image_folder", "tar": "webdataset"},
         choices=("image_folder", "cifar10", "cifar100", "inat2018", "inat2019", "mindrecord", "webdataset", "digits"))
     data_dir: Optional[str] = option(None, "folder of the data")
+    train_split: str = option("train", "its part for training, whose folders number the classes")
     val_split: str = option("val", "its part for evaluation")
     label_file: Optional[str] = option(None, "lines of 'picture label', for a flat folder of pictures")
     batch_size: int = option(128, "pictures per device and step", at_least=1)
@@ -99,7 +100,6 @@ class ModelConfig:
 class TrainConfig:
     """Training run"""
 
-    train_split: str = option("train", "its part for training")
     train_mode: bool = option(True, "False: dropout and drop path stay off in training (384 fine-tuning)")
     attn_only: bool = option(False, "train only attention, head and position table")
     freeze: tuple[str, ...] = option((), "names, or beginnings of names, of parameters that stay as they are")
