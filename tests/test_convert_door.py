@@ -92,7 +92,7 @@ def test_quick_answers_import_no_framework(arguments):
         (["--input", "a.pth", "--output", "b.ckpt", "--to_pt"], "allowed: .pth, .pt, .bin, .safetensors"),
         (["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"], "invalid int value: 'ten'"),
         (["--input", "none.pth", "--output", "b.ckpt"], "none.pth"),
-        (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot be written"),
+        (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot write there"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments, words):

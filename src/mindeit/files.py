@@ -4,30 +4,46 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO, Optional, Union
 
 from mindeit.errors import UserError
 
 PathLike = Union[str, "os.PathLike[str]"]
+_SCREEN = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def existing_file(path: PathLike) -> Path:
     """``path``, if it is a file that can be read and holds something."""
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, a file is needed")
-    if not path.exists():
+    path, found = Path(path), _stat(path)
+    if found is None:
         raise UserError(f"{path}: no such file")
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path}: is a folder, a file is needed")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: is a device or a pipe, a file is needed")
     if not os.access(path, os.R_OK):
         raise UserError(f"{path}: no permission to read")
-    if path.stat().st_size == 0:
+    if found.st_size == 0:
         raise UserError(f"{path}: is empty")
     return path
+
+
+def _stat(path: PathLike) -> Optional[os.stat_result]:
+    """What ``path`` leads to, None: nothing. One line for a name that is too long, a loop of links and the like."""
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def open_regular(path: PathLike) -> BinaryIO:
@@ -46,9 +62,13 @@ def open_regular(path: PathLike) -> BinaryIO:
 
 @contextmanager
 def atomic(path: PathLike) -> Iterator[Path]:
-    """A temporary name beside ``path`` that becomes ``path`` when the block ends well, and vanishes when it doesn't."""
+    """A temporary name beside ``path`` that becomes ``path`` when the block ends well, and vanishes when it doesn't.
+
+    Of a link the target is written. What is no regular file (a device, a pipe, ``-`` for the screen) stays what it is,
+    and gets the content.
+    """
     path = Path(path)
-    temporary = _temporary_beside(path)
+    temporary = _temporary_for(path)
     try:
         yield temporary
         _publish(temporary, path)
@@ -67,7 +87,7 @@ def atomic_group(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     check_writable(path)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent) as folder:
             yield Path(folder, path.name)
             for each in sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name):
                 _publish(each, path.with_name(each.name))
@@ -76,15 +96,46 @@ def atomic_group(path: PathLike) -> Iterator[Path]:
 
 
 def _publish(temporary: Path, path: Path) -> None:
+    if _stays(path):
+        sys.stdout.flush()  # what was printed comes first
+        with temporary.open("rb") as content, _opened(path) as target:
+            shutil.copyfileobj(content, target)
+        return
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(temporary, 0o666 & ~mask)  # temporary files are the owner's alone
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, os.path.realpath(path))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic(path) as beside:  # the link of a group leads to another disk
+            shutil.copyfile(temporary, beside)
+
+
+def _stays(path: Path) -> bool:
+    """Whether ``path`` is nothing that a file may take the place of."""
+    found = _stat(path)
+    return _handle(path) is not None or (found is not None and not stat.S_ISREG(found.st_mode))
+
+
+def _handle(path: Path) -> Optional[int]:
+    """The open file that a name stands for: the screen, or what the shell made of ``>(...)``."""
+    named = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d+)", str(path))
+    return int(named[1]) if named else _SCREEN.get(str(path))
+
+
+def _opened(path: Path) -> BinaryIO:
+    handle = _handle(path)
+    return path.open("wb") if handle is None else os.fdopen(os.dup(handle), "wb")
 
 
 def check_writable(path: PathLike) -> None:
     """Say before any work that ``path`` cannot be written."""
-    _temporary_beside(Path(path)).unlink()
+    path = Path(path)
+    _temporary_for(path).unlink()
+    if _handle(path) is None and _stays(path) and not os.access(path, os.W_OK):
+        raise UserError(f"{path}: no permission to write")
 
 
 def write_json(path: PathLike, value: Any) -> None:
@@ -93,13 +144,24 @@ def write_json(path: PathLike, value: Any) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path may not be UTF-8: \\udcff is JSON
 
 
-def _temporary_beside(path: Path) -> Path:
-    if path.is_dir():
+def _temporary_for(path: Path) -> Path:
+    """A new file, beside what ``path`` leads to where that can be replaced."""
+    found = _stat(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
         raise UserError(f"{path}: is a folder, the name of a file is needed")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        if _stays(path):
+            folder = None  # where temporary files go
+        else:
+            folder = os.path.dirname(os.path.realpath(path))
+            os.makedirs(folder, exist_ok=True)
+            _stat(path)  # in a folder that was not there before, a name may turn out too long
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=folder)
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror}") from None
     os.close(handle)
     return Path(name)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.stem[:40]}-"  # leaves room for what makes it unique

@@ -1,11 +1,11 @@
 """One file of weights into another, proven if wanted: what ``convert_pt2ms.py`` does."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindeit.errors import UserError
+from mindeit.files import atomic, check_writable
 
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
@@ -38,7 +38,6 @@ def convert(
     from mindeit import checkpoint
     from mindeit.convert.load import load_weights, to_official
     from mindeit.convert.torch_files import write_official
-    from mindeit.files import atomic
 
     state, card = load_weights(
         source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema, check=not no_check)
@@ -56,17 +55,13 @@ def convert(
 
 
 def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
-    """Before long work: the name's ending is allowed, and its folder can be written (or made)."""
+    """Before long work: the name's ending is allowed, and it can be written."""
     path = Path(target)
     if path.suffix not in suffixes:
         raise UserError(f"output {target} ends in '{path.suffix}'; allowed: {', '.join(suffixes)}")
-    if path.is_dir():
-        raise UserError(f"output {target} is a folder; the name of a file is needed")
-    if path.exists() and Path(source).exists() and path.samefile(source):
+    if path.resolve() == Path(source).resolve():
         raise UserError(f"input and output are the same file: {target}")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"output {target} cannot be written: {folder} is no folder that may be written")
+    check_writable(path)
 
 
 def _prove(path: Path, card: ModelCard) -> None:
