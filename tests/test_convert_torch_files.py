@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 import pickle
 import stat
+import struct
+import tarfile
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -78,7 +83,7 @@ def test_malicious_file_is_refused_by_name_and_never_run(tmp_path, zipped):
     trap = Runs(os.system, f"touch {tmp_path / 'was_run'}")
     torch.save({"model": tensors(STATE), "x": trap}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     text = message(tmp_path / "a.pth")
-    assert f"'{os.system.__module__}.system', which could run code: refused, nothing was executed" in text
+    assert f"holds a call of '{os.system.__module__}.system', which could run code or fill the memory: refused" in text
     assert not (tmp_path / "was_run").exists()
     torch.load(tmp_path / "a.pth", weights_only=False)  # the trap is a real one
     assert (tmp_path / "was_run").exists()
@@ -146,6 +151,101 @@ def test_file_saved_without_check_sums_is_read(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     assert same_bits(read_official(tmp_path / "a.pth"), STATE)
+
+
+def rezipped(path, change, **options):
+    """The same archive with ``change(name, content)`` for the content of each entry."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, change(name, content))
+
+
+def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
+    write_pth(tmp_path / "a.pth", STATE)
+    rezipped(tmp_path / "a.pth", lambda name, content: content + bytes(10_000_000 * ("data/0" in name)),
+             compression=zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "a.pth").stat().st_size < 100_000
+    text = message(tmp_path / "a.pth")
+    assert "in it is compressed, which torch.save never does: refused" in text
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize(("call", "name"), [
+    (Runs(bytearray, 2**31 - 1), "builtins.bytearray"), (Runs(torch.FloatTensor, 10**5, 10**5), "torch.FloatTensor"),
+    (Runs(collections.OrderedDict, [(str(n), n) for n in range(100)]), "collections.OrderedDict"),
+], ids=["bytearray", "tensor", "copies"])
+def test_a_call_that_fills_the_memory_is_refused(call, name, zipped, tmp_path):
+    content = {"model": tensors(STATE), "x": [call] * 5}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    assert f"holds a call of '{name}', which could run code or fill the memory: refused" in message(tmp_path / "a.pth")
+
+
+def test_a_few_hundred_bytes_of_pickle_do_not_take_gigabytes(tmp_path):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps([Runs(bytearray, 2**31 - 1) for _ in range(5)], protocol=2))
+    tracemalloc.start()
+    assert "holds a call of 'builtins.bytearray'" in message(tmp_path / "a.pth")
+    assert tracemalloc.get_traced_memory()[1] < 1e7
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_a_tensor_larger_than_the_file_is_refused(zipped, tmp_path):
+    path, count = tmp_path / "a.pth", 12345
+    torch.save({"a": torch.ones(count)}, path, _use_new_zipfile_serialization=zipped)
+    old, new = b"M" + count.to_bytes(2, "little"), b"J" + (2**31 - 1).to_bytes(4, "little")  # BININT2 and BININT
+    if zipped:
+        rezipped(path, lambda name, content: content.replace(old, new) if name.endswith(".pkl") else content)
+    else:
+        path.write_bytes(path.read_bytes().replace(old, new))
+    assert f"is damaged: it announces a tensor of {4 * (2**31 - 1)} bytes and holds" in message(path)
+
+
+def test_a_tensor_that_repeats_one_value_without_an_end_is_refused(tmp_path):
+    torch.save({"a": torch.ones(1), "b": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "a.pth")
+    assert "'b' (1000000, 1000000) is larger than what is stored of it: refused" in message(tmp_path / "a.pth")
+
+
+def test_one_storage_under_thousands_of_names_is_refused(tmp_path):
+    shared = torch.ones(1000)
+    torch.save({str(number): shared for number in range(2000)}, tmp_path / "a.pth")
+    assert "its 2000 tensors are 8000000 bytes, the file" in message(tmp_path / "a.pth")
+
+
+class Overwritten:
+    """Pickled as an OrderedDict whose methods are texts."""
+
+    def __init__(self, **entries):
+        self.entries = entries
+
+    def __reduce__(self):
+        methods = dict.fromkeys(("items", "keys", "values", "get", "__iter__"), "none")
+        return collections.OrderedDict, (), methods, None, iter(self.entries.items())
+
+
+def test_a_dictionary_with_overwritten_methods_is_read_as_what_it_holds(tmp_path):
+    weights = Overwritten(**tensors(STATE))
+    for content in (weights, Overwritten(model=weights)):
+        torch.save(content, tmp_path / "a.pth")
+        assert same_bits(read_official(tmp_path / "a.pth"), STATE)
+    torch.save(Overwritten(model_ema=weights), tmp_path / "a.pth")
+    assert same_bits(read_official(tmp_path / "a.pth", use_ema=True), STATE)
+
+
+def test_an_archive_of_several_disks_is_one_line(tmp_path):
+    write_pth(tmp_path / "a.pth", STATE)
+    content = (tmp_path / "a.pth").read_bytes()
+    at = content.rindex(b"PK\x05\x06")
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)  # of an archive on two disks
+    (tmp_path / "a.pth").write_bytes(content[:at] + locator + content[at:])
+    assert "is damaged or cut off (zipfiles that span multiple disks are not supported)" in message(tmp_path / "a.pth")
+
+
+def test_a_tar_archive_is_one_line(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    assert "is a tar archive, not a file of weights" in message(tmp_path / "a.tar")
 
 
 @pytest.mark.parametrize(

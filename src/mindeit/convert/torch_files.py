@@ -1,7 +1,11 @@
 """Files of weights under the official names: read safely, write atomically. PyTorch is imported only for ``.pth``."""
 from __future__ import annotations
 
+import io
+import mmap
+import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -10,6 +14,7 @@ from typing import Any, Union
 
 import numpy as np
 
+from mindeit.convert.pickle_survey import Refused, storages
 from mindeit.errors import UserError
 from mindeit.files import atomic, existing_file
 
@@ -39,6 +44,7 @@ def read_torch(path: Union[str, Path], *, use_ema: bool = False) -> State:
     if wrong or not weights:
         held = f"entry '{wrong[0]}' is not a tensor" if wrong else "it is empty"
         raise UserError(f"{path} holds no weights: {held}; allowed: {{'model': state_dict}} or a state_dict")
+    _check_expanded(weights, Path(path))
     return {_without_wrapper(name): _as_array(torch, tensor) for name, tensor in weights.items()}
 
 
@@ -53,29 +59,76 @@ def import_torch() -> Any:
 
 
 def _load_safely(torch: Any, path: Path) -> Any:
-    _check_sums(path)
     try:
         with torch.serialization.safe_globals(_allowed_globals()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our error says what PyTorch warns about
+            (_check_archive if _head(path) == b"PK" else _check_pickles)(torch, path)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
+    except Refused as refused:
+        raise UserError(_holds(path, str(refused))) from None
     except Exception as error:  # damaged pickles raise nearly anything
         raise UserError(_why_unreadable(path, error)) from error
 
 
-def _check_sums(path: Path) -> None:
-    """PyTorch does not look at the zip's check sums: a flipped bit would go unnoticed."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            written = any(entry.CRC for entry in archive.infolist())  # PyTorch can be told to leave them out
-            damaged = archive.testzip() if written else None
-    except Exception as error:  # damaged directories raise nearly anything
-        raise UserError(f"{path} is damaged ({_short(str(error))}); fetch it again") from error
-    if damaged:
-        raise UserError(f"{path} is damaged (wrong check sum of '{damaged}'); fetch it again")
+def _check_archive(torch: Any, path: Path) -> None:
+    """Nothing in it is larger than the file, and all is as it was written: PyTorch looks at neither."""
+    with zipfile.ZipFile(path) as archive:
+        entries, size = archive.infolist(), path.stat().st_size
+        packed = next((each for each in entries if each.compress_type != zipfile.ZIP_STORED), None)
+        if packed:
+            raise UserError(f"{path}: '{packed.filename}' in it is compressed, which torch.save never does: refused; "
+                            "unpack and save it anew (torch.load, torch.save)")
+        if sum(each.file_size for each in entries) > size:
+            raise UserError(f"{path} is damaged: it says that it holds more than its {size} bytes; fetch it again")
+        _check_sums(archive, path)
+        names = {each.filename: each.file_size for each in entries}
+        if any(name.endswith("/constants.pkl") for name in names):
+            return  # TorchScript, which PyTorch refuses by that name
+        for name in names:
+            if name.endswith(".pkl"):
+                data = f"{name.rpartition('/')[0]}/data/"
+                found = storages(io.BytesIO(archive.read(name)))
+                _check_sizes(torch, path, found, {key: names.get(data + key, 0) for key in found})
+
+
+def _check_sums(archive: zipfile.ZipFile, path: Path) -> None:
+    if any(each.CRC for each in archive.infolist()):
+        damaged = archive.testzip()
+        if damaged:
+            raise UserError(f"{path} is damaged (wrong check sum of '{damaged}'); fetch it again")
+    else:  # PyTorch can be told to leave them out
+        for each in archive.infolist():
+            each.CRC = None
+
+
+def _check_pickles(torch: Any, path: Path) -> None:
+    """As PyTorch before 1.6 wrote it: pickles, one of which tells of the storages that follow."""
+    if tarfile.is_tarfile(path):
+        raise UserError(f"{path} is a tar archive, not a file of weights; allowed: what torch.save of PyTorch 0.4 or "
+                        "newer writes")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for _ in range(5):  # a mark, versions, sizes of numbers, the tensors, the names of their storages
+            found = storages(content)
+            _check_sizes(torch, path, found, dict.fromkeys(found, len(content)))
+            if content.tell() == len(content) or content[content.tell()] != pickle.PROTO[0]:
+                break
+
+
+def _check_sizes(torch: Any, path: Path, found: Mapping[str, tuple[str, int]], held: Mapping[str, int]) -> None:
+    """Storages as the pickle announces them, and the bytes that are there for each."""
+    for key, (kind, count) in found.items():
+        name = kind.rpartition(".")[2]
+        announced = count * (1 if name == "UntypedStorage" else getattr(torch, name).dtype.itemsize)
+        if not 0 <= announced <= held[key]:
+            raise UserError(f"{path} is damaged: it announces a tensor of {announced} bytes and holds {held[key]} of "
+                            "them; fetch it again")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 def _allowed_globals() -> list[Any]:
@@ -107,16 +160,20 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     text = " ".join(str(error).split())
     refused = re.search(r"GLOBAL ([\w.]+)", text)
     if refused:
-        return (f"{path} holds '{refused[1]}', which could run code: refused, nothing was executed; "
-                "allowed: tensors, plain containers, argparse.Namespace")
+        return _holds(path, refused[1])
     if "TorchScript" in text:
         return f"{path} is a TorchScript program, not a file of weights; allowed: a state_dict saved with torch.save"
-    head = path.open("rb").read(2)
+    head = _head(path)
     if (head == b"PK" and "operand" in text) or head in (b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return f"{path} is a pickle of a protocol that is not read safely; allowed: protocol 2, torch.save's own"
     if head in (b"PK", b"\x80\x02"):  # zip, or the pickle of before PyTorch 1.6
         return f"{path} is damaged or cut off ({_short(text) or type(error).__name__}); fetch it again"
     return f"{path} is not a PyTorch file (torch.save); nothing was read"
+
+
+def _holds(path: Path, name: str) -> str:
+    return (f"{path} holds a call of '{name}', which could run code or fill the memory: refused, nothing was executed; "
+            "allowed: tensors, plain containers, argparse.Namespace")
 
 
 def _short(text: str, limit: int = 90) -> str:
@@ -125,19 +182,32 @@ def _short(text: str, limit: int = 90) -> str:
     return first if len(first) <= limit else first[:limit] + "..."
 
 
-def _weights(content: Any, where: str, use_ema: bool) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
+def _weights(content: Any, where: str, use_ema: bool) -> dict[Any, Any]:
+    if not isinstance(content, dict):
         raise UserError(f"{where} holds a {type(content).__name__}, not weights; "
                         "allowed: {'model': state_dict} or a state_dict")
+    content = _entries(content)
     if use_ema:
-        if not isinstance(content.get("model_ema"), Mapping):
+        if not isinstance(content.get("model_ema"), dict):
             held = ", ".join(str(key) for key in list(content)[:8])
             raise UserError(f"{where} holds no averaged weights 'model_ema'; it holds: {held}")
-        return content["model_ema"]
-    for key in _WRAPPERS:
-        if isinstance(content.get(key), Mapping):
-            return content[key]
-    return content
+        return _entries(content["model_ema"])
+    return next((_entries(content[key]) for key in _WRAPPERS if isinstance(content.get(key), dict)), content)
+
+
+def _entries(mapping: dict[Any, Any]) -> dict[Any, Any]:
+    """A plain dictionary: a pickle may overwrite what others have for methods, ``items`` for one."""
+    return dict(dict.items(mapping))
+
+
+def _check_expanded(weights: Mapping[str, Any], path: Path) -> None:
+    """A tensor may repeat one stored value by a stride of 0, without an end."""
+    for name, tensor in weights.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: '{name}' {tuple(tensor.shape)} is larger than what is stored of it: refused")
+    read = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    if read > 2 * path.stat().st_size:
+        raise UserError(f"{path}: its {len(weights)} tensors are {read} bytes, the file {path.stat().st_size}: refused")
 
 
 def _without_wrapper(name: str) -> str:
