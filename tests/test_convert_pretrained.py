@@ -24,7 +24,8 @@ from mindeit.models.spec import Published
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves ``server.files``; ``ranges`` tells whether it resumes, ``cut_at`` where it hangs up (once each)."""
+    """Serves ``server.files``; ``ranges`` tells whether it resumes, ``cut_at`` where it hangs up (once each), ``more``
+    are headers besides its own, ``tags`` whether files have an ETag, ``stall`` holds until it may go on."""
 
     def do_GET(self):
         asked = self.headers.get("Range")
@@ -32,14 +33,24 @@ class Handler(BaseHTTPRequestHandler):
         content = self.server.files.get(self.path.lstrip("/"))
         if content is None:
             return self.send_error(404)
+        if content == b"round and round":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            return self.end_headers()
+        tag = f'"{hashlib.md5(content).hexdigest()}"'
+        if self.headers.get("If-Range") not in (None, tag):
+            asked = None
         start = int(re.match(r"bytes=(\d+)-", asked)[1]) if asked and self.server.ranges else 0
         if start >= len(content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        headers = {"Content-Length": len(content) - start, **({"ETag": tag} if self.server.tags else {})}
+        for name, value in {**headers, **self.server.more}.items():
+            self.send_header(name, str(value))
         self.end_headers()
         end = self.server.cut_at.pop(0) if self.server.cut_at else len(content)
         self.wfile.write(content[start:end])
+        self.server.stall.wait(20)
         return None
 
     def log_message(self, *_):
@@ -49,11 +60,14 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.files, http.requests, http.ranges, http.cut_at = {}, [], True, []
+        http.files, http.requests, http.ranges, http.cut_at, http.more, http.tags = {}, [], True, [], {}, False
+        http.stall = threading.Event()
+        http.stall.set()
         http.url = f"http://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield http
+        http.stall.set()
         http.shutdown()
         thread.join()
 
@@ -155,6 +169,74 @@ def test_unknown_file_is_one_line(server, tmp_path):
     assert len(server.requests) == 1
 
 
+def refused(server, name: str, folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        download(f"{server.url}/{name}", folder / name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_stalled_download_keeps_what_came(server, blob, tmp_path, monkeypatch):
+    name, content = blob
+    monkeypatch.setattr("mindeit.convert.download._TIMEOUT", 0.3)
+    monkeypatch.setattr("mindeit.convert.download._TRIES", 1)
+    server.cut_at = [50_000]
+    server.stall.clear()
+    assert "(timed out); 50000 bytes are kept" in refused(server, name, tmp_path)
+    assert (tmp_path / f"{name}.part").read_bytes() == content[:50_000]
+    server.stall.set()
+    download(f"{server.url}/{name}", tmp_path / name)
+    assert server.requests[-1] == (f"/{name}", "bytes=50000-")
+    assert (tmp_path / name).read_bytes() == content
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_an_html_page_leaves_a_good_beginning_alone(server, blob, tmp_path):
+    name, content = blob
+    (tmp_path / f"{name}.part").write_bytes(content[:100_000])
+    server.files[name], server.ranges, server.more = b"<html>log in</html>", False, {"Content-Type": "text/html"}
+    assert "(the answer is an HTML page, not a file); 100000 bytes are kept" in refused(server, name, tmp_path)
+    assert len(server.requests) == 1
+    assert (tmp_path / f"{name}.part").read_bytes() == content[:100_000]
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "9" * 30])
+def test_a_length_that_is_none_is_one_line(length, server, blob, tmp_path):
+    server.more = {"Content-Length": length}
+    assert f"(the answer has a Content-Length of '{length}')" in refused(server, blob[0], tmp_path)
+
+
+def test_redirections_without_an_end_are_one_line(server, tmp_path):
+    server.files["a-00000000.pth"] = b"round and round"
+    assert "(HTTP 302 The HTTP server returned a redirect error" in refused(server, "a-00000000.pth", tmp_path)
+
+
+def test_an_address_that_is_none_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot download nowhere/a.pth \(unknown url type: 'nowhere/a.pth'\)"):
+        download("nowhere/a.pth", tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_beginning_is_gone_on_with_where_the_server_still_has_that_file(tags, ranges, server, tmp_path):
+    """A name without a hash; what tells one file from another is the ETag, else address and length."""
+    one, other = (np.random.default_rng(seed).bytes(300_000) for seed in (1, 2))
+    server.files["a.pth"], server.tags, server.ranges, server.cut_at = one, tags, ranges, [1000, 2000, 3000, 40_000]
+    refused(server, "a.pth", tmp_path)
+    assert (tmp_path / "a.pth.part").read_bytes() == one[:40_000]
+    server.files["a.pth"] = other if tags else other[:-1]
+    download(f"{server.url}/a.pth", tmp_path / "a.pth")
+    assert (tmp_path / "a.pth").read_bytes() == server.files["a.pth"]
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_a_beginning_of_unknown_origin_is_not_gone_on_with_where_no_hash_can_tell(server, tmp_path):
+    server.files["a.pth"] = bytes(1000)
+    (tmp_path / "a.pth.part").write_bytes(b"x" * 100)
+    download(f"{server.url}/a.pth", tmp_path / "a.pth")
+    assert (tmp_path / "a.pth").read_bytes() == bytes(1000)
+
+
 def test_every_official_name_of_deit_holds_its_hash():
     names = [row.published.file for row in CATALOGUE.values() if row.published and row.family in ("deit", "regnet")]
     assert len(names) == len({expected_hash(name) for name in names}) == 9
@@ -193,6 +275,32 @@ def test_damaged_file_in_the_cache_is_named(cache, published):
     (cache / published).write_bytes(b"half a file")
     with pytest.raises(UserError, match=f"{published} is damaged: its SHA-256 .*; delete it"):
         fetch_pretrained(TINY)
+
+
+def test_a_wrong_file_from_a_mirror_is_thrown_away(cache, server, tmp_path, monkeypatch):
+    """No hash in the name tells: what is not the model's weights does not stay."""
+    mini, row = "deit_mini_patch8_32_LS", CATALOGUE["deit_mini_patch8_32_LS"]
+    monkeypatch.setitem(CATALOGUE, mini, dataclasses.replace(row, published=Published("m.pth", None, None, 0.1, 0.0)))
+    right = write_pth(tmp_path / "made.pth", official_state(mini, 5)).read_bytes()
+    other = write_pth(tmp_path / "made.pth", official_state("resmlp_mini_patch8_32", 5)).read_bytes()
+    for content in (b"<html>sorry</html>", right[:-2000], other):
+        server.files["m.pth"] = content
+        with pytest.raises(UserError, match=f"m.pth gives no weights of {mini}, what came was thrown away: ") as caught:
+            fetch_pretrained(mini)
+        assert "\n" not in str(caught.value)
+        assert not list(cache.glob("m.*"))
+    server.files["m.pth"] = right
+    assert checkpoint.read(fetch_pretrained(mini))[1].model == mini
+
+
+def test_a_file_that_the_user_put_there_is_not_thrown_away(cache, monkeypatch):
+    mini, row = "deit_mini_patch8_32_LS", CATALOGUE["deit_mini_patch8_32_LS"]
+    monkeypatch.setitem(CATALOGUE, mini, dataclasses.replace(row, published=Published("m.pth", None, None, 0.1, 0.0)))
+    cache.mkdir()
+    (cache / "m.pth").write_text("mine")
+    with pytest.raises(UserError, match="is not a PyTorch file .*; delete .*m.pth if it is not the official file"):
+        fetch_pretrained(mini)
+    assert (cache / "m.pth").read_text() == "mine"
 
 
 def test_processes_that_start_together_share_one_download_and_conversion(server, cache, published):

@@ -109,3 +109,23 @@ def test_what_is_no_file_is_not_read(tmp_path):
     for name, words in reasons.items():
         with pytest.raises(UserError, match=f"{name}: {words}"):
             existing_file(tmp_path / name)
+
+
+def test_a_full_disk_keeps_no_half_of_an_index(tmp_path, monkeypatch):
+    import numpy as np
+
+    from mindeit.data.index_cache import cached_arrays
+
+    def full(file, **arrays):
+        with open(file, "wb") as half:
+            half.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "savez", full)
+            arrays = cached_arrays(["key"], lambda: ({"a": np.arange(3)}, []), str(tmp_path / "cache"))
+        assert arrays["a"].tolist() == [0, 1, 2]
+        assert os.listdir(tmp_path / "cache") == []
+    cached_arrays(["key"], lambda: ({"a": np.arange(3)}, []), str(tmp_path / "cache"))
+    assert cached_arrays(["key"], None, str(tmp_path / "cache"))["a"].tolist() == [0, 1, 2]

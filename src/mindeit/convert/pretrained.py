@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from mindeit import checkpoint
 from mindeit.convert.download import download, expected_hash, has_right_hash
+from mindeit.convert.torch_files import import_torch
 from mindeit.errors import UserError
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import spec
@@ -56,29 +58,33 @@ def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
         raise UserError(f"cannot make the cache {folder} (MINDEIT_HOME): {error.strerror}") from None
     from filelock import FileLock  # comes with PyTorch, which reading the file needs as well
 
+    import_torch()  # said before a long download
     with FileLock(folder / f".{published.file}.lock"):  # several processes may start at once
         if not converted.exists():
-            _convert(_official_file(published, folder), name, converted, published.image_size)
+            _convert(published, folder, name, converted)
     return converted
 
 
-def _official_file(published: Published, folder: Path) -> Path:
-    """The cached file, put there by us or by the user, or a new download."""
-    target = folder / published.file
-    if not target.exists():
-        download(_url(published), target)
-    elif not has_right_hash(target, target.name):
-        raise UserError(f"{target} is damaged: its SHA-256 does not begin with {expected_hash(target.name)}; delete it")
-    return target
+def _convert(published: Published, folder: Path, name: str, target: Path) -> None:
+    from mindeit.convert.load import load_weights
+
+    file = folder / published.file
+    ours = not file.exists()  # else it was put there, and is not ours to delete
+    if ours:
+        download(_url(published), file)
+    elif not has_right_hash(file, file.name):
+        raise UserError(f"{file} is damaged: its SHA-256 does not begin with {expected_hash(file.name)}; delete it")
+    print(f"converting {file}", file=sys.stderr, flush=True)
+    try:
+        state, card = load_weights(file, model=name, image_size=published.image_size)
+    except UserError as error:
+        if not ours:
+            raise UserError(f"{error}; delete {file} if it is not the official file") from None
+        file.unlink()
+        raise UserError(f"{_url(published)} gives no weights of {name}, what came was thrown away: {error}") from None
+    checkpoint.write(target, state, card)
 
 
 def _url(published: Published) -> str:
     mirror = os.environ.get("MINDEIT_URL")
     return f"{mirror.rstrip('/')}/{published.file}" if mirror else published.url
-
-
-def _convert(source: Path, name: str, target: Path, image_size: int | None) -> None:
-    from mindeit.convert.load import load_weights
-
-    state, card = load_weights(source, model=name, image_size=image_size)
-    checkpoint.write(target, state, card)

@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
+
+from mindeit.errors import UserError
+from mindeit.files import atomic
 
 _VERSION = "1"
 _SETTLED_SECONDS = 2.0  # what is younger than this may change again within its clock's resolution
@@ -77,12 +80,7 @@ def _load(path: str) -> Arrays | None:
 
 
 def _save(path: str, arrays: Arrays, stamps: Stamps) -> None:
-    """Written beside and renamed, so that several ranks may save at once. A read-only home only costs the time."""
+    """Several ranks may save at once. A read-only home or a full disk only costs the time."""
     seen = np.frombuffer(b"\0".join(name for name, _ in stamps), np.uint8)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), suffix=".tmp", delete=False) as file:
-            np.savez(file, _seen=seen, _stamps=np.array([stamp for _, stamp in stamps], np.int64), **arrays)
-        os.replace(file.name, path)
-    except OSError:
-        return
+    with suppress(UserError), atomic(path) as temporary:
+        np.savez(temporary, _seen=seen, _stamps=np.array([stamp for _, stamp in stamps], np.int64), **arrays)
