@@ -16,7 +16,7 @@ class Options:
 
     images: tuple[str, ...] = option((), "picture files, folders of them, or URLs", positional=True, required=True)
     top_k: int = option(5, "classes named for each picture", at_least=1)
-    output: Optional[str] = option(None, "write the predictions to this JSON file as well")
+    output: Optional[str] = option(None, "write the predictions to this JSON file as well; -: to the screen")
     attention: Optional[str] = option(None, "draw attention maps into this folder, a PNG for each picture")
 
 

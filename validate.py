@@ -13,7 +13,7 @@ from mindeit.errors import front_door
 class Options:
     """Validation"""
 
-    output: Optional[str] = option(None, "write the results, with every class, to this JSON file")
+    output: Optional[str] = option(None, "write the results, with every class, to this JSON file; -: to the screen")
     summary: bool = option(False, "print the model's parameters and GFLOPs by module, then stop")
 
 

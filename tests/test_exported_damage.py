@@ -180,3 +180,18 @@ def test_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, capsys):
         assert run_main(script, words, monkeypatch) == 2
         assert capsys.readouterr().err == (f"error: {path}: 1 of {len(state)} tensors hold values that are not finite "
                                            "(NaN or infinity): norm.beta\n")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".safetensors", ".onnx", ".mindir"])
+@pytest.mark.parametrize(("script", "option", "words"), [
+    ("predict.py", "--ckpt_path", ["p.png"]), ("validate.py", "--ckpt_path", ["--data_dir", "."]),
+    ("export.py", "--ckpt_path", ["--format", "ONNX"]), ("convert_pt2ms.py", "--input", ["--output", "a.ckpt"]),
+])
+def test_a_name_of_300_characters_is_one_line(script, option, words, suffix, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("val/a", "val/b", "train/a", "train/b"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "p.png")
+    Image.new("RGB", (8, 8)).save("p.png")
+    assert run_main(script, [option, "x" * 300 + suffix, *words], monkeypatch) == 2
+    assert capsys.readouterr().err.count("File name too long") == 1

@@ -33,7 +33,10 @@ _RECORD = {
     "use": Literal["model", "ema"], "model": str, "num_classes": Count, "opt": str, "epoch": Count, "batch": Count,
     "step": Count,
 }
-_LATER = {"count": Count, "places": tuple[str, ...]}  # which some records lack
+_LATER = {  # which some records lack
+    "count": Count, "places": tuple[str, ...], "config": Mapping[str, Any], "journey": Mapping[str, Any],
+    "scale": Mapping[str, Any],
+}
 
 
 def read(

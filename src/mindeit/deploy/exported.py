@@ -1,6 +1,7 @@
 """Exported files at work: images in, logits out, whichever runtime computes them."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -115,7 +116,7 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
     from mindspore import Tensor, nn
 
     beside = sidecar(path)
-    if not beside.exists():
+    if not os.path.exists(beside):  # False for a name that is too long as well
         raise UserError(f"{path}: its description {beside} is missing; export.py writes both")
     said = typed.parse(existing_file(beside).read_bytes(), beside)
     description = Description.of(said, beside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,7 @@ def _of_pair(path: Path, said: Mapping[str, Any]) -> str:
 
 def _with_weights(found: Any, path: Path) -> str:
     beside = weights_beside(path)
-    if beside.exists():
+    if os.path.exists(beside):  # False for a name that is too long as well
         with _mapped(beside, mmap.ACCESS_READ) as content:
             found.update(content)
     return found.hexdigest()
