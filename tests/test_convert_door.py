@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from convert_weights import DISTILLED, TINY, official_state, same_bits, write_pth
+from test_validate import run_main
 
 from mindeit import checkpoint
-from mindeit.convert import command, parity
+from mindeit.convert import parity
 from mindeit.convert.torch_files import read_official
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +93,7 @@ def test_quick_answers_import_no_framework(arguments):
         (["--input", "a.pth", "--output", "b.ckpt", "--to_pt"], "allowed: .pth, .pt, .bin, .safetensors"),
         (["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"], "invalid int value: 'ten'"),
         (["--input", "none.pth", "--output", "b.ckpt"], "none.pth"),
-        (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot write there"),
+        (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot be written"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments, words):
@@ -127,24 +128,25 @@ def test_weights_that_do_not_fit_write_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_difference_leaves_the_old_file_and_says_so(pth, tmp_path, monkeypatch, capsys):
+def test_a_difference_is_exit_code_1_and_leaves_the_old_file(pth, tmp_path, monkeypatch, capsys):
     def altered(state, card, way_back=parity.to_official):
         return {**way_back(state, card), "norm.bias": np.ones(192, np.float32)}
 
     monkeypatch.setattr(parity, "to_official", altered)
     (tmp_path / "a.ckpt").write_bytes(b"old")
-    with pytest.raises(command.Different):
-        command.convert(str(pth), str(tmp_path / "a.ckpt"), verify=True)
-    assert "DIFFERENT" in capsys.readouterr().out
+    words = ["--input", str(pth), "--output", str(tmp_path / "a.ckpt"), "--verify"]
+    assert run_main("convert_pt2ms.py", words, monkeypatch) == 1
+    shown = capsys.readouterr()
+    assert "DIFFERENT" in shown.out
+    assert shown.err == f"nothing was written to {tmp_path / 'a.ckpt'}: PyTorch and MindSpore differ\n"
     assert (tmp_path / "a.ckpt").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
-def test_difference_is_exit_code_1(pth, tmp_path):
-    """NaN in the file: converted faithfully, and still nothing that could be called equal."""
+def test_weights_that_are_not_finite_are_not_converted(tmp_path, monkeypatch, capsys):
     state = {**official_state(DISTILLED, CLASSES, SIZE), "norm.bias": np.full(192, np.nan, np.float32)}
-    run = door("--input", write_pth(tmp_path / "a.pth", state), "--output", tmp_path / "a.ckpt", "--verify")
-    assert run.returncode == 1
-    assert "DIFFERENT" in run.stdout
-    assert run.stderr == f"nothing was written to {tmp_path / 'a.ckpt'}: PyTorch and MindSpore differ\n"
+    path = write_pth(tmp_path / "a.pth", state)
+    assert run_main("convert_pt2ms.py", ["--input", str(path), "--output", str(tmp_path / "a.ckpt")], monkeypatch) == 2
+    assert capsys.readouterr().err == (
+        f"error: {path}: 1 of {len(state)} tensors hold values that are not finite (NaN or infinity): norm.beta\n")
     assert os.listdir(tmp_path) == ["a.pth"]

@@ -138,6 +138,13 @@ def check_writable(path: PathLike) -> None:
         raise UserError(f"{path}: no permission to write")
 
 
+def check_name(path: PathLike) -> None:
+    """Refuse what can be no file: a folder, a name that is too long."""
+    found = _stat(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path}: is a folder, the name of a file is needed")
+
+
 def write_json(path: PathLike, value: Any) -> None:
     with atomic(path) as temporary:
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -146,9 +153,7 @@ def write_json(path: PathLike, value: Any) -> None:
 
 def _temporary_for(path: Path) -> Path:
     """A new file, beside what ``path`` leads to where that can be replaced."""
-    found = _stat(path)
-    if found is not None and stat.S_ISDIR(found.st_mode):
-        raise UserError(f"{path}: is a folder, the name of a file is needed")
+    check_name(path)
     try:
         if _stays(path):
             folder = None  # where temporary files go

@@ -1,11 +1,12 @@
 """One file of weights into another, proven if wanted: what ``convert_pt2ms.py`` does."""
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindeit.errors import UserError
-from mindeit.files import atomic, check_writable
+from mindeit.files import atomic, check_name
 
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
@@ -55,13 +56,16 @@ def convert(
 
 
 def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
-    """Before long work: the name's ending is allowed, and it can be written."""
+    """Before long work: the name's ending is allowed, and its folder can be written (or made)."""
     path = Path(target)
     if path.suffix not in suffixes:
         raise UserError(f"output {target} ends in '{path.suffix}'; allowed: {', '.join(suffixes)}")
     if path.resolve() == Path(source).resolve():
         raise UserError(f"input and output are the same file: {target}")
-    check_writable(path)
+    check_name(path)
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"output {target} cannot be written: {folder} is no folder that may be written")
 
 
 def _prove(path: Path, card: ModelCard) -> None:

@@ -14,7 +14,7 @@ from mindeit.deploy.file_digest import check_digest, sidecar, weights_beside
 from mindeit.deploy.metadata import Description
 from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
-from mindeit.integrity import check_finite
+from mindeit.integrity import check_finite, tell_unchecked
 from mindeit.runtime import device
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -86,8 +86,7 @@ def open_exported(
 def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
     import onnxruntime
 
-    if check:
-        check_digest(path, {})
+    unchecked = check and not check_digest(path, {})
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no idle threads that take a core
@@ -104,6 +103,8 @@ def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
         given = ", ".join(f"{each.type} {tuple(each.shape)}" for each in taken)
         raise UserError(f"{path}: takes {given}, but describes itself as taking {wanted} {description.shape}; export "
                         "it anew (export.py)")
+    if unchecked:
+        tell_unchecked(path)
     return lambda images: session.run(None, {taken[0].name: images}), description
 
 
@@ -120,13 +121,14 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
         raise UserError(f"{path}: its description {beside} is missing; export.py writes both")
     said = typed.parse(existing_file(beside).read_bytes(), beside)
     description = Description.of(said, beside)
-    if check:
-        check_digest(path, said)
+    unchecked = check and not check_digest(path, said)
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError):
         raise UserError(f"{path}: MindSpore cannot load it: not a MindIR file, or damaged, or a large one without its "
                         f"{weights_beside(path).name}") from None
+    if unchecked:
+        tell_unchecked(path)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with device.one_at_a_time:

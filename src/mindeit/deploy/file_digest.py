@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mindeit import typed
+from mindeit.errors import UserError
 from mindeit.files import write_json
-from mindeit.integrity import DIGEST_KEY, refuse_damaged, tell_unchecked
+from mindeit.integrity import DIGEST_KEY, refuse_damaged
 
 LENGTH = 64
 EMPTY = "0" * LENGTH  # in an ONNX file's metadata, until `write_digest`
@@ -40,8 +41,9 @@ def write_digest(path: Path) -> None:
         write_json(sidecar(path), {**said, DIGEST_KEY: _of_pair(path, said)})
 
 
-def check_digest(path: Path, said: Mapping[str, Any]) -> None:
-    """Refuse a file that was changed since. ``said``: the description beside it; of an ONNX file nothing."""
+def check_digest(path: Path, said: Mapping[str, Any]) -> bool:
+    """Refuse a file that was changed since; False: it carries no digest. ``said``: the description beside it, which an
+    ONNX file has inside."""
     if path.suffix == ".onnx":
         with _mapped(path, mmap.ACCESS_READ) as content:
             at = content.rfind(_PLACE) + len(_PLACE)
@@ -50,10 +52,17 @@ def check_digest(path: Path, said: Mapping[str, Any]) -> None:
     else:
         held = said.get(DIGEST_KEY)
         found = held and _of_pair(path, {key: value for key, value in said.items() if key != DIGEST_KEY})
-    if held is None:
-        tell_unchecked(path)
-    elif held != found:
+    if held != found:
+        _check_weights_are_there(path)
         refuse_damaged(path, "content does")
+    return held is not None
+
+
+def _check_weights_are_there(path: Path) -> None:
+    beside = weights_beside(path)
+    with _mapped(path, mmap.ACCESS_READ) as content:
+        if not os.path.exists(beside) and content.find(beside.name.encode()) >= 0:
+            raise UserError(f"{path}: its weights {beside.name} are missing, they belong beside it")
 
 
 @contextmanager
