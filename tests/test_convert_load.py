@@ -21,7 +21,7 @@ from convert_weights import (
 from mindspore import nn
 
 from mindeit import checkpoint
-from mindeit.convert.load import create_model, load_model, load_weights, to_official
+from mindeit.convert.load import create_model, load_model, load_to_train, load_weights, to_official
 from mindeit.convert.names import official_names
 from mindeit.convert.pos_embed import resize_pos_embed
 from mindeit.convert.torch_files import read_official, write_official
@@ -268,3 +268,49 @@ def test_load_model_gives_the_filled_model_and_its_card(distilled_pth):
     model, card = load_model(distilled_pth)
     assert card.model == DISTILLED
     assert np.array_equal(model.norm.gamma.asnumpy(), official_state(DISTILLED)["norm.weight"])
+
+
+@pytest.fixture(scope="module", params=[".pth", ".ckpt"])
+def plain_small(request, tmp_path_factory) -> Path:
+    """A plain model of ten classes for images of 32, in the authors' file and in ours."""
+    path = write_pth(tmp_path_factory.mktemp("plain") / "a.pth", official_state(TINY, 10, 32))
+    if request.param == ".ckpt":
+        checkpoint.write(path.with_suffix(".ckpt"), *load_weights(path))
+    return path.with_suffix(request.param)
+
+
+def test_a_plain_model_starts_a_distilled_student_whose_heads_agree_at_first(plain_small):
+    student, card, changes = load_to_train(plain_small, model=DISTILLED, num_classes=10, image_size=32)
+    assert changes == [
+        "the distillation token and head start from the class token and head (a plain model's weights)"]
+    assert (card.model, card.num_classes, card.image_size) == (DISTILLED, 10, 32)
+    state = official_state(TINY, 10, 32)
+    assert np.array_equal(student.dist_token.asnumpy(), state["cls_token"])
+    assert np.array_equal(student.pos_embed.asnumpy()[:, 1:], state["pos_embed"])
+    images = ms.Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
+    logits, of_distillation = (head.asnumpy() for head in student.set_train(False).both_heads(images))
+    np.testing.assert_allclose(logits, of_distillation, atol=1e-5)
+    assert logits.std() > 0.1
+
+
+def test_for_another_head_and_size_each_change_is_told(plain_small):
+    student, _, changes = load_to_train(plain_small, model=DISTILLED, num_classes=3, image_size=48)
+    assert student.pos_embed.shape == (1, 2 + 9, 192)
+    assert changes[1:] == ["the head starts anew for 3 classes (the weights have 10)",
+                           "the position table is resized from 2 x 2 to 3 x 3 patches"]
+
+
+def test_a_distilled_model_that_lost_its_token_is_damaged_not_plain(tmp_path):
+    state = {name: array for name, array in official_state(DISTILLED, 10, 32).items() if name != "dist_token"}
+    with pytest.raises(UserError, match="a.pth"):
+        load_to_train(write_pth(tmp_path / "a.pth", state), model=DISTILLED, num_classes=10, image_size=32)
+
+
+def test_only_training_makes_a_plain_model_a_distilled_one(plain_small):
+    assert f"holds {TINY}, not '{DISTILLED}'" in message(plain_small, model=DISTILLED)
+
+
+def test_a_named_model_trains_at_its_own_size(plain_small):
+    model, card, _ = load_to_train(plain_small, model=TINY, num_classes=10)
+    assert (card.image_size, model.pos_embed.shape) == (224, (1, 197, 192))
+    assert load_to_train(plain_small, num_classes=10)[1].image_size == 32  # nothing is named: as the file has it

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from mindeit.training.step import Stepper
 
 
-def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
-    """Fresh, or from a file; a head of another width and a table of another grid start anew."""
+def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[str]]:
+    """Fresh, or from a file, with what is not as the file has it: a head of other classes, a table of another grid.
+
+    The images are those of ``image_resize``, else of the named model, else of the file.
+    """
     from mindeit.checkpoint import card_for
-    from mindeit.convert.load import load_model
+    from mindeit.convert.load import load_to_train
     from mindeit.layers.recompute import recompute_blocks
     from mindeit.models.registry import build, spec
 
@@ -30,13 +33,13 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
     rates = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}
     classes = model.num_classes or source.num_classes
     names = source.class_names if classes == source.num_classes else None
-    path = model.ckpt_path
+    path, changes = model.ckpt_path, []
     if model.pretrained:
         from mindeit.convert.pretrained import fetch_pretrained
 
         path = str(fetch_pretrained(model.model, data.image_resize))
     if path:
-        student, card = load_model(
+        student, card, changes = load_to_train(
             path, model=model.model, num_classes=classes, image_size=data.image_resize, use_ema=model.use_ema,
             check=not model.no_check, **rates
         )
@@ -48,7 +51,7 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard]:
     if config.train.recompute:
         recompute_blocks(student)
     own = {key: getattr(data, key) for key in ("crop_pct", "mean", "std") if getattr(data, key) is not None}
-    return student, replace(card, class_names=names, **own)
+    return student, replace(card, class_names=names, **own), changes
 
 
 def objective(config: Config, student: nn.Cell, card: ModelCard) -> nn.Cell:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from typing import TYPE_CHECKING, Optional
 
 from mindeit.build import learner, material, outcome
@@ -28,7 +29,7 @@ def training(config: Config, cluster: Cluster) -> Training:
     source, held_out = material.sources(config)
     material.check_amount(config, source, cluster)
     folder, resumed = outcome.folder(config)
-    student, card = learner.student(config, source)
+    student, card, changes = learner.student(config, source)
     divided = outcome.division(config, source, cluster)
     if resumed:
         outcome.check_resumable(config, resumed, card, divided)
@@ -47,6 +48,8 @@ def training(config: Config, cluster: Cluster) -> Training:
     )
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
     examined = None if held_out is None else evaluation_batches(config, held_out, card, cluster, workers)
+    if cluster.main and not resumed:
+        print(*changes, sep="\n", end="\n" * bool(changes), file=sys.stderr, flush=True)
     return Training(
         plan=_plan(config, source, cluster),
         stepper=stepper,

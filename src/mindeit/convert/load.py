@@ -2,31 +2,33 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mindeit import checkpoint as checkpoints
 from mindeit.checkpoint import ModelCard
-from mindeit.convert import torch_files
-from mindeit.convert.names import join_counters, official_names, rename, split_counters
-from mindeit.convert.pos_embed import resize_pos_embed
-from mindeit.convert.recognise import candidates, head_classes, recognise, table_image_size
+from mindeit.convert.adapt import (
+    DISTILLATION,
+    TABLE,
+    State,
+    with_channels,
+    with_distillation,
+    with_fresh_head,
+    with_resized_table,
+)
+from mindeit.convert.names import join_counters, official_names, rename
+from mindeit.convert.recognise import candidates, recognise, table_image_size
+from mindeit.convert.weight_file import WeightFile, open_weights
 from mindeit.errors import UserError
-from mindeit.files import PathLike, existing_file
+from mindeit.files import PathLike
 from mindeit.integrity import refuse_not_finite
-from mindeit.models.registry import build, spec
+from mindeit.models.registry import build, same_architecture, spec, with_stem
 
 if TYPE_CHECKING:
-    from mindspore import Parameter, nn
+    from mindspore import nn
 
-State = dict[str, np.ndarray]
-_HEADS = ("head", "head_dist")
-_TABLE, _CLASSES = "pos_embed", "cls_token"
 _NO_CARD = dict.fromkeys(field.name for field in dataclasses.fields(ModelCard))
 
 
@@ -44,6 +46,7 @@ def create_model(
     in_channels: int = 3,
     checkpoint: PathLike | None = None,
     pretrained: bool = False,
+    stem: str | None = None,
     **shape: Any,
 ) -> nn.Cell:
     """A model by its official name, fresh or with the weights of a file of any kind that `load_weights` reads::
@@ -53,8 +56,8 @@ def create_model(
     ``num_classes`` None is the checkpoint's, or 1000; another number than the checkpoint's starts a new head, 0 leaves
     features. ``image_size`` None is the checkpoint's, or the model's own; another one resizes the position table.
     ``in_channels`` other than 3 sums the weights of colours (1) or repeats them. ``pretrained`` downloads the official
-    weights once. ``shape`` replaces sizes of the model's table (``depth``, ``embed_dim``, ``num_heads``, ...).
-    ``img_size``, ``in_chans`` and ``checkpoint_path`` are timm's words for three of these.
+    weights once. ``stem`` "hmlp" is that of 3Things, for DeiT III at patch 16. ``shape`` replaces sizes of the model's
+    table (``depth``, ...). ``img_size``, ``in_chans`` and ``checkpoint_path`` are timm's words for three of these.
     ``model.card`` tells how images are prepared.
 
     MindSpore runs a model operator by operator unless told otherwise, which on a CPU takes 25 to 50 times as long.
@@ -63,6 +66,7 @@ def create_model(
         classify = mindspore.jit(model.set_train(False))  # compiles when it is called with a new shape
         logits = classify(images)                         # (batch, 3, 224, 224) -> (batch, 1000)
     """
+    name = with_stem(name, stem) if stem else name
     renamed = {_ALIASES[key]: shape.pop(key) for key in tuple(shape) if key in _ALIASES}
     if renamed:
         given = {"image_size": image_size, "in_channels": in_channels, "checkpoint": checkpoint}
@@ -97,10 +101,28 @@ def load_model(
 ) -> tuple[nn.Cell, ModelCard]:
     """The model a file holds, filled with its weights, and its card. Arguments as for `load_weights`; ``options`` are
     those of `create_model` that shape the model."""
-    cell, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, options)
-    checkpoints.load_strict(cell, state, path)
-    cell.card = card
-    return cell, card
+    fitted = _fit(open_weights(path, model, use_ema, check), model, num_classes, image_size, options)
+    cell = fitted.filled(path)
+    cell.card = fitted.card
+    return cell, fitted.card
+
+
+def load_to_train(
+    path: PathLike,
+    *,
+    model: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    use_ema: bool = False,
+    check: bool = True,
+    **rates: float,
+) -> tuple[nn.Cell, ModelCard, list[str]]:
+    """As `load_model`, and a line for each thing that is not as the file has it. ``image_size`` None: the size of the
+    named ``model``, else the file's. A plain model's weights start a distilled one.
+    """
+    size = spec(model).image_size if model and image_size is None else image_size
+    fitted = _fit(open_weights(path, model, use_ema, check), model, num_classes, size, rates, to_train=True)
+    return fitted.filled(path), fitted.card, fitted.changes
 
 
 def load_weights(
@@ -120,9 +142,9 @@ def load_weights(
     ``use_ema`` takes the averaged weights of a training checkpoint; ``check`` False a file that does not match its
     checksum and digest.
     """
-    _, state, card = _fit(_open(path, model, use_ema, check), model, num_classes, image_size, {})
-    refuse_not_finite(state, path)
-    return state, card
+    fitted = _fit(open_weights(path, model, use_ema, check), model, num_classes, image_size, {})
+    refuse_not_finite(fitted.state, path)
+    return fitted.state, fitted.card
 
 
 def load_for_use(
@@ -134,15 +156,14 @@ def load_for_use(
     official file has none, so there they decide (another ``image_size`` resizes its position table).
     """
     asked = {name: value for name, value in asked.items() if value is not None}
-    source = _open(path, asked.get("model"), use_ema, check)
-    believed = source.card or ModelCard(**{**_NO_CARD, "num_classes": _classes(source)})
+    source = open_weights(path, asked.get("model"), use_ema, check)
+    believed = source.card or ModelCard(**{**_NO_CARD, "num_classes": source.classes})
     checkpoints.believe(believed, asked, path, "convert the checkpoint anew (convert_pt2ms.py)")
-    cell, state, card = _fit(source, asked.get("model"), None, asked.get("image_size"), {})
-    checkpoints.load_strict(cell, state, path)
-    return cell, card if source.card else dataclasses.replace(card, **asked)
+    fitted = _fit(source, asked.get("model"), None, asked.get("image_size"), {})
+    return fitted.filled(path), fitted.card if source.card else dataclasses.replace(fitted.card, **asked)
 
 
-def to_official(state: Mapping[str, np.ndarray], card: ModelCard) -> State:
+def to_official(state: State, card: ModelCard) -> State:
     """The way back: official names, BatchNorm's counters included."""
     cell = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
     names = official_names(cell)
@@ -150,65 +171,48 @@ def to_official(state: Mapping[str, np.ndarray], card: ModelCard) -> State:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A file's content: ``official`` tells whose names it uses."""
+class _Fitted:
+    """A fresh model, the file's weights made to fit it, and what was changed for that."""
 
-    path: Path
+    cell: nn.Cell
     state: State
-    card: ModelCard | None
-    official: bool
-    counters: Mapping[str, int]
+    card: ModelCard
+    changes: list[str]
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: array.shape for name, array in self.state.items()}
-
-
-def _open(path: PathLike, model: str | None, use_ema: bool, check: bool) -> _Source:
-    if model is not None:
-        spec(model)  # a misspelt name is told before a large file is read
-    return _read(Path(path), use_ema, check)
-
-
-def _read(path: Path, use_ema: bool, check: bool) -> _Source:
-    kinds = (*torch_files.TORCH_SUFFIXES, *checkpoints.SUFFIXES)
-    if existing_file(path).suffix not in kinds:
-        raise UserError(f"{path}: unknown kind of file '{path.suffix}'; allowed: {', '.join(kinds)}")
-    with_card = path.suffix == ".safetensors" and torch_files.has_metadata(path, checkpoints.CARD_KEY)
-    if path.suffix == ".ckpt" or with_card:
-        state, card = checkpoints.read(path, use_ema=use_ema, check=check)
-        return _Source(path, state, card, official=False, counters=card.counters if card else {})
-    state, counters = split_counters(torch_files.read_official(path, use_ema=use_ema))
-    return _Source(path, state, None, official=True, counters=counters)
+    def filled(self, path: PathLike) -> nn.Cell:
+        checkpoints.load_strict(self.cell, self.state, path)
+        return self.cell
 
 
 def _fit(
-    source: _Source,
-    model: str | None,
-    num_classes: int | None,
-    image_size: int | None,
-    options: Mapping[str, Any],
-) -> tuple[nn.Cell, State, ModelCard]:
-    """(a fresh model, the file's weights made to fit it, card)."""
+    source: WeightFile, model: str | None, num_classes: int | None, image_size: int | None, options: Mapping[str, Any],
+    *, to_train: bool = False,
+) -> _Fitted:
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size is {image_size}; allowed: 1 and more")
-    name = _model_name(source, model)
-    held = _classes(source)
+    name = _model_name(source, model, to_train)
+    held = source.classes
     classes = num_classes if num_classes is not None else 1000 if held is None else held
     size = _image_size(source, name) if image_size is None else image_size
     cell = build(name, num_classes=classes, image_size=size, **options)
     names = official_names(cell) if source.official else {p.name: p.name for p in cell.get_parameters()}
     fresh = {names[parameter.name]: parameter for parameter in cell.get_parameters()}
-    state = source.state if num_classes in (None, held) else _with_fresh_head(source.state, fresh)
+    state, changes = source.state, []
+    if to_train and DISTILLATION in fresh and source.plain:
+        state, changes = with_distillation(state)
+    if num_classes not in (None, held):
+        state, told = with_fresh_head(state, fresh, held, classes)
+        changes = changes + told
     if image_size is not None:
-        state = _with_resized_table(state, fresh, cell)
-    state = _with_channels(state, fresh)
-    _check(state, {key: tuple(parameter.shape) for key, parameter in fresh.items()}, source.path)
+        state, told = with_resized_table(state, fresh, cell)
+        changes = changes + told
+    state = with_channels(state, fresh)
+    _check(state, {key: tuple(parameter.shape) for key, parameter in fresh.items()}, source)
     state = rename(state, {official: ours for ours, official in names.items()})
-    return cell, state, _card(source, name, classes, size)
+    return _Fitted(cell, state, _card(source, name, classes, size), changes)
 
 
-def _model_name(source: _Source, asked: str | None) -> str:
+def _model_name(source: WeightFile, asked: str | None, to_train: bool) -> str:
     if source.card is None:
         try:
             known = [row.name for row in candidates(source.shapes)]
@@ -218,77 +222,41 @@ def _model_name(source: _Source, asked: str | None) -> str:
             raise UserError(f"{source.path}: {error}") from None
     else:
         held = spec(source.card.model)
-        known = [held.name] if asked is None else _same_architecture(held.name)
-    if asked is not None and known and asked not in known:
+        known = [held.name] if asked is None else [held.name, *same_architecture(held.name)]
+    plain = same_architecture(asked, distilled=False) if asked and to_train else []
+    if asked is not None and known and asked not in known and not set(plain) & set(known):
         raise UserError(f"{source.path} holds {' or '.join(known)}, not '{asked}' (--model)")
     return asked or known[0]
 
 
-def _same_architecture(name: str) -> list[str]:
-    from mindeit.models.catalogue import CATALOGUE
-
-    row = spec(name)
-    return [name, *(r.name for r in CATALOGUE.values()
-                    if r.name != name and r.family == row.family and r.variant == row.variant)]
-
-
-def _classes(source: _Source) -> int | None:
-    """None: the file holds no head, which is an error unless ``num_classes`` asks for a fresh one or for none."""
-    return source.card.num_classes if source.card else head_classes(source.shapes)
-
-
-def _image_size(source: _Source, name: str) -> int:
+def _image_size(source: WeightFile, name: str) -> int:
     """The file's own resolution, unless it is plainly another model's: then the strict check says so."""
     if source.card is not None:
         return source.card.image_size if name == source.card.model else spec(name).image_size
-    size = table_image_size(source.shapes)
+    size = table_image_size(source.shapes) or _published_size(source.path, name)
     others = [row.image_size for row in candidates(source.shapes) if row.name != name]
     return spec(name).image_size if size is None or size in others else size
 
 
-def _with_fresh_head(state: State, fresh: Mapping[str, Parameter]) -> State:
-    """Class tokens are part of the head where each class has one."""
-    anew = {name for name in (*state, *fresh) if name.split(".")[0] in _HEADS}
-    if _CLASSES in state and _CLASSES in fresh and state[_CLASSES].shape != tuple(fresh[_CLASSES].shape):
-        anew.add(_CLASSES)
-    body = {name: array for name, array in state.items() if name not in anew}
-    return {**body, **{name: parameter.asnumpy() for name, parameter in fresh.items() if name in anew}}
+def _published_size(path: Path, name: str) -> int | None:
+    """Convolutions alone leave no trace of their resolution; the authors' file name tells it."""
+    return next((file.image_size for file in spec(name).files if file.file == path.name), None)
 
 
-def _with_resized_table(state: State, fresh: Mapping[str, Parameter], cell: nn.Cell) -> State:
-    if _TABLE not in state or _TABLE not in fresh or state[_TABLE].ndim != 3:
-        return state
-    patches = cell.patch_embed.num_patches
-    slots = fresh[_TABLE].shape[1] - patches  # of class tokens, where the table has any
-    return {**state, _TABLE: resize_pos_embed(state[_TABLE], slots, math.isqrt(patches))}
-
-
-def _with_channels(state: State, fresh: Mapping[str, Parameter]) -> State:
-    """Filters of colours made to fit a model of other channels, as timm does: summed for one, else repeated in turn and
-    scaled, so that what they give keeps its size."""
-    adapted = {}
-    for name, array in state.items():
-        channels = fresh[name].shape[1] if name in fresh and fresh[name].ndim == 4 and array.ndim == 4 else 3
-        if array.shape[1:2] != (3,) or channels == 3:
-            continue
-        if channels == 1:
-            adapted[name] = array.sum(1, keepdims=True)
-        else:
-            adapted[name] = np.take(array, np.arange(channels) % 3, 1) * np.float32(3 / channels)
-    return {**state, **adapted}
-
-
-def _check(state: State, wanted: Mapping[str, tuple[int, ...]], path: Path) -> None:
+def _check(state: State, wanted: Mapping[str, tuple[int, ...]], source: WeightFile) -> None:
     given = {name: array.shape for name, array in state.items()}
     try:
-        checkpoints.check_names(wanted, given, where=path)
+        checkpoints.check_names(wanted, given, where=source.path)
     except UserError as error:
-        table_differs = given.get(_TABLE, wanted.get(_TABLE)) != wanted.get(_TABLE)
-        hint = "; image_size (--image_size) resizes the position table" if table_differs else ""
+        hint, held, asked = "", table_image_size(given), table_image_size(wanted)
+        if TABLE in given and TABLE in wanted and given[TABLE] != wanted[TABLE]:
+            hint = "; image_size (--image_size) resizes the position table"
+        elif TABLE not in wanted and held and asked and held != asked:
+            hint = f"; they mix the patches of images of {held} and cannot be made to fit another size"
         raise UserError(f"{error}{hint}") from None
 
 
-def _card(source: _Source, name: str, classes: int, size: int) -> ModelCard:
+def _card(source: WeightFile, name: str, classes: int, size: int) -> ModelCard:
     if source.card is None:
         return checkpoints.card_for(spec(name), classes, size, counters=source.counters)
     names = source.card.class_names if classes == source.card.num_classes else None

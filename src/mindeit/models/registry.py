@@ -59,6 +59,28 @@ def spec(name: str) -> ModelSpec:
     return CATALOGUE[name]
 
 
+def same_architecture(name: str, **changed: Any) -> list[str]:
+    """Names of models that differ from ``name`` by resolution, or in what ``changed`` says of its variant."""
+    row = spec(name)
+    variant = {**row.variant, **{key: value for key, value in changed.items() if key in row.variant}}
+    return [other.name for other in CATALOGUE.values()
+            if other.name != name and other.family == row.family and other.variant == variant]
+
+
+def with_stem(name: str, stem: str) -> str:
+    """The name of that model with another stem: ``"hmlp"``, of 3Things, or ``"linear"``."""
+    stems = {"linear": False, "hmlp": True}
+    if stem not in stems:
+        raise UserError(f"stem is '{stem}'; allowed: {' or '.join(stems)}")
+    if spec(name).variant.get("hmlp_stem", False) == stems[stem]:
+        return name
+    known = [row.name for row in CATALOGUE.values() if row.variant.get("hmlp_stem")]
+    other = [one for one in same_architecture(name, hmlp_stem=stems[stem]) if "hmlp_stem" in spec(one).variant]
+    if not other:
+        raise UserError(f"{name} has no stem '{stem}'; models that do: {', '.join(known)}")
+    return other[0]
+
+
 def build(
     name: str,
     *,
