@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from mindeit.convert.pos_embed import resize_pos_embed
 from mindeit.convert.recognise import recognise, table_image_size
 from mindeit.convert.torch_files import read_official, write_official
 from mindeit.errors import UserError
+from mindeit.models.catalogue import CATALOGUE
+from mindeit.models.registry import with_stem
+from mindeit.models.spec import Published
 
 MINIS = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32")
 
@@ -42,7 +46,8 @@ def test_the_authors_kinds_of_file_convert_and_are_proven(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deit_small_patch16_18x2_LS", "deit_small_patch16_LS_hMLP", "S60_multi"])
+@pytest.mark.parametrize("name", [
+    "deit_small_patch16_18x2_LS", "deit_tiny_patch16_LS_hMLP", "deit_base_patch16_LS_hMLP", "S60_multi"])
 def test_other_kinds_of_block_stem_and_head_are_proven_too(name, tmp_path):
     content = official_state(name, 7, 32)
     state, card = load_weights(write_pth(tmp_path / "a.pth", content), image_size=32)
@@ -90,10 +95,34 @@ def test_convolutions_take_another_resolution_as_they_are(tmp_path):
     assert create_model("patchconvnet_mini_32", checkpoint=path, image_size=64).image_size == 64
 
 
+def test_the_authors_file_name_tells_what_convolutions_do_not(tmp_path, monkeypatch):
+    row = CATALOGUE["patchconvnet_mini_32"]
+    monkeypatch.setitem(CATALOGUE, row.name, replace(row, published=Published("m60_64_1k.pth", None, None, 1, 1, 64)))
+    path = write_pth(tmp_path / "m60_64_1k.pth", official_state(row.name, 7, 32))
+    assert load_weights(path)[1].image_size == 64
+    assert load_weights(path.rename(tmp_path / "a.pth"))[1].image_size == 32
+
+
+@pytest.mark.parametrize(("name", "stem", "expected"), [
+    ("deit_tiny_patch16_LS", "hmlp", "deit_tiny_patch16_LS_hMLP"), ("deit_tiny_patch16_LS_hMLP", "hmlp", None),
+    ("deit_base_patch16_LS_hMLP", "linear", "deit_base_patch16_LS"), ("deit_tiny_patch16_224", "linear", None)])
+def test_a_stem_is_part_of_the_name(name, stem, expected):
+    assert with_stem(name, stem) == (expected or name)
+
+
+def test_a_model_is_built_with_the_stem_that_is_asked_for():
+    model = create_model("deit_tiny_patch16_LS", num_classes=2, image_size=32, stem="hmlp")
+    assert model.patch_embed.proj[0].weight.shape == (48, 3, 4, 4)
+    with pytest.raises(UserError, match="deit_huge_patch14_LS has no stem 'hmlp'; models that do: deit_tiny_patch16_L"):
+        create_model("deit_huge_patch14_LS", stem="hmlp")
+    with pytest.raises(UserError, match="stem is 'conv'; allowed: linear or hmlp"):
+        create_model("deit_tiny_patch16_LS", stem="conv")
+
+
 def test_a_mixture_of_patches_has_its_one_resolution(tmp_path):
     path = write_pth(tmp_path / "a.pth", official_state("resmlp_mini_patch8_32", 7, 48))
     assert create_model("resmlp_mini_patch8_32", checkpoint=path).image_size == 48
-    with pytest.raises(UserError, match=r"8 misshapen: blocks.0.attn.weight"):
+    with pytest.raises(UserError, match=r"8 misshapen: blocks.0.attn.weight .*; they mix the patches of images of 48 "):
         create_model("resmlp_mini_patch8_32", checkpoint=path, image_size=32)
 
 

@@ -79,9 +79,18 @@ def _deit3(name: str) -> ModelSpec:
     )
 
 
-def _with_hmlp_stem(name: str, *counted: float) -> ModelSpec:
-    """The stem is an option of the official code that no official name has."""
-    row = _deit3(name)
+# With the stem of 3Things, an option of the official code that no official name has; parameters (M), GFLOPs
+HMLP_MODELS = {
+    "deit_tiny_patch16_LS": (5.6, 1.25),
+    "deit_small_patch16_LS": (22.0, 4.62),
+    "deit_medium_patch16_LS": (38.8, 8.0),
+    "deit_base_patch16_LS": (86.7, 17.7),
+    "deit_large_patch16_LS": (304.9, 61.9),
+}
+
+
+def _with_hmlp_stem(name: str) -> ModelSpec:
+    row, counted = _deit3(name), HMLP_MODELS[name]
     return replace(
         row, name=f"{name}_hMLP", variant={**row.variant, "hmlp_stem": True}, published=None, more=(), counted=counted)
 
@@ -186,9 +195,10 @@ def _patchconvnet(name: str) -> ModelSpec:
         counted=tuple(counted),
     )
 
+
 ZOO = (
     *(_deit3(name) for name in (*DEIT3_MODELS, *THREE_THINGS_MODELS)),
-    _with_hmlp_stem("deit_small_patch16_LS", 22.0, 4.62),
+    *(_with_hmlp_stem(name) for name in HMLP_MODELS),
     *(_cait(name) for name in CAIT_MODELS),
     *(_resmlp(name) for name in RESMLP_MODELS),
     *(_patchconvnet(name) for name in PATCHCONVNET_MODELS),
