@@ -104,8 +104,10 @@ def test_shipped_file_holds_its_recipe(short, device, monkeypatch):
     ("deit3_l_21k", "deit_large_patch16_LS", (256, None, 240, "lamb", 1e-3, 0.02, 0.3, "CE", "3-augment", 0)),
     ("deit3_l_21k_1k", "deit_large_patch16_LS", (256, None, 50, "lamb", 3e-4, 0.02, 0.4, "CE", "3-augment", 0)),
     ("cait_s24", "cait_S24_224", (128, None, 400, "adamw", 5e-4, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
-    ("cait_s36_384", "cait_S36", (64, None, 30, "adamw", 5e-6, 1e-8, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ("cait_s36_384", "cait_S36", (64, None, 60, "adamw", 5e-6, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
     ("resmlp_12", "resmlp_12", (256, None, 400, "lamb", 5e-3, 0.2, 0.05, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ("resmlp_24", "resmlp_24", (256, None, 400, "lamb", 5e-3, 0.2, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ("resmlp_b24", "resmlpB_24", (256, None, 400, "lamb", 5e-3, 0.2, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
     ("patchconvnet_s60", "S60", (256, None, 400, "lamb", 3e-3, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
 ])
 @pytest.mark.parametrize("device", ["gpu", "ascend"])

@@ -113,7 +113,10 @@ def test_a_file_that_cannot_be_read():
     ("--amp_level bf16 --device_target GPU",
      "amp_level bf16 (command line), device_target GPU (command line): "
      "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
-    ("--cosub --distillation_type hard",
+    ("--cosub",
+     "cosub True (command line), loss CE (default): submodels learn by binary cross entropy, from labels as from each "
+     "other; allowed: loss BCE"),
+    ("--cosub --loss BCE --distillation_type hard",
      "cosub True (command line), distillation_type hard (command line): "
      "submodels teach each other or a teacher does; leave one out"),
     ("--device_id 0 --distributed",

@@ -75,7 +75,7 @@ MISTAKES = {
     "head told by file": (("--model", "none", "--ckpt_path", "{0}/plain.ckpt", "--image_resize", 32,
                            "--distillation_type", "hard", "--teacher_ckpt_path", "{0}/teacher.ckpt"),
                           "the student has no distillation head"),
-    "cosub of two heads": (("--cosub", True), "CoSub trains models of one head"),
+    "cosub of two heads": (("--cosub", True, "--loss", "BCE"), "CoSub trains models of one head"),
     "the default teacher offline": (("--distillation_type", "hard"), "cannot download http://127.0.0.1:9/regnety_160"),
 }  # fmt: skip
 

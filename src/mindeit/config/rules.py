@@ -20,6 +20,8 @@ RULES = (
          "only a distilled model has the head that follows a teacher"),
     Rule(("cosub", "distillation_type"), lambda cosub, kind: cosub and kind != "none",
          "submodels teach each other or a teacher does; leave one out"),
+    Rule(("cosub", "loss"), lambda cosub, loss: cosub and loss != "BCE",
+         "submodels learn by binary cross entropy, from labels as from each other; allowed: loss BCE"),
     Rule(("amp_level", "device_target"), lambda level, device: level == "bf16" and device != "Ascend",
          "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
     Rule(("recompute", "mode"), lambda recompute, mode: recompute and mode == 1,
