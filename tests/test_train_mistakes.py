@@ -20,6 +20,10 @@ def place(tmp_path_factory) -> Path:
     write_pictures(folder / "gap", train=24)
     for picture in (folder / "gap" / "train" / "b").iterdir():
         picture.unlink()
+    for split in ("train", "val"):
+        shutil.copytree(folder / "pictures" / split, folder / "renamed" / split)
+        (folder / "renamed" / split / "c").rename(folder / "renamed" / split / "d")
+    (folder / "cats.txt").write_text("train/a/00.png cat\n")
     write_model(folder / "teacher.ckpt", "regnety_mini_32", 3)
     write_model(folder / "ten.ckpt", "regnety_mini_32", 10)
     write_model(folder / "plain.ckpt", "deit_tiny_patch16_224", 3)
@@ -46,6 +50,10 @@ MISTAKES = {
     "empty class": (("--data_dir", "{0}/gap"), "no pictures in {0}/gap/train/b"),
     "no such split": (("--train_split", "tarin"), "no 'tarin' folder in {0}/pictures"),
     "few classes": (("--num_classes", 2), "{0}/pictures has 3 classes, num_classes 2"),
+    "other classes held out": (("--label_file", "{0}/cats.txt"),
+                               "{0}/pictures (val): class 'cat' is none of the 3 classes of its split 'train'"),
+    "resume renamed": (("--data_dir", "{0}/renamed", "--resume", "{0}/run/last.ckpt"),
+                       "{0}/run/last.ckpt: cannot be resumed, class 2 is 'd' now, it was saved as 'c'"),
     "unknown model": (("--model", "deit_mini_patch8_32"), "deit_mini_patch8_32"),
     "large batch": (("--batch_size", 25), "has 24 pictures to train on, fewer than one step takes: batch_size 25 x 1"),
     "accumulation": (("--gradient_accumulation_steps", 4), "gradient_accumulation_steps is 4, but an epoch has 3"),

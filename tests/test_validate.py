@@ -146,9 +146,9 @@ def test_class_folders_that_do_not_match_are_refused(checkpoint, tmp_path, monke
         assert run_main("validate.py", words, monkeypatch) == 2
         return capsys.readouterr().err.replace(str(tmp_path), "")
 
-    assert refuse("few", ["cat", "dog"]) == "error: /few has 2 classes, the checkpoint 10\n"
+    assert refuse("few", ["cat", "dog"]) == "error: /few: class 'cat' is none of the 10 classes of the checkpoint\n"
     others = [str(digit) for digit in range(9)] + ["nine"]
-    assert refuse("other", others) == "error: /other: class 'nine' stands where the checkpoint has '9'\n"
+    assert refuse("other", others) == "error: /other: class 'nine' is none of the 10 classes of the checkpoint\n"
 
 
 def test_an_unreadable_image_is_named_unless_skipped(checkpoint, digits, tmp_path, monkeypatch, capsys):

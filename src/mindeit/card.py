@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from mindeit import typed
 from mindeit.errors import UserError
@@ -30,6 +30,7 @@ class ModelCard:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[Positive, Positive, Positive] = IMAGENET_STD
     class_names: Optional[tuple[str, ...]] = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     counters: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:

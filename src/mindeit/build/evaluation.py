@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mindeit.build.machine import data_workers
+from mindeit.build.material import say_notes
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,14 +29,20 @@ def trained_model(config: Config) -> tuple[Model, ModelCard]:
         "model": config.model.model,
         "num_classes": config.model.num_classes,
         "image_size": config.data.image_resize,
-        "crop_pct": config.data.crop_pct,
-        "mean": config.data.mean,
-        "std": config.data.std,
+        **evaluation_options(config),
     }
     if is_exported(path):
         return _exported(config, path, asked)
     model, card = load_for_use(path, use_ema=config.model.use_ema, check=not config.model.no_check, **asked)
     return precision.apply(model, config.run.amp_level).set_train(False), card
+
+
+def evaluation_options(config: Config) -> dict[str, Any]:
+    """How evaluation prepares images, as far as it is asked for: fields of the card that holds it."""
+    options = {key: getattr(config.data, key) for key in ("crop_pct", "mean", "std", "interpolation")}
+    if options["interpolation"] == "random":  # is for training
+        options["interpolation"] = "bicubic"
+    return options
 
 
 def _exported(config: Config, path: str, asked: dict[str, Any]) -> tuple[Exported, ModelCard]:
@@ -82,7 +89,7 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
     import numpy as np
     from mindspore import nn
 
-    from mindeit.data import WaitTimer
+    from mindeit.data import WaitTimer, number_as
     from mindeit.deploy.predictor import on_arrays
     from mindeit.runtime import device
     from mindeit.runtime.progress import progress
@@ -93,7 +100,9 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
     if not card.num_classes:
         raise UserError(f"{config.model.ckpt_path} gives features, and classes are needed; export it without "
                         "--num_classes 0")
-    _check_classes(source, card, config.data.data_dir or config.data.dataset)
+    where = config.data.data_dir or config.data.dataset
+    number_as(source, card.num_classes, card.class_names, where=where, other="the checkpoint")
+    say_notes(source, cluster)
     batches = evaluation_batches(config, source, card, cluster, data_workers(config, cluster))
     if isinstance(model, nn.Cell):
         shape = (config.data.batch_size, 3, card.image_size, card.image_size)
@@ -110,7 +119,7 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
 def predictor(config: Config) -> Predictor:
     from mindeit.deploy.predictor import Predictor
 
-    return Predictor.of(*trained_model(config), config.data.interpolation)
+    return Predictor.of(*trained_model(config))
 
 
 def evaluation_source(config: Config) -> Source:
@@ -122,22 +131,13 @@ def evaluation_source(config: Config) -> Source:
     )
 
 
-def _check_classes(source: Source, card: ModelCard, where: str) -> None:
-    """The data's classes have to be the checkpoint's, by number and, where it has names, by name."""
-    if source.num_classes != card.num_classes:
-        raise UserError(f"{where} has {source.num_classes} classes, the checkpoint {card.num_classes}")
-    for own, given in zip(card.class_names or (), source.class_names):
-        if own != given:
-            raise UserError(f"{where}: class '{given}' stands where the checkpoint has '{own}'")
-
-
 def evaluation_batches(
     config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
 ) -> EvaluationBatches:
     from mindeit.data import EvalTransform
     from mindeit.data import evaluation_batches as batches
 
-    transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, config.data.interpolation)
+    transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
     return batches(
         source,
         transform,

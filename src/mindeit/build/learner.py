@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mindeit.build.evaluation import evaluation_options
 from mindeit.build.teacher import load_teacher
 from mindeit.errors import UserError
 
@@ -31,8 +32,7 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[st
 
     model, data = config.model, config.data
     rates = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}
-    classes = model.num_classes or source.num_classes
-    names = source.class_names if classes == source.num_classes else None
+    classes, names = source.num_classes, source.class_names if source.named else None
     path, changes = model.ckpt_path, []
     if model.pretrained:
         from mindeit.convert.pretrained import fetch_pretrained
@@ -40,8 +40,8 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[st
         path = str(fetch_pretrained(model.model, data.image_resize))
     if path:
         student, card, changes = load_to_train(
-            path, model=model.model, num_classes=classes, image_size=data.image_resize, use_ema=model.use_ema,
-            check=not model.no_check, **rates
+            path, model=model.model, num_classes=classes, class_names=names, image_size=data.image_resize,
+            use_ema=model.use_ema, check=not model.no_check, **rates
         )
     elif model.model:
         student = build(model.model, num_classes=classes, image_size=data.image_resize, **rates)
@@ -50,8 +50,8 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[st
         raise UserError("no model: give --config FILE, --model NAME or --ckpt_path FILE")
     if config.train.recompute:
         recompute_blocks(student)
-    own = {key: getattr(data, key) for key in ("crop_pct", "mean", "std") if getattr(data, key) is not None}
-    return student, replace(card, class_names=names, **own), changes
+    own = {key: value for key, value in evaluation_options(config).items() if value is not None}
+    return student, replace(card, class_names=names or card.class_names, **own), changes
 
 
 def objective(config: Config, student: nn.Cell, card: ModelCard) -> nn.Cell:

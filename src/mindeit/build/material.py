@@ -1,6 +1,7 @@
 """What is learned from: pictures, how they are changed, and in which portions they come."""
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from mindeit.errors import UserError
@@ -12,24 +13,30 @@ if TYPE_CHECKING:
     from mindeit.runtime.cluster import Cluster
 
 
-def sources(config: Config) -> tuple[Source, Optional[Source]]:
+def sources(config: Config, cluster: Cluster) -> tuple[Source, Optional[Source]]:
     """For training and for evaluation; they agree about the classes."""
-    from mindeit.data import open_source
+    from mindeit.data import number_as, open_source
 
     data, split = config.data, config.data.train_split
     source = open_source(
         data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split
     )
+    say_notes(source, cluster)
     if not config.schedule.val_while_train:
         return source, None
     held_out = open_source(
-        data.dataset, data.data_dir, data.val_split, num_classes=config.model.num_classes, label_file=data.label_file,
-        train_split=split,
+        data.dataset, data.data_dir, data.val_split, label_file=data.label_file, train_split=split
     )
-    if held_out.num_classes != source.num_classes:
-        raise UserError(f"{data.data_dir}: {split} has {source.num_classes} classes, "
-                        f"{data.val_split} {held_out.num_classes}; they have to be the same")
+    where = f"{data.data_dir or data.dataset} ({data.val_split})"
+    names = source.class_names if source.named else None
+    number_as(held_out, source.num_classes, names, where=where, other=f"its split '{split}'")
+    say_notes(held_out, cluster)
     return source, held_out
+
+
+def say_notes(source: Source, cluster: Cluster) -> None:
+    if cluster.main and source.notes:
+        print("\n".join(f"note: {note}" for note in source.notes), file=sys.stderr, flush=True)
 
 
 def check_amount(config: Config, source: Source, cluster: Cluster) -> None:
@@ -72,7 +79,8 @@ def _transform(config: Config, card: ModelCard) -> TrainTransform:
     augment = config.augment
     return TrainTransform(
         card.image_size, scale=augment.scale, ratio=augment.ratio, hflip=augment.hflip,
-        interpolation=config.data.interpolation, auto_augment=augment.auto_augment, color_jitter=augment.color_jitter,
+        interpolation=config.data.interpolation or card.interpolation,
+        auto_augment=augment.auto_augment, color_jitter=augment.color_jitter,
         erase_probability=augment.re_prob, erase_mode=augment.re_value, erase_count=augment.re_count,
         simple_crop=augment.simple_random_crop, mean=card.mean, std=card.std,
     )

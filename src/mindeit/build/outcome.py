@@ -46,7 +46,11 @@ def check_resumable(config: Config, path: Path, card: ModelCard, divided: dict[s
     from mindeit.training import saved
 
     same = {"model": card.model, "num_classes": card.num_classes, "opt": config.optim.opt}
-    saved.check_resumable(saved.load(path).record, path, same=same, division=divided)
+    state = saved.load(path)
+    saved.check_resumable(state.record, path, same=same, division=divided)
+    for label, (now, then) in enumerate(zip(card.class_names or (), state.card.class_names or ())):
+        if now != then:
+            raise UserError(f"{path}: cannot be resumed, class {label} is '{now}' now, it was saved as '{then}'")
 
 
 def restore(path: Path, live: Live, scale: LossScale, journey: Journey) -> None:

@@ -26,7 +26,7 @@ def training(config: Config, cluster: Cluster) -> Training:
     from mindeit.training import saved
     from mindeit.training.loop import Journey, Training
 
-    source, held_out = material.sources(config)
+    source, held_out = material.sources(config, cluster)
     material.check_amount(config, source, cluster)
     folder, resumed = outcome.folder(config)
     student, card, changes = learner.student(config, source)

@@ -44,8 +44,9 @@ class DataConfig:
     image_resize: Optional[int] = option(None, "pixels a side; None: the model's own", at_least=1)
     crop_pct: Optional[float] = option(
         None, "share of the side that evaluation keeps; None: the model's own", above=0, at_most=1)
-    interpolation: str = option(
-        "bicubic", "resizing; random: one of the two for each training picture, bicubic in evaluation",
+    interpolation: Optional[str] = option(
+        None, "resizing; random: one of the two for each training picture, bicubic in evaluation; None: the "
+        "checkpoint's, or bicubic",
         choices=("bicubic", "bilinear", "random"))
     mean: Optional[tuple[float, float, float]] = option(
         None, "taken off each channel, of 1 (not 255); None: the model's own", at_least=0, at_most=1)

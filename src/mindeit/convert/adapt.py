@@ -33,8 +33,8 @@ def with_fresh_head(state: State, fresh: Mapping[str, Parameter], held: int | No
         anew.add(CLASSES)
     body = {name: array for name, array in state.items() if name not in anew}
     head = {name: parameter.asnumpy() for name, parameter in fresh.items() if name in anew}
-    return {**body, **head}, [f"the head starts anew for {classes} classes (the weights have {held or 'none'})"] * bool(
-        classes)
+    known = "others" if held == classes else held or "none"
+    return {**body, **head}, [f"the head starts anew for {classes} classes (the weights have {known})"] * bool(classes)
 
 
 def with_resized_table(state: State, fresh: Mapping[str, Parameter], cell: nn.Cell) -> Change:

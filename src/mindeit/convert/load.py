@@ -112,16 +112,19 @@ def load_to_train(
     *,
     model: str | None = None,
     num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
     image_size: int | None = None,
     use_ema: bool = False,
     check: bool = True,
     **rates: float,
 ) -> tuple[nn.Cell, ModelCard, list[str]]:
     """As `load_model`, and a line for each thing that is not as the file has it. ``image_size`` None: the size of the
-    named ``model``, else the file's. A plain model's weights start a distilled one.
+    named ``model``, else the file's. A plain model's weights start a distilled one. ``class_names``: what the classes
+    are to be; where the card names others, the head is a fresh one.
     """
     size = spec(model).image_size if model and image_size is None else image_size
-    fitted = _fit(open_weights(path, model, use_ema, check), model, num_classes, size, rates, to_train=True)
+    source = open_weights(path, model, use_ema, check)
+    fitted = _fit(source, model, num_classes, size, rates, to_train=True, class_names=class_names)
     return fitted.filled(path), fitted.card, fitted.changes
 
 
@@ -186,7 +189,7 @@ class _Fitted:
 
 def _fit(
     source: WeightFile, model: str | None, num_classes: int | None, image_size: int | None, options: Mapping[str, Any],
-    *, to_train: bool = False,
+    *, to_train: bool = False, class_names: tuple[str, ...] | None = None,
 ) -> _Fitted:
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size is {image_size}; allowed: 1 and more")
@@ -200,7 +203,8 @@ def _fit(
     state, changes = source.state, []
     if to_train and DISTILLATION in fresh and source.plain:
         state, changes = with_distillation(state)
-    if num_classes not in (None, held):
+    others = source.card is not None and class_names is not None and source.card.class_names not in (None, class_names)
+    if others or num_classes not in (None, held):
         state, told = with_fresh_head(state, fresh, held, classes)
         changes = changes + told
     if image_size is not None:

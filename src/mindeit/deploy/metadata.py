@@ -17,7 +17,7 @@ from mindeit.typed import Bounds
 DYNAMIC = "dynamic"
 MEAN, BOTH = "mean", "both"
 LEVELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # a normalisation that leaves 0 to 255
-_CARD = ("model", "num_classes", "image_size", "crop_pct", "mean", "std")
+_CARD = ("model", "num_classes", "image_size", "crop_pct", "mean", "std", "interpolation")
 _KINDS = {
     **{key: get_type_hints(ModelCard, include_extras=True)[key] for key in _CARD},
     "class_names": tuple[str, ...],
@@ -25,7 +25,6 @@ _KINDS = {
     "heads": Literal["mean", "both"],
     "precision": Literal["fp32", "fp16"],
     "preprocess": bool,
-    "interpolation": Literal["bicubic", "bilinear"],
 }
 _TEXTS = ("model", "heads", "precision", "interpolation")
 
@@ -39,7 +38,6 @@ class Description:
     heads: str = MEAN
     precision: str = "fp32"
     preprocess: bool = False
-    interpolation: str = "bicubic"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -66,7 +64,6 @@ class Description:
         return {
             **{key: getattr(self.card, key) for key in _CARD},
             "class_names": class_names(self.card),
-            "interpolation": self.interpolation,
             "input": f"images: {np.dtype(self.dtype)} ({sides}), {meaning}",
             "outputs": self.outputs,
             "batch": self.batch or DYNAMIC,
@@ -88,7 +85,7 @@ class Description:
         card = ModelCard.of({key: read[key] for key in (*_CARD, "class_names")}, where)
         if card.class_names == class_names(replace(card, class_names=None)):
             card = replace(card, class_names=None)
-        settings = {key: read[key] for key in ("heads", "precision", "preprocess", "interpolation")}
+        settings = {key: read[key] for key in ("heads", "precision", "preprocess")}
         return cls(card, None if read["batch"] == DYNAMIC else read["batch"], **settings)
 
 

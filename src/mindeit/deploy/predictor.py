@@ -76,15 +76,15 @@ class Predictor:
             self._use(*_open(source, model, use_ema, check))
 
     @classmethod
-    def of(cls, model: Model, card: ModelCard, interpolation: str = "bicubic") -> Predictor:
+    def of(cls, model: Model, card: ModelCard) -> Predictor:
         """A predictor around any model at hand; ``card`` says how its images are prepared."""
         predictor = cls.__new__(cls)
-        predictor._use(model, card, interpolation)
+        predictor._use(model, card)
         return predictor
 
-    def _use(self, model: Model, card: ModelCard, interpolation: str = "bicubic") -> None:
+    def _use(self, model: Model, card: ModelCard) -> None:
         self.model, self.card, self.class_names = model, card, class_names(card)
-        self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, interpolation)
+        self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
         self._logits = _in_exported(model) if isinstance(model, Exported) else _in_graphs(model, card.model)
         self._features: Optional[Run] = None
 

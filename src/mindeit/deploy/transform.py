@@ -14,11 +14,8 @@ def transform_for(checkpoint: PathLike) -> EvalTransform:
 
     Resized, cropped and normalised as in evaluation; checkpoints of any kind and exported files.
     """
-    return of_card(_card(checkpoint))
-
-
-def of_card(card: ModelCard, interpolation: str = "bicubic") -> EvalTransform:
-    return EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, interpolation)
+    card = _card(checkpoint)
+    return EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
 
 
 def _card(checkpoint: PathLike) -> ModelCard:
