@@ -166,19 +166,54 @@ def test_the_shelf_gives_a_state_its_names_and_keeps_the_latest(tmp_path):
     assert newest_sound(tmp_path / "new") == shelf.last_good == tmp_path / "new" / "last.ckpt"
 
 
-def test_the_same_bytes_are_on_the_disk_once(tmp_path):
+def test_each_name_is_a_file_of_its_own(tmp_path):
     Shelf(tmp_path, interval=1, keep=2).store(state_at(1), epoch_done=True, best=True)
-    assert {path.stat().st_nlink for path in tmp_path.iterdir()} == {3}
-
-
-def test_names_are_copied_where_the_file_system_has_no_links(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    Shelf(tmp_path, interval=1, keep=2).store(state_at(1), epoch_done=True, best=True)
-    assert [step_of(path) for path in sorted(tmp_path.iterdir())] == [1, 1, 1]
     assert {path.stat().st_nlink for path in tmp_path.iterdir()} == {1}
+    damage(tmp_path / "last.ckpt", at=-300)
+    assert newest_sound(tmp_path) == tmp_path / "epoch-0001.ckpt"
+    assert step_of(tmp_path / "best.ckpt") == 1
+
+
+def evaluated(folder: Path, keep: int = 9) -> Shelf:
+    """Epochs 1 to 4 with accuracies 50, 70, 60, 40 of the model and 51, 52, 53, 54 of its average."""
+    shelf, best = Shelf(folder, interval=1, keep=keep), 0.0
+    for epoch, accuracy in enumerate((50.0, 70.0, 60.0, 40.0), 1):
+        figures = {"acc1": accuracy, "ema_acc1": 50.0 + epoch}
+        shelf.store(state_at(epoch, figures=figures), epoch_done=True, best=accuracy > best, best_ema=True)
+        best = max(best, accuracy)
+    return shelf
+
+
+@pytest.mark.parametrize(("keep", "gone", "step", "accuracy"), [
+    (9, (), 2, 70.0),  # the same state has another name
+    (9, ("epoch-0002",), 3, 60.0),
+    (1, ("last", "epoch-0004"), 4, 40.0),  # best_ema alone is left
+])
+def test_a_damaged_best_is_made_anew_from_the_best_that_is_sound(keep, gone, step, accuracy, tmp_path, capfd):
+    evaluated(tmp_path, keep)
+    for name in ("best", *gone):
+        damage(tmp_path / f"{name}.ckpt", at=-300)
+    shelf = Shelf(tmp_path, interval=1, keep=keep)
+    assert (step_of(tmp_path / "best.ckpt"), shelf.best("best.ckpt")) == (step, accuracy)
+    assert load(tmp_path / "best.ckpt").record["use"] == "model"
+    assert "best.ckpt was damaged or gone; made anew from " in capfd.readouterr().err
+    assert step_of(newest_sound(tmp_path)) == 4
+
+
+def test_a_damaged_best_average_is_made_anew_too(tmp_path):
+    evaluated(tmp_path)
+    (tmp_path / "best_ema.ckpt").unlink()
+    assert Shelf(tmp_path, interval=1, keep=9).best("best_ema.ckpt") == 54.0
+    assert load(tmp_path / "best_ema.ckpt").record["use"] == "ema"
+    assert checkpoints.read(tmp_path / "best_ema.ckpt")[0]["w"][0, 0] == 2
+
+
+def test_a_best_that_nothing_can_replace_is_worth_nothing(tmp_path):
+    save(tmp_path / "best.ckpt", state_at(3, figures={"acc1": 60.0}))
+    damage(tmp_path / "best.ckpt", at=-300)
+    assert Shelf(tmp_path, interval=1, keep=2).best("best.ckpt") == -1.0
+    save(tmp_path / "best.ckpt", state_at(3))
+    assert Shelf(tmp_path, interval=1, keep=2).best("best.ckpt") is None
 
 
 def test_damaged_ones_are_told_and_the_next_sound_one_is_found(tmp_path, capfd):
@@ -319,10 +354,10 @@ def test_the_first_write_that_fails_says_that_there_is_none_yet(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Eight megabytes; only root can have one."""
+    """Sixteen megabytes; only root can have one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here")
     yield folder
@@ -332,7 +367,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_leaves_the_earlier_files_whole_and_the_run_goes_on_when_there_is_room(small_disk):
     shelf = Shelf(small_disk, interval=1, keep=1)
     shelf.store(big_state(1), epoch_done=True)
-    (small_disk / "filler").write_bytes(bytes(4_000_000))
+    (small_disk / "filler").write_bytes(bytes(8_000_000))
     with pytest.raises(UserError) as error:
         shelf.store(big_state(2), epoch_done=True)
     assert str(error.value) == (f"{small_disk / 'epoch-0002.ckpt'}: cannot write: No space left on device; "

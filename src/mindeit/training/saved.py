@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -93,8 +92,9 @@ def check_resumable(
 class Shelf:
     """The checkpoints of a run in ``folder``: last, best, best_ema and one every ``interval`` epochs, ``keep`` of them.
 
-    Made before the run: says at once when nothing can be written there, removes what a killed run left half written,
-    and finishes where it was killed between two names of one state. One rank is the ``owner``; others only look.
+    Each is a file of its own, so that damage to one leaves the others. Made before the run: removes what a killed run
+    left half written, finishes where it was killed between two names of one state, and makes a best one that is
+    damaged anew. One rank is the ``owner``; others only look.
     """
 
     def __init__(self, folder: PathLike, *, interval: int, keep: int, owner: bool = True) -> None:
@@ -105,6 +105,7 @@ class Shelf:
                 if _LEFTOVER.fullmatch(path.name):
                     path.unlink(missing_ok=True)
             self._finish()
+            self._repair()
         self._count = max((_age(record)[0] for _, record in _records(self._folder)), default=0)
 
     @property
@@ -129,7 +130,7 @@ class Shelf:
                 if names:
                     save(self._folder / names[0], replace(state, record={**state.record, "use": use}))
                 for name in names[1:]:
-                    _same_file(self._folder / names[0], self._folder / name)
+                    _copy(self._folder / names[0], self._folder / name)
             with suppress(OSError):  # not every file system can do it for a folder
                 checkpoints.sync(self._folder)
         except (UserError, OSError) as error:
@@ -146,6 +147,26 @@ class Shelf:
         if sound is not None and _age(records[sound]) == _age(newest):
             self._place(load(sound), lacking)
 
+    def best(self, name: str) -> float | None:
+        """The accuracy of best or best_ema; -1 where it is not there or damaged, None where it was not written down."""
+        if not _is_sound(self._folder / name):
+            return -1.0
+        return _accuracy(checkpoints.read_record(self._folder / name) or {}, name)
+
+    def _repair(self) -> None:
+        """From the best of the sound ones: it may be an older state."""
+        for name, use in ((BEST, "model"), (BEST_EMA, "ema")):
+            path, records = self._folder / name, dict(_records(self._folder))
+            known = {one: _accuracy(record, name) for one, record in records.items() if one != path}
+            evaluated = [one for one, accuracy in known.items() if accuracy is not None]
+            if not evaluated or _is_sound(path):
+                continue
+            source = next(filter(_is_sound, sorted(evaluated, key=known.get, reverse=True)), None)
+            if source is not None:
+                state = load(source)
+                save(path, replace(state, record={**state.record, "use": use}))
+                _tell(f"{path} was damaged or gone; made anew from {source.name}, accuracy {known[source]:.3f}")
+
     def _remove_old(self) -> None:
         ages = {path: _age(record) for path, record in _records(self._folder)}
         numbered = ages.keys() - {self._folder / name for name in (LAST, BEST, BEST_EMA)}
@@ -161,19 +182,25 @@ def newest_sound(folder: PathLike) -> Path | None:
             checkpoints.verify(path)
             return path
         except UserError as error:
-            _tell(error)
+            _tell(f"{error}; passed over")
     return None
+
+
+def named_in(folder: PathLike) -> list[Path]:
+    """What has the name of a run's checkpoint, whatever it holds."""
+    return sorted(path for path in Path(folder).glob("*.ckpt") if _OURS.fullmatch(path.name))
 
 
 def _records(folder: Path, tell: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The readable ones of our names, from a few bytes of each; whether the rest is sound, `verify` says."""
-    for path in sorted(path for path in folder.glob("*.ckpt") if _OURS.fullmatch(path.name)):
+    for path in named_in(folder):
         try:
             record = checkpoints.read_record(path)
             _age(record)
         except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
             if tell:
-                _tell(error if isinstance(error, UserError) else f"{path}: not a training checkpoint")
+                problem = error if isinstance(error, UserError) else f"{path}: not a training checkpoint"
+                _tell(f"{problem}; passed over")
         else:
             yield path, record
 
@@ -183,16 +210,24 @@ def _age(record: Mapping[str, Any]) -> tuple[int, int]:
     return int(record.get("count", 0)), int(record["step"])
 
 
-def _tell(problem: object) -> None:
-    print(f"warning: {problem}; passed over", file=sys.stderr, flush=True)
+def _accuracy(record: Mapping[str, Any], name: str) -> float | None:
+    """Of the weights that ``name`` is chosen by."""
+    return (record.get("figures") or {}).get("ema_acc1" if name == BEST_EMA else "acc1")
 
 
-def _same_file(source: Path, path: Path) -> None:
-    """The same bytes under a second name, without a copy where the file system can."""
+def _is_sound(path: Path) -> bool:
+    try:
+        checkpoints.verify(path)
+    except UserError:
+        return False
+    return True
+
+
+def _tell(problem: str) -> None:
+    print(f"warning: {problem}", file=sys.stderr, flush=True)
+
+
+def _copy(source: Path, path: Path) -> None:
     with atomic(path) as temporary:
-        temporary.unlink()
-        try:
-            os.link(source, temporary)
-        except OSError:  # not on this file system
-            shutil.copyfile(source, temporary)
-            checkpoints.sync(temporary)
+        shutil.copyfile(source, temporary)
+        checkpoints.sync(temporary)
