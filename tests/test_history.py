@@ -58,11 +58,11 @@ def scalars_shown(folder: Path, tag: str) -> dict[int, float]:
 
 def test_each_epoch_is_a_line_that_reads_back(tmp_path):
     history = History(tmp_path / "new" / "folder", tensorboard=False)
-    history.add(record(0, val_loss=None, acc1=np.float32(0.5), images=np.int64(7)))
+    history.add(record(1, val_loss=None, acc1=np.float32(0.5), images=np.int64(7)))
     assert lines(tmp_path / "new" / "folder") == [
-        {"epoch": 0, "step": 0, "train_loss": 7.0, "val_loss": None, "acc1": 0.5, "images": 7}
+        {"epoch": 1, "step": 10, "train_loss": 6.9, "val_loss": None, "acc1": 0.5, "images": 7}
     ]
-    history.add(record(1))
+    history.add(record(2))
     assert history.records == lines(tmp_path / "new" / "folder")
     assert not (tmp_path / "new" / "folder" / "tensorboard").exists()
 
@@ -72,53 +72,83 @@ def test_nan_and_infinity_become_null_so_that_any_reader_of_json_can_read_the_fi
     assert (tmp_path / "history.jsonl").read_text() == '{"epoch": 0, "val_loss": null, "lr": null}\n'
 
 
+def test_nothing_is_written_before_the_first_record(tmp_path):
+    History(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_new_run_forgets_the_old_history(tmp_path):
     old = History(tmp_path)
-    old.add(record(0))
+    old.add(record(1))
     old.close()
     new = History(tmp_path)
-    assert (lines(tmp_path), new.records) == ([], [])
-    new.add(record(0, train_loss=3.0))
-    assert scalars_shown(tmp_path, "train_loss") == {0: 3.0}
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert new.records == []
+    new.add(record(1, train_loss=3.0))
+    assert lines(tmp_path) == [record(1, train_loss=3.0)]
+    assert scalars_shown(tmp_path, "train_loss") == {1: 3.0}
 
 
 def test_resuming_keeps_the_earlier_epochs_once(tmp_path):
     first = History(tmp_path, tensorboard=False)
-    for epoch in range(5):
+    for epoch in range(1, 6):
         first.add(record(epoch))
-    first.add(record(1, train_loss=1.0))  # a doubled epoch: what was written last counts
-    resumed = History(tmp_path, tensorboard=False, resume_from=3)
-    assert [one["epoch"] for one in resumed.records] == [0, 1, 2]
+    first.add(record(2, train_loss=1.0))  # a doubled epoch: what was written last counts
+    resumed = History(tmp_path, tensorboard=False, epochs=3)
+    assert [one["epoch"] for one in resumed.records] == [1, 2, 3]
     assert resumed.records[1]["train_loss"] == 1.0
-    resumed.add(record(3, train_loss=0.5))
+    resumed.add(record(4, train_loss=0.5))
     assert lines(tmp_path) == resumed.records
-    assert [one["epoch"] for one in lines(tmp_path)] == [0, 1, 2, 3]
+    assert [one["epoch"] for one in lines(tmp_path)] == [1, 2, 3, 4]
     assert os.listdir(tmp_path) == ["history.jsonl"]
 
 
 def test_resuming_where_no_history_is_begins_one(tmp_path):
-    history = History(tmp_path, tensorboard=False, resume_from=7)
-    history.add(record(7))
-    assert [one["epoch"] for one in lines(tmp_path)] == [7]
+    history = History(tmp_path, tensorboard=False, epochs=7)
+    history.add(record(8))
+    assert [one["epoch"] for one in lines(tmp_path)] == [8]
 
 
-@pytest.mark.parametrize("rest", [b'{"epoch": 2, "train_lo', b"\0" * 20, b"\xff\xfe"])
+def test_a_history_that_counts_from_0_goes_on_from_1(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"epoch": 0, "lr": 3.0}\n{"epoch": 1, "lr": 2.0}\n')
+    History(tmp_path, tensorboard=False, epochs=2).add({"epoch": 3, "lr": 1.0})
+    assert lines(tmp_path) == [{"epoch": 1, "lr": 3.0}, {"epoch": 2, "lr": 2.0}, {"epoch": 3, "lr": 1.0}]
+
+
+@pytest.mark.parametrize("rest", [b'{"epoch": 3, "train_lo', b"\0" * 20, b"\xff\xfe"])
 def test_half_a_line_at_the_end_is_dropped(tmp_path, rest):
     history = History(tmp_path, tensorboard=False)
-    history.add(record(0))
     history.add(record(1))
+    history.add(record(2))
     with open(tmp_path / "history.jsonl", "ab") as file:
         file.write(rest)
-    History(tmp_path, tensorboard=False, resume_from=2).add(record(2))
-    assert lines(tmp_path) == [record(0), record(1), record(2)]
+    History(tmp_path, tensorboard=False, epochs=2).add(record(3))
+    assert lines(tmp_path) == [record(1), record(2), record(3)]
 
 
-@pytest.mark.parametrize("bad", ['{"epo', '{"loss": 1}', '{"epoch": null}', "7"])
+BAD = {
+    "cut": '{"epo', "no epoch": '{"loss": 1}', "null": '{"epoch": null}', "a number": "7", "a list": "[]",
+    "infinite": '{"epoch": Infinity}', "half": '{"epoch": 1.5}', "text": '{"epoch": 2, "loss": "low"}',
+    "a list in it": '{"epoch": 2, "loss": [1]}', "deep": "[" * 100_000, "many digits": '{"epoch": 1' + "0" * 5000 + "}",
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_a_bad_line_in_the_middle_is_named(tmp_path, bad):
-    (tmp_path / "history.jsonl").write_text(f'{{"epoch": 0}}\n{bad}\n{{"epoch": 2}}\n')
+    (tmp_path / "history.jsonl").write_text(f'{{"epoch": 1}}\n{BAD[bad]}\n{{"epoch": 3}}\n')
     with pytest.raises(UserError, match=r"history.jsonl: line 2 is not the record of an epoch; mend it or move"):
-        History(tmp_path, tensorboard=False, resume_from=2)
+        History(tmp_path, tensorboard=False, epochs=2)
+
+
+def test_infinity_that_another_program_wrote_becomes_null(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "loss": Infinity, "lr": 1e999}\n')
+    History(tmp_path, tensorboard=False, epochs=1).add(record(2))
+    assert lines(tmp_path) == [{"epoch": 1, "loss": None, "lr": None}, record(2)]
+
+
+def test_a_history_that_is_a_folder_is_one_line(tmp_path):
+    (tmp_path / "history.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"history.jsonl: is a folder, the name of a file is needed$"):
+        History(tmp_path, epochs=2)
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_lines_and_can_go_on(tmp_path):
@@ -126,8 +156,8 @@ def test_a_writer_killed_at_any_moment_leaves_whole_lines_and_can_go_on(tmp_path
 import sys
 from mindeit.training.history import History
 start = int(sys.argv[2])
-history = History(sys.argv[1], resume_from=start or None)
-for epoch in range(start, 10**6):
+history = History(sys.argv[1], epochs=start)
+for epoch in range(start + 1, 10**6):
     history.add({"epoch": epoch, **{f"value_{n}": epoch + n / 7 for n in range(200)}})
 """
     wait, reached = np.random.default_rng(0), 0
@@ -140,14 +170,14 @@ for epoch in range(start, 10**6):
         time.sleep(wait.uniform(0, 0.05))
         writer.kill()
         assert writer.wait() == -9
-        found = History(tmp_path, tensorboard=False, resume_from=10**6).records
-        assert [one["epoch"] for one in found] == list(range(len(found)))
+        found = History(tmp_path, tensorboard=False, epochs=10**6).records
+        assert [one["epoch"] for one in found] == list(range(1, len(found) + 1))
         assert all(len(one) == 201 for one in found)
         assert len(found) >= reached + 3
         reached = len(found) - 1  # as if the last epoch's checkpoint had not been written
-    finished = History(tmp_path, resume_from=reached)
-    finished.add({"epoch": reached, "value_0": 0.5})
-    assert [one["epoch"] for one in lines(tmp_path)] == list(range(reached + 1))
+    finished = History(tmp_path, epochs=reached)
+    finished.add({"epoch": reached + 1, "value_0": 0.5})
+    assert [one["epoch"] for one in lines(tmp_path)] == list(range(1, reached + 2))
 
 
 def test_tensorboard_gets_a_scalar_for_each_figure(tmp_path):
@@ -161,12 +191,12 @@ def test_tensorboard_gets_a_scalar_for_each_figure(tmp_path):
 
 def test_tensorboard_curves_do_not_double_after_resuming(tmp_path):
     first = History(tmp_path)
-    for epoch in range(5):
+    for epoch in range(1, 6):
         first.add(record(epoch))
     for _ in range(2):  # at once, and twice: no file of events overwrites another
-        resumed = History(tmp_path, resume_from=3)
+        resumed = History(tmp_path, epochs=2)
         resumed.add(record(3, train_loss=0.5))
-    assert scalars_shown(tmp_path, "train_loss") == pytest.approx({0: 7.0, 1: 6.9, 2: 6.8, 3: 0.5})
+    assert scalars_shown(tmp_path, "train_loss") == pytest.approx({1: 6.9, 2: 6.8, 3: 0.5})
     assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [3, 3]
 
 
@@ -176,7 +206,7 @@ import sys
 from mindeit.training import curves, history
 assert not {"tensorboardX", "matplotlib"} & set(sys.modules)
 made = history.History(sys.argv[1])
-made.add({"epoch": 0, "train_loss": 1.0})
+made.add({"epoch": 1, "train_loss": 1.0})
 curves.draw(made.records, sys.argv[1] + "/curves.png")
 assert {"tensorboardX", "matplotlib"} <= set(sys.modules)
 print(sorted({"torch", "tensorflow", "mindspore", "matplotlib.pyplot"} & set(sys.modules)))
@@ -214,15 +244,15 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (150, {resource.RLIM_INFINITY}))  # bytes a file may grow to
 history = History(sys.argv[1], tensorboard=False)
 try:
-    for epoch in range(100):
+    for epoch in range(1, 100):
         history.add({{"epoch": epoch, "train_loss": 1.0}})
 except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == f"UserError {tmp_path}: cannot write the history: File too large\n"
-    left = History(tmp_path, tensorboard=False, resume_from=100).records
-    assert [one["epoch"] for one in left] == [0, 1, 2, 3]
+    left = History(tmp_path, tensorboard=False, epochs=100).records
+    assert [one["epoch"] for one in left] == [1, 2, 3, 4]
 
 
 COLOURS = {"training": "#4c72b0", "validation": "#dd8452", "EMA": "#55a868", "lr": "#8172b3"}

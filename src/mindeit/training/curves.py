@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindeit.files import PathLike, atomic
+from mindeit.errors import UserError
+from mindeit.files import PathLike, atomic, check_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,15 @@ PANELS = {
 }
 MARK_BEST = {"acc1", "ema_acc1"}
 MOST_DOTS = 40  # with more points than this a curve shows no dots
+
+
+def check(path: PathLike) -> None:
+    """Say before any work that no picture can be drawn to ``path``."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"the curves of a run need matplotlib (pip install matplotlib): {error}") from None
+    check_writable(path)
 
 
 def draw(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:

@@ -12,23 +12,26 @@ from pathlib import Path
 from typing import Any, Union
 
 from mindeit.errors import UserError
-from mindeit.files import PathLike, atomic
+from mindeit.files import PathLike, atomic, check_writable
 
 Record = dict[str, Union[float, int, None]]
 
 
 class History:
-    """``history.jsonl`` and ``tensorboard/`` in ``folder``.
+    """``history.jsonl`` and ``tensorboard/`` in ``folder``; epochs count from 1.
 
-    resume_from: records of earlier epochs stay, those of this epoch and later go. None begins anew.
+    What is there already is read and kept for the first ``epochs`` epochs; later ones are taken back with the first
+    record that is added. Until then nothing is written, but all that could be in the way is told.
     """
 
-    def __init__(self, folder: PathLike, *, tensorboard: bool = True, resume_from: int | None = None):
-        self._path = Path(folder) / "history.jsonl"
-        self._records = {} if resume_from is None else _read(self._path, before=resume_from)
-        with atomic(self._path) as temporary:
-            temporary.write_bytes(b"".join(map(_line, self._records.values())))
-        self._events = _Events(Path(folder) / "tensorboard", resume_from) if tensorboard else None
+    def __init__(self, folder: PathLike, *, tensorboard: bool = True, epochs: int = 0):
+        self._path, self._tensorboard = Path(folder) / "history.jsonl", tensorboard
+        self._records = {epoch: record for epoch, record in _read(self._path).items() if epoch <= epochs}
+        check_writable(self._path)
+        if tensorboard:
+            _check_events(self._path.parent / "tensorboard")
+        self._events: _Events | None = None
+        self._opened = False
 
     @property
     def records(self) -> list[Record]:
@@ -38,6 +41,8 @@ class History:
     def add(self, record: Mapping[str, Any]) -> None:
         """``record["epoch"]`` names the epoch; the rest are figures. On the disk when this returns."""
         plain = {key: _plain(value) for key, value in record.items()}
+        if not self._opened:
+            self._open(plain["epoch"])
         try:
             with open(self._path, "ab") as file:
                 file.write(_line(plain))  # one write: whole or, if the machine dies, cut at the file's end
@@ -48,6 +53,12 @@ class History:
         except OSError as error:
             raise UserError(f"{self._path.parent}: cannot write the history: {error.strerror or error}") from None
         self._records[plain["epoch"]] = plain
+
+    def _open(self, epoch: int) -> None:
+        with atomic(self._path) as temporary:
+            temporary.write_bytes(b"".join(map(_line, self._records.values())))
+        self._events = _Events(self._path.parent / "tensorboard", epoch) if self._tensorboard else None
+        self._opened = True
 
     def close(self) -> None:
         if self._events:
@@ -64,50 +75,71 @@ def _line(record: Record) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def _read(path: Path, before: int) -> dict[int, Record]:
-    """The records of epochs before ``before``, each epoch once: what was written last."""
-    if not path.exists():
+def _read(path: Path) -> dict[int, Record]:
+    """The record of each epoch: what was written last."""
+    if not path.exists() or path.is_dir():  # a folder is told when the file is to be written
         return {}
     lines = path.read_bytes().split(b"\n")
     records = {}
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                record = json.loads(line)
-                records[int(record["epoch"])] = record
-        except (ValueError, TypeError, KeyError):
+                record = _record(line)
+                records[record["epoch"]] = record
+        except (ValueError, KeyError, AttributeError, RecursionError):
             if number < len(lines):  # the last one was cut by a crash or a full disk
                 hint = "mend it or move the file away"
                 raise UserError(f"{path}: line {number} is not the record of an epoch; {hint}") from None
-    return {epoch: record for epoch, record in sorted(records.items()) if epoch < before}
+    counted_from_0 = 0 in records  # by earlier versions
+    return {epoch + counted_from_0: {**record, "epoch": epoch + counted_from_0}
+            for epoch, record in sorted(records.items())}
+
+
+def _record(line: bytes) -> Record:
+    record = {key: _plain(value) for key, value in json.loads(line).items()}
+    wrong = [value for value in record.values() if not (value is None or isinstance(value, (int, float)))]
+    if wrong or type(record["epoch"]) is not int:
+        raise ValueError("not figures")
+    return record
+
+
+def _check_events(folder: Path) -> None:
+    _tensorboard_writer()
+    if folder.is_dir():
+        check_writable(folder / "events")
+    elif folder.exists():
+        raise UserError(f"{folder}: cannot write there: File exists")
+
+
+def _tensorboard_writer() -> tuple[Any, Any, Any]:
+    """What writes events, and the two kinds of messages that are needed."""
+    with _hidden("torch"):
+        try:
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.record_writer import RecordWriter
+        except ImportError as error:
+            raise UserError(f"TensorBoard events need tensorboardX (pip install tensorboardX): {error}") from None
+    return RecordWriter, Event, SessionLog
 
 
 class _Events:
     """TensorBoard's file of events, one scalar a key, on the disk after each epoch.
 
-    The step is the epoch. Steps from ``purge_step`` on that earlier files of the folder hold are taken back.
+    The step is the epoch. Steps from ``first`` on that earlier files of the folder hold are taken back.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None):
-        with _hidden("torch"):
-            try:
-                from tensorboardX.proto.event_pb2 import Event, SessionLog
-                from tensorboardX.record_writer import RecordWriter
-            except ImportError as error:
-                raise UserError(f"TensorBoard events need tensorboardX (pip install tensorboardX): {error}") from None
-        self._event = Event
+    def __init__(self, folder: Path, first: int):
+        writer, self._event, session = _tensorboard_writer()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if purge_step is None:
-                for old in folder.glob("events.out.tfevents.*"):
-                    old.unlink()
+            folder.mkdir(exist_ok=True)
+            earlier = any(folder.glob("events.out.tfevents.*"))
             # the time in nanoseconds: TensorBoard reads files in the order of their names, and none may be overwritten
-            self._file = RecordWriter(str(folder / f"events.out.tfevents.{time.time_ns()}"))
+            self._file = writer(str(folder / f"events.out.tfevents.{time.time_ns()}"))
         except OSError as error:
             raise UserError(f"{folder}: cannot write there: {error.strerror or error}") from None
         self._write(file_version="brain.Event:2")
-        if purge_step is not None:
-            self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        if earlier:
+            self._write(step=first, session_log=session(status=session.START))
         self._file.flush()
 
     def add(self, record: Record) -> None:
