@@ -25,10 +25,11 @@ def main() -> int:
         from mindeit.training.rehearsal import rehearse
 
         cluster = build.machine(config)
-        training = build.training(config, cluster)
-        if not config.door.dry_run:
-            return training.run(interrupt)
-        lines = rehearse(training)
+        with build.run_folder(config, cluster) as folder:
+            training = build.training(config, cluster, folder)
+            if not config.door.dry_run:
+                return training.run(interrupt)
+            lines = rehearse(training)
         if cluster.main:
             print("\n".join(lines), flush=True)
         return 0

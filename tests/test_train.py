@@ -39,7 +39,7 @@ def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
     assert names == {"last.ckpt", "best.ckpt", "best_ema.ckpt", "epoch-0001.ckpt", "epoch-0002.ckpt", "history.jsonl",
                      "curves.png", "tensorboard"}  # fmt: skip
     records = history(folder)
-    assert [record["epoch"] for record in records] == [0, 1]
+    assert [record["epoch"] for record in records] == [1, 2]
     assert [record["step"] for record in records] == [22, 44]
     assert records[1]["train_loss"] < records[0]["train_loss"]
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import SMALL, STUDENT, arrays, door, finish, write_model, write_pictures
+from training_runs import SMALL, STUDENT, arrays, assert_same_run, door, finish, write_model, write_pictures
 
 __all__ = ["door"]
 
@@ -32,6 +32,16 @@ def place(tmp_path_factory) -> Path:
     (folder / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     (folder / "flipped.ckpt").write_bytes(whole[:-5000] + bytes([whole[-5000] ^ 1]) + whole[-4999:])
     (folder / "file").write_text("no folder")
+    for name in ("other", "damaged", "weights", "history", "lines", "events", "curves"):
+        (folder / name).mkdir()
+        shutil.copyfile(folder / "run" / "last.ckpt", folder / name / "last.ckpt")
+    shutil.copyfile(folder / "flipped.ckpt", folder / "damaged" / "last.ckpt")
+    (folder / "weights" / "last.ckpt").unlink()
+    write_model(folder / "weights" / "best.ckpt", STUDENT, 3)
+    (folder / "history" / "history.jsonl").mkdir()
+    (folder / "lines" / "history.jsonl").write_text("[[[\n{}\n")
+    (folder / "events" / "tensorboard").write_text("no folder")
+    (folder / "curves" / "curves.png").mkdir()
     return folder
 
 
@@ -59,6 +69,16 @@ MISTAKES = {
     "accumulation": (("--gradient_accumulation_steps", 4), "gradient_accumulation_steps is 4, but an epoch has 3"),
     "no folder": (("--ckpt_save_dir", "{0}/file"), "{0}/file/last.ckpt: cannot write there: "),
     "a run is there": (("--ckpt_save_dir", "{0}/run"), "{0}/run holds a run already (last.ckpt); --resume auto"),
+    "another run is there": (("--ckpt_save_dir", "{0}/other", "--resume", "{0}/run/last.ckpt"),
+                             "{0}/other holds a run already (last.ckpt); --resume auto"),
+    "starts from what it would replace": (("--ckpt_save_dir", "{0}/weights", "--ckpt_path", "{0}/weights/best.ckpt"),
+                                          "{0}/weights holds a run already (best.ckpt); "),
+    "all are damaged": (("--ckpt_save_dir", "{0}/damaged", "--resume", "auto"),
+                        "{0}/damaged: no sound checkpoint among last.ckpt; move them away"),
+    "history is a folder": (("--ckpt_save_dir", "{0}/history", "--resume", "auto"), "history.jsonl: is a folder"),
+    "history is damaged": (("--ckpt_save_dir", "{0}/lines", "--resume", "auto"), "history.jsonl: line 1 is not the"),
+    "events cannot be": (("--ckpt_save_dir", "{0}/events", "--resume", "auto"), "events/tensorboard: cannot write"),
+    "curves cannot be": (("--ckpt_save_dir", "{0}/curves", "--resume", "auto"), "curves.png: is a folder"),
     "resume nothing": (("--resume", "{0}/no.ckpt"), "{0}/no.ckpt: no such file"),
     "resume half": (("--resume", "{0}/cut.ckpt"), "{0}/cut.ckpt: "),
     "resume damaged": (("--resume", "{0}/flipped.ckpt"), "{0}/flipped.ckpt: checksum does not match"),
@@ -152,3 +172,26 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(place, door, tmp_path):
     assert line.endswith("last good checkpoint: run/last.ckpt")
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == before
     assert {path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")} == set()
+
+
+def test_an_epoch_outlives_its_evaluation_and_a_dry_run_finds_what_would_end_it(place, door, tmp_path):
+    """The last of 13 held-out pictures, in the second batch, cannot be read."""
+    shutil.copytree(place / "pictures", tmp_path / "pictures")
+    last = sorted((tmp_path / "pictures" / "val").rglob("*.png"))[-1]
+    whole = last.read_bytes()
+    last.write_bytes(whole[:60])
+    command = ("train", *options(tmp_path), "--ckpt_save_dir", "run", "--resume", "auto")
+    code, _, err = door(*command, "--dry_run", True)
+    assert (code, f"{last.name}" in err.splitlines()[-1]) == (2, True), err
+    assert not (tmp_path / "run").exists()
+    code, _, err = door(*command)
+    assert code == 2
+    assert "evaluated after step 3 (epoch 1, " in err.splitlines()[-1]
+    assert err.splitlines()[-1].endswith("last good checkpoint: run/last.ckpt")
+    assert {path.name for path in (tmp_path / "run").glob("*.ckpt")} == {"last.ckpt"}
+    last.write_bytes(whole)
+    code, _, err = door(*command)
+    assert code == 0, err
+    assert_same_run(tmp_path / "run", place / "run")
+    assert (tmp_path / "run" / "best.ckpt").exists()
+    assert "images, loss" not in err  # no step was repeated

@@ -114,7 +114,7 @@ def test_one_process_goes_on_with_two_ranks_work_at_an_epochs_end(two, tmp_path)
     finish(tmp_path / "log", *alone)
     record = saved.load(tmp_path / "run" / "last.ckpt").record
     assert (record["ranks"], record["epoch"], record["step"]) == (1, 2, 6 + 12)
-    assert json.loads((tmp_path / "run" / "history.jsonl").read_text())["epoch"] == 1
+    assert json.loads((tmp_path / "run" / "history.jsonl").read_text())["epoch"] == 2
 
 
 @pytest.mark.slow

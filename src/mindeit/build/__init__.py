@@ -2,6 +2,6 @@
 from mindeit.build.deployment import deployment
 from mindeit.build.evaluation import predictor, summary, validation
 from mindeit.build.machine import machine
-from mindeit.build.training import training
+from mindeit.build.training import run_folder, training
 
-__all__ = ["deployment", "machine", "predictor", "summary", "training", "validation"]
+__all__ = ["deployment", "machine", "predictor", "run_folder", "summary", "training", "validation"]

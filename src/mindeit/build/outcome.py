@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from mindeit.errors import UserError
-
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
@@ -16,22 +14,6 @@ if TYPE_CHECKING:
     from mindeit.training.loop import Journey
     from mindeit.training.saved import Shelf
     from mindeit.training.scaling import LossScale
-
-
-def folder(config: Config) -> tuple[str, Optional[Path]]:
-    """Where the run goes, and the checkpoint it continues."""
-    from mindeit import files
-    from mindeit.training import saved
-
-    folder, resume = config.checkpoint.ckpt_save_dir, config.checkpoint.resume
-    files.check_writable(Path(folder) / saved.LAST)
-    if resume not in (None, "auto"):
-        return folder, files.existing_file(resume)
-    found = saved.newest_sound(folder)
-    if found and resume is None:
-        raise UserError(f"{folder} holds a run already ({found.name}); --resume auto goes on with it, or choose "
-                        "another --ckpt_save_dir")
-    return folder, found
 
 
 def division(config: Config, source: Source, cluster: Cluster) -> dict[str, int]:
@@ -63,33 +45,47 @@ def restore(path: Path, live: Live, scale: LossScale, journey: Journey) -> None:
     live.restore(state.model, state.ema, state.optimizer, path, updates=journey.step, scale=scale)
 
 
+def believe_bests(shelf: Shelf, journey: Journey) -> None:
+    """What is to be outdone is what the folder holds."""
+    from mindeit.training import saved
+
+    for field, name in (("best", saved.BEST), ("best_ema", saved.BEST_EMA)):
+        held = shelf.best(name)
+        setattr(journey, field, getattr(journey, field) if held is None else held)
+
+
 def save(
     config: Config, shelf: Shelf, live: Live, card: ModelCard, scale: LossScale, main: bool, divided: dict[str, int],
-    journey: Journey, *, epoch_done: bool = False, best: bool = False, best_ema: bool = False,
+    journey: Journey, *, figures: Optional[dict[str, Any]] = None, best: bool = False, best_ema: bool = False,
 ) -> None:
+    """``figures``: of the epoch that is over and evaluated."""
     from mindeit.training.saved import TrainingState
 
     if not main:
         return
     record = {
         "epoch": journey.epoch, "batch": journey.batch, "step": journey.step, "opt": config.optim.opt, **divided,
-        "config": config.flat(), "journey": asdict(journey), "scale": asdict(scale),
+        "config": config.flat(), "journey": asdict(journey), "scale": asdict(scale), "figures": figures,
     }
     state = TrainingState(live.model(), live.ema(), live.optimizer_state(), card, record)
-    shelf.store(state, epoch_done=epoch_done, best=best, best_ema=best_ema)
+    shelf.store(state, epoch_done=figures is not None, best=best, best_ema=best_ema)
 
 
-def recorder(folder: str, cluster: Cluster, resume_from: Optional[int]) -> Callable[[dict[str, Any]], None]:
-    """Writes an epoch's figures and draws the curves anew; only the first rank does. The first call opens the files."""
+def recorder(folder: str, cluster: Cluster, epochs: int) -> Callable[[dict[str, Any]], None]:
+    """Writes an epoch's figures and draws the curves anew, after the first ``epochs``; only the first rank does.
+
+    Whether it can is told now; nothing is written before the first call.
+    """
     from mindeit.training import curves
     from mindeit.training.history import History
 
-    opened: list[History] = []
+    if not cluster.main:
+        return lambda record: None
+    history, picture = History(folder, epochs=epochs), Path(folder) / "curves.png"
+    curves.check(picture)
 
     def write(record: dict[str, Any]) -> None:
-        if not opened:
-            opened.append(History(folder, resume_from=resume_from))
-        opened[0].add(record)
-        curves.draw(opened[0].records, Path(folder) / "curves.png")
+        history.add(record)
+        curves.draw(history.records, picture)
 
-    return write if cluster.main else lambda record: None
+    return write

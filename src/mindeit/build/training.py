@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     from mindeit.runtime.cluster import Cluster
     from mindeit.training.evaluate import Evaluation
     from mindeit.training.loop import Plan, Training
+    from mindeit.training.run_folder import RunFolder
 
 
-def training(config: Config, cluster: Cluster) -> Training:
-    from mindeit.runtime import device
+def run_folder(config: Config, cluster: Cluster) -> RunFolder:
+    from mindeit.training.run_folder import RunFolder
+
+    return RunFolder(config.checkpoint.ckpt_save_dir, owner=cluster.main)
+
+
+def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
     from mindeit.training import saved
     from mindeit.training.loop import Journey, Training
 
     source, held_out = material.sources(config, cluster)
     material.check_amount(config, source, cluster)
-    folder, resumed = outcome.folder(config)
+    resumed = folder.checkpoint(config.checkpoint.resume)
     student, card, changes = learner.student(config, source)
     divided = outcome.division(config, source, cluster)
     if resumed:
@@ -38,14 +44,14 @@ def training(config: Config, cluster: Cluster) -> Training:
     scale, journey = learner.loss_scale(config), Journey()
     if resumed:
         outcome.restore(resumed, live, scale, journey)
-        if journey.batch:
-            device.forget_compiled()  # an epoch that is over is evaluated first, and graphs are found by their order
     cluster.broadcast(live.all)
     live.refresh()
     shelf = saved.Shelf(
-        folder, interval=config.checkpoint.ckpt_save_interval, keep=config.checkpoint.keep_checkpoint_max,
+        folder.path, interval=config.checkpoint.ckpt_save_interval, keep=config.checkpoint.keep_checkpoint_max,
         owner=cluster.main,
     )
+    if resumed and cluster.main:
+        outcome.believe_bests(shelf, journey)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
     examined = None if held_out is None else evaluation_batches(config, held_out, card, cluster, workers)
     if cluster.main and not resumed:
@@ -59,9 +65,10 @@ def training(config: Config, cluster: Cluster) -> Training:
         cluster=cluster,
         batches=material.batches(config, source, card, cluster, workers),
         draws=material.draws(config.run.seed, count, getattr(objective, "views", 1)),
+        held_out=examined,
         evaluate=functools.partial(_evaluate, config, examined, student, objective, card, cluster),
         save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster.main, divided),
-        record=outcome.recorder(folder, cluster, journey.epoch if resumed else None),
+        record=outcome.recorder(folder.path, cluster, journey.epoch - (journey.trained is not None)),
         last_good=lambda: str(shelf.last_good or "none yet"),
     )
 

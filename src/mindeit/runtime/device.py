@@ -82,13 +82,6 @@ def check_ascend(chip: str) -> None:
         raise UserError(f"device Ascend is {chip}; allowed: Ascend910B1 to B4 (Atlas A2) and newer")
 
 
-def forget_compiled() -> None:
-    """Neither use nor fill the compile cache."""
-    import mindspore as ms
-
-    ms.set_context(enable_compile_cache=False)
-
-
 def _unavailable(device_target: str, device_id: Optional[int], missing: list[str], text: str = "") -> str:
     reason = text.strip().split("\n")[0]
     if missing:

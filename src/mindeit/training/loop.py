@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from mindeit.data import TrainingBatches, WaitTimer
+from mindeit.data import EvaluationBatches, TrainingBatches, WaitTimer
 from mindeit.errors import UserError
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.progress import progress
@@ -25,9 +25,12 @@ from mindeit.training.step import Batch, Pending, Report, Stepper
 
 @dataclasses.dataclass
 class Journey:
-    """How far a run has come; all of it is saved. ``batch`` counts inside the epoch, ``step`` updates altogether."""
+    """How far a run has come; all of it is saved. ``batch`` counts inside the epoch, ``step`` updates altogether.
 
-    epoch: int = 0
+    ``trained``: the figures of the epoch that is over, as long as it was neither evaluated nor written down.
+    """
+
+    epoch: int = 0  # whole ones done
     batch: int = 0
     step: int = 0
     loss_sum: float = 0.0  # of this epoch's updates
@@ -35,9 +38,12 @@ class Journey:
     skipped: int = 0  # unreadable pictures of this epoch
     best: float = -1.0
     best_ema: float = -1.0
+    trained: Optional[dict[str, Any]] = None
 
-    def next_epoch(self) -> None:
+    def next_epoch(self, figures: dict[str, Any]) -> None:
+        train_loss = self.loss_sum / max(self.updates, 1)
         self.epoch, self.batch, self.loss_sum, self.updates, self.skipped = self.epoch + 1, 0, 0.0, 0, 0
+        self.trained = {"epoch": self.epoch, "step": self.step, "train_loss": train_loss, **figures}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +57,8 @@ class Plan:
     log_interval: int = 100
 
     def evaluates_after(self, epoch: int) -> bool:
-        if self.val_interval is None:
-            return False
-        return (epoch + 1) % self.val_interval == 0 or epoch + 1 == self.epochs
+        """Epochs count from 1."""
+        return self.val_interval is not None and (epoch % self.val_interval == 0 or epoch == self.epochs)
 
 
 class LateReader:
@@ -92,6 +97,7 @@ class Training:
     cluster: Cluster
     batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
     draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
+    held_out: Optional[EvaluationBatches]
     evaluate: Callable[..., Evaluation]  # only_batches=N for a part
     save: Callable[..., None]
     record: Callable[[dict[str, Any]], None]
@@ -99,19 +105,26 @@ class Training:
 
     def run(self, interrupt: Interrupt) -> int:
         """Train to the end, or until a signal asks to stop; the exit code."""
+        journey = self.journey
+        if journey.epoch >= self.plan.epochs and journey.trained is None:
+            self._say(f"nothing left to do: {journey.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
+            return 0
+        if self.plan.val_interval is not None:
+            self.evaluate(only_batches=1)  # what is wrong there shows before an epoch was trained
         interrupt.patient = True
-        if self.journey.epoch >= self.plan.epochs:
-            self._say(f"nothing left to do: {self.journey.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
-        while self.journey.epoch < self.plan.epochs:
-            started = time.perf_counter()
-            figures = self._train(interrupt)
-            self._check_weights(figures["lr"])
-            received = (interrupt.signal is not None, interrupt.signal == signal.SIGINT)
-            stop, by_hand = self.cluster.total(np.array(received, np.float32))
-            if stop:
-                self._stop()
-                return 130 if by_hand else 0
-            self._close(figures, started)
+        while journey.epoch < self.plan.epochs or journey.trained is not None:
+            if journey.trained is None:
+                started = time.perf_counter()
+                figures = self._train(interrupt)
+                self._check_weights(figures["lr"])
+                received = (interrupt.signal is not None, interrupt.signal == signal.SIGINT)
+                stop, by_hand = self.cluster.total(np.array(received, np.float32))
+                if stop:
+                    self._stop()
+                    return 130 if by_hand else 0
+                journey.next_epoch({**figures, "seconds": time.perf_counter() - started})
+                self.save(journey)
+            self._close(journey.trained)
         return 0
 
     def _stop(self) -> None:
@@ -167,46 +180,46 @@ class Training:
         """Take note of how a step ended."""
         journey = self.journey
         if not math.isfinite(report.loss):
-            raise UserError(f"the loss is {report.loss} at {self._place(journey.step + 1, lr)}")
+            raise UserError(f"the loss is {report.loss} at {self._place(journey.epoch + 1, journey.step + 1, lr)}")
         journey.step = int(report.updates)
         self.scale.value, self.scale.good_steps = report.scale, int(report.good_steps)
         self.scale.check()
         journey.loss_sum, journey.updates = journey.loss_sum + report.loss, journey.updates + 1
 
-    def _close(self, figures: dict[str, float], started: float) -> None:
-        """Evaluate the epoch that is over, write it down, save, and go on to the next."""
-        journey = self.journey
-        train_loss = journey.loss_sum / max(journey.updates, 1)
-        record = {"epoch": journey.epoch, "step": journey.step, "train_loss": train_loss, **figures}
+    def _close(self, record: dict[str, Any]) -> None:
+        """Evaluate the epoch that was trained, and saved; write it down, and give the checkpoint its further names."""
+        journey, started = self.journey, time.perf_counter()
         best, best_ema = journey.best, journey.best_ema
         if self.plan.evaluates_after(journey.epoch):
-            result = self._evaluate(figures["lr"])
+            result = self._evaluate(record["lr"])
             record.update({"val_loss": result.loss, "acc1": result.top1, f"acc{result.k}": result.topk})
             journey.best = max(best, result.top1)
             if self.live.average is not None:
                 with self.live.averaged():
-                    average = self._evaluate(figures["lr"])
+                    average = self._evaluate(record["lr"])
                 record.update({"ema_loss": average.loss, "ema_acc1": average.top1, f"ema_acc{average.k}": average.topk})
                 journey.best_ema = max(best_ema, average.top1)
-        record["seconds"] = time.perf_counter() - started
-        journey.next_epoch()
+        record["seconds"] += time.perf_counter() - started
         self.record(record)
-        self.save(journey, epoch_done=True, best=journey.best > best, best_ema=journey.best_ema > best_ema)
+        journey.trained = None
+        self.save(journey, figures=record, best=journey.best > best, best_ema=journey.best_ema > best_ema)
         self._say(summary_line(record, self.plan.epochs, journey))
 
     def _evaluate(self, lr: float) -> Evaluation:
         try:
             return self.evaluate()
         except UserError as error:
-            raise UserError(f"{error}; evaluated after {self._place(self.journey.step, lr)}") from None
+            place = self._place(self.journey.epoch, self.journey.step, lr)
+            raise UserError(f"{error}; evaluated after {place}") from None
 
     def _check_weights(self, lr: float) -> None:
         """An update can ruin what its own loss does not show yet; such weights are never saved."""
         if not all(np.isfinite(value).all() for value in self.live.model().values()):
-            raise UserError(f"the weights are no longer finite after {self._place(self.journey.step, lr)}")
+            place = self._place(self.journey.epoch + 1, self.journey.step, lr)
+            raise UserError(f"the weights are no longer finite after {place}")
 
-    def _place(self, step: int, lr: float) -> str:
-        return (f"step {step} (epoch {self.journey.epoch + 1}, lr {lr:.3g}, loss scale {self.scale.value:g}); "
+    def _place(self, epoch: int, step: int, lr: float) -> str:
+        return (f"step {step} (epoch {epoch}, lr {lr:.3g}, loss scale {self.scale.value:g}); "
                 f"last good checkpoint: {self.last_good()}")
 
     def _say(self, line: str) -> None:
@@ -216,7 +229,7 @@ class Training:
 
 def summary_line(record: dict[str, Any], epochs: int, journey: Journey) -> str:
     """One epoch for the reader of a log."""
-    parts = [f"epoch {record['epoch'] + 1}/{epochs}: loss {record['train_loss']:.4f}"]
+    parts = [f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}"]
     if record.get("images_per_second"):
         parts.append(f"{record['images_per_second']:.1f} images/s, {record['data_wait']:.0%} waiting for data")
     if "acc1" in record:
