@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from mindeit.errors import UserError
+
 if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config

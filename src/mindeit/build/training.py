@@ -44,6 +44,8 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
     scale, journey = learner.loss_scale(config), Journey()
     if resumed:
         outcome.restore(resumed, live, scale, journey)
+    # What is in its way is told before anything is written.
+    record = outcome.recorder(folder.path, cluster, journey.epoch - (journey.trained is not None))
     cluster.broadcast(live.all)
     live.refresh()
     shelf = saved.Shelf(
@@ -68,7 +70,7 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
         held_out=examined,
         evaluate=functools.partial(_evaluate, config, examined, student, objective, card, cluster),
         save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster.main, divided),
-        record=outcome.recorder(folder.path, cluster, journey.epoch - (journey.trained is not None)),
+        record=record,
         last_good=lambda: str(shelf.last_good or "none yet"),
     )
 
