@@ -1,54 +1,52 @@
 """Official PyTorch weights -> MindSpore checkpoint, and back with --to_pt."""
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
+from typing import Optional
 
-from mindeit.errors import UserError, front_door, nearest
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; --help shows the options")
+from mindeit.config import option, parse
+from mindeit.errors import UserError, front_door
 
 
-def parser() -> Parser:
-    p = Parser(description=__doc__, allow_abbrev=False)
-    p.add_argument("--input", metavar="FILE", help="official .pth or .safetensors; our .ckpt or .safetensors")
-    p.add_argument("--output", metavar="FILE", help=".ckpt or .safetensors; with --to_pt .pth or .safetensors")
-    p.add_argument("--model", metavar="NAME", help="an official name (default: told from the weights)")
-    p.add_argument("--num_classes", type=int, metavar="N", help="start a new head of N classes (default: the file's)")
-    p.add_argument("--image_size", type=int, metavar="S", help="resize the position table (default: the file's)")
-    p.add_argument("--use_ema", action="store_true", help="take the averaged weights of a training checkpoint")
-    p.add_argument("--no-check", "--no_check", action="store_true", help="take a file that does not match its digest")
-    p.add_argument("--to_pt", action="store_true", help="the way back: write the official names")
-    p.add_argument("--verify", action="store_true", help="run PyTorch and MindSpore; exit code 1 if they differ")
-    p.add_argument("--list", action="store_true", help="print the table of official files and stop")
-    return p
+@dataclass(frozen=True)
+class Options:
+    """Conversion"""
+
+    input: Optional[str] = option(None, "official .pth or .safetensors; our .ckpt or .safetensors")
+    output: Optional[str] = option(None, ".ckpt or .safetensors; with to_pt .pth or .safetensors")
+    model: Optional[str] = option(None, "an official name; None: told from the weights")
+    num_classes: Optional[int] = option(None, "start a new head of so many classes; None: the file's", at_least=0)
+    image_size: Optional[int] = option(
+        None, "pixels a side, another one resizes the position table; None: the file's", at_least=1,
+        aliases=("image_resize",))
+    use_ema: bool = option(False, "take the averaged weights of a training checkpoint")
+    no_check: bool = option(False, "take a file that does not match its digest")
+    to_pt: bool = option(False, "the way back: write the official names")
+    verify: bool = option(False, "run PyTorch and MindSpore; exit code 1 if they differ")
+    list: bool = option(False, "print the table of official files and stop")
 
 
+@front_door
 def main() -> int:
-    options, unknown = parser().parse_known_args()
-    if unknown:
-        flags = [f"--{name}" for name in vars(options)]
-        raise UserError(f"unknown option {unknown[0]}{nearest(unknown[0], flags)}; --help shows the options")
-    if options.list:
+    door = parse(sys.argv[1:], description=__doc__, door=Options, sections=()).door
+    if door.list:
         from mindeit.convert.pretrained import catalog_table
 
         print(catalog_table())
         return 0
-    if not (options.input and options.output):
+    if not (door.input and door.output):
         raise UserError("--input and --output are needed (or --list); --help shows the options")
     from mindeit.convert.command import Different, convert
 
-    settings = {key: value for key, value in vars(options).items() if key not in ("input", "output", "list")}
+    settings = {key: value for key, value in vars(door).items() if key not in ("input", "output", "list")}
     try:
-        convert(options.input, options.output, **settings)
+        convert(door.input, door.output, **settings)
     except Different:
-        print(f"nothing was written to {options.output}: PyTorch and MindSpore differ", file=sys.stderr)
+        print(f"nothing was written to {door.output}: PyTorch and MindSpore differ", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    front_door(main)()
+    main()

@@ -91,7 +91,7 @@ def test_shipped_file_holds_its_recipe(short, device, monkeypatch):
         (30, 5e-6, 5e-6, 1e-8, False) if fine_tuning else (300, 5e-4, 1e-5, 0.05, True))
     assert config.loss.distillation_type == ("hard" if distilled else "none")
     assert (config.loss.distillation_alpha, config.loss.distillation_tau, config.loss.teacher) == (
-        0.5, 1.0, "regnety_160")
+        0.5, 1.0, "regnety_160" if distilled else None)
     assert (config.augment.re_prob, config.augment.re_value, config.augment.auto_augment) == (
         0.25, "pixel", "rand-m9-mstd0.5-inc1")
 
@@ -187,7 +187,7 @@ def test_words_for_false(word):
 
 
 def test_a_bare_boolean_is_true_and_leaves_the_next_word_alone():
-    config = configure("--summary", "bird.jpg", "--pretrained", "--model", "m", "--skip_bad_images", door=Door)
+    config = configure("--summary", "bird.jpg", "--pretrained", "--model", "S60", "--skip_bad_images", door=Door)
     assert config.door == Door(images=("bird.jpg",), summary=True)
     assert config.model.pretrained and config.data.skip_bad_images
 
@@ -244,6 +244,6 @@ def test_words_after_two_hyphens_are_never_options():
 def test_file_names_of_all_kinds_are_text():
     name = "Bild 1\u202fä.jpg"
     assert configure(name, "--data_dir", "2024", door=Door).door.images == (name,)
-    Path("x.yaml").write_text("data_dir: 2024\nmodel: 2024-01-01\n")
+    Path("x.yaml").write_text("data_dir: 2024\nckpt_path: 2024-01-01\n")
     config = configure("-c", "x.yaml")
-    assert (config.data.data_dir, config.model.model) == ("2024", "2024-01-01")
+    assert (config.data.data_dir, config.model.ckpt_path) == ("2024", "2024-01-01")

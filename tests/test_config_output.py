@@ -45,7 +45,7 @@ def test_print_config_says_where_each_value_came_from(capsys):
 @pytest.mark.parametrize("name", [None, *FILES])
 def test_what_print_config_prints_gives_the_same_configuration(name, capsys, folder, monkeypatch):
     monkeypatch.chdir(ROOT)
-    argv = ["--dataset", "image_folder", "--data_dir", "a # b: 'c'", "--freeze", "x", "y", "--eps", "1e-12",
+    argv = ["--dataset", "image_folder", "--data_dir", "a # b: 'c'", "--freeze", "x", "y", "--weight_decay", "1e-12",
             "--label_file", "Bild\u202fä 😀.txt", *(["-c", name] if name else [])]
     text = printed(capsys, *argv, "--print_config")
     (folder / "printed.yaml").write_text(text, encoding="utf-8")

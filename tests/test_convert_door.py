@@ -86,18 +86,25 @@ def test_quick_answers_import_no_framework(arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--imput", "a.pth"], "unknown option --imput (nearest: '--input')"),
-        (["--inp", "a.pth"], "unknown option --inp (nearest: '--input')"),
+        (["--imput", "a.pth"], "command line: unknown option '--imput' (nearest: 'input')"),
+        (["--inp", "a.pth"], "command line: unknown option '--inp' (nearest: 'input')"),
         ([], "--input and --output are needed"),
         (["--input", "a.pth", "--output", "b.txt"], "ends in '.txt'; allowed: .ckpt, .safetensors"),
         (["--input", "a.pth", "--output", "b.ckpt", "--to_pt"], "allowed: .pth, .pt, .bin, .safetensors"),
-        (["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"], "invalid int value: 'ten'"),
+        (["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"],
+         "command line: --num_classes is 'ten', allowed: a whole number, at least 0, or None"),
         (["--input", "none.pth", "--output", "b.ckpt"], "none.pth"),
         (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot be written"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments, words):
     assert words in refused(*arguments)
+
+
+def test_all_mistakes_come_at_once():
+    run = door("--input", "a.pth", "--model", "deit_tiny", "--num_classes", "ten", "--verfy")
+    assert (run.returncode, len(run.stderr.splitlines())) == (2, 4)
+    assert run.stderr.startswith("error: 3 mistakes\n")
 
 
 def test_output_that_is_the_input_or_a_folder_is_refused(pth, tmp_path):

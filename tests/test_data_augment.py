@@ -223,3 +223,25 @@ def test_half_of_the_pictures_are_flipped():
 
 def test_default_fill_is_the_imagenet_mean():
     assert Look().fill == FILL
+
+
+def test_vertical_flips_come_as_often_as_asked_and_change_no_other_draw():
+    image, quiet = picture(32, 32), {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0, "auto_augment": None,
+                                     "color_jitter": 0, "erase_probability": 0}
+    upright = np.asarray(image)
+    for vflip, expected in ((0, upright), (1, upright[::-1])):
+        done = TrainTransform(32, vflip=vflip, **quiet).augment(image, np.random.default_rng(0))
+        assert np.array_equal(np.asarray(done), expected)
+    rng, half = np.random.default_rng(0), TrainTransform(32, vflip=0.5, **quiet)
+    flipped = [not np.array_equal(np.asarray(half.augment(image, rng)), upright) for _ in range(400)]
+    assert 160 < sum(flipped) < 240
+
+
+def test_mindcvs_names_of_policies_are_known():
+    given = {"autoaug": "original", "autoaug-mstd0.5": "original-mstd0.5"}
+    for theirs, ours in given.items():
+        drawn = [auto_augment(spec, (BICUBIC,), FILL).draw(np.random.default_rng(3)) for spec in (theirs, ours)]
+        assert drawn[0] == drawn[1]
+    assert TrainTransform(32, auto_augment="3a")._three_augment
+    with pytest.raises(UserError, match="auto_augment is 'augmix'; allowed: rand-m9"):
+        auto_augment("augmix", (BICUBIC,), FILL)

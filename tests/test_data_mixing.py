@@ -48,6 +48,18 @@ def test_draws_follow_the_reference_distribution():
     assert np.std(blended) == pytest.approx(expected["std_mixup"], abs=0.01)
 
 
+def test_minmax_draws_whole_boxes_with_sides_between_its_shares():
+    mixing, rng = Mixing(10, mixup=0, cutmix=0, cutmix_minmax=(0.2, 0.5), mode="elem"), np.random.default_rng(0)
+    sides = []
+    for lam, (top, bottom, left, right) in mixing.draw(rng, 0, 2000, 100, 200):
+        assert 0 <= top < bottom <= 100 and 0 <= left < right <= 200
+        assert lam == pytest.approx(1 - (bottom - top) * (right - left) / 20000)
+        sides.append(((bottom - top) / 100, (right - left) / 200))
+    low, high = np.min(sides, 0), np.max(sides, 0)
+    assert low == pytest.approx([0.2, 0.2], abs=0.01) and high == pytest.approx([0.5, 0.5], abs=0.02)
+    assert np.mean(sides, 0) == pytest.approx([0.35, 0.35], abs=0.01)
+
+
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("batch", [1, 2, 7, 8])
 def test_targets_sum_to_one_and_follow_the_pixels_for_any_batch(mode, batch):

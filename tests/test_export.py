@@ -20,6 +20,7 @@ from mindeit.deploy.metadata import Description
 from mindeit.deploy.predictor import on_arrays
 from mindeit.deploy.verify import normalised
 from mindeit.models.registry import spec
+from mindeit.runtime.memory import machine_memory
 
 ZOO = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32")
 LIMIT = {"fp32": 1e-4, "fp16": 3e-2}  # of the spread of the model's logits
@@ -269,8 +270,10 @@ BAD_INPUT = [
     (["--heads", "none"], "command line: --heads is 'none', allowed: mean or both"),
     (["--num_classes", "5"], "command line: --num_classes is '5', allowed: 0 or None"),
     (["--image_size", "33"], "image_size is 33; allowed: multiples of the patch size 8"),
-    (["--model", "deit_tiny"], "unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_LS'); python convert_pt2ms.py "
-                               "--list shows all"),
+    (["--model", "deit_tiny"], "command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python "
+                               "convert_pt2ms.py --list shows all"),
+    (["--batch", "99999999999"], "--batch is 99999999999: a batch of images of 32 pixels takes 1,144,409 GiB of "
+                                 "memory, this machine has {memory} GiB"),
     (["--use_ema"], "{ckpt} holds one set of weights; use_ema is for training checkpoints"),
     (["--ckpt_path", "nameless.ckpt"], "nameless.ckpt: the weights fit no known model"),
     (["--ckpt_path", "{regnet}", "--heads", "both"], "heads is both, but regnety_mini_32 has one head; allowed: mean"),
@@ -283,7 +286,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(change, message, checkpoin
     monkeypatch.chdir(tmp_path)
     if "nameless.ckpt" in change:
         checkpoint.write("nameless.ckpt", {"weight": np.zeros((3, 3), np.float32)})
-    places = {"ckpt": checkpoints[DEIT], "regnet": checkpoints[REGNET]}
+    places = {"ckpt": checkpoints[DEIT], "regnet": checkpoints[REGNET], "memory": f"{machine_memory() / 2**30:,.0f}"}
     options = {"--ckpt_path": "{ckpt}", "--format": "ONNX", "--output": "model.onnx"}
     options.update({"--use_ema": "True"} if change == ["--use_ema"] else dict(zip(change[::2], change[1::2])))
     words = [word.format(**places) for pair in options.items() if pair[1] is not None for word in pair]

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "src" / "mindeit"
 # From the doors inwards: a room may import rooms of later rows only (and itself).
 ORDER = [
     {"build"},
+    {"config"},
     {"deploy", "training", "mindcv"},
     {"objectives"},
     {"convert"},
@@ -23,7 +24,7 @@ ORDER = [
     {"kernels"},
     {"runtime"},
     {"ckpt"},
-    {"files", "config", "typed", "integrity"},
+    {"files", "typed", "integrity"},
     {"errors"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -270,6 +270,15 @@ def test_list_models_takes_a_pattern():
     assert mindeit.list_models("resnet*") == []
 
 
+@pytest.mark.parametrize(("size", "message"), [
+    ({"num_classes": 2_000_000_000}, "num_classes is 2000000000: the head of deit_tiny_patch16_224 takes 1,431 GiB"),
+    ({"image_size": 800_000}, "image_size is 800000: an image takes 7,153 GiB"),
+])
+def test_what_no_memory_holds_is_refused_at_once(size, message):
+    with pytest.raises(mindeit.UserError, match=f"^{message} of memory, this machine has [0-9,]+ GiB$"):
+        mindeit.create_model("deit_tiny_patch16_224", **size)
+
+
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(mindeit.UserError) as error:
         mindeit.create_model("deit_tiny_patch16_225")

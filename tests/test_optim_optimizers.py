@@ -156,7 +156,8 @@ def test_sgd_is_torchs_with_nesterov(mode):
 
 
 @GRAPH_IS_SLOW
-def test_sgd_without_momentum_is_plain(mode):
+def test_sgd_without_momentum_is_plain_and_without_nesterov_heavy_ball(mode):
+    assert largest_gap(ours("sgd", nesterov=False), by_torch("SGD", momentum=0.9)) < 2e-6
     assert largest_gap(ours("sgd", momentum=0.0), by_torch("SGD")) < 2e-6
 
 

@@ -35,7 +35,13 @@ def test_warm_up_takes_its_epochs_and_the_second_one_is_already_faster():
     assert [schedule.lr_at(epoch) for epoch in range(4)] == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3])
 
 
-@pytest.mark.parametrize("scheduler", ["cosine_decay", "step_decay", "constant"])
+def test_multi_step_decay_steps_at_its_milestones():
+    schedule = Schedule(1.0, 10, "multi_step_decay", warmup_epochs=0, multi_step_decay_milestones=(2, 3, 7),
+                        decay_rate=0.5)
+    assert [schedule.lr_at(epoch) for epoch in range(9)] == [1, 1, 0.5, 0.25, 0.25, 0.25, 0.25, 0.125, 0.125]
+
+
+@pytest.mark.parametrize("scheduler", ["cosine_decay", "step_decay", "multi_step_decay", "constant"])
 def test_all_courses_warm_up_and_need_not(scheduler):
     start = Schedule(1e-3, 10, scheduler, warmup_epochs=2).lr_at(0)
     assert start == 1e-6

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 import mindeit
 from mindeit.data import EvalTransform, open_source
+from mindeit.runtime.memory import machine_memory
 
 
 def independent_logits(checkpoint, digits) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +88,7 @@ def test_help_and_print_config_do_not_import_mindspore(run):
     assert "mindspore" not in done.stderr.replace("mindeit", "")
 
 
+MEMORY = f"{machine_memory() / 2**30:,.0f}"
 BAD_INPUT = [
     ({"--data_dir": "/nope"}, "data_dir /nope is not a folder"),
     ({"--ckpt_path": "/nope.ckpt"}, "/nope.ckpt: no such file"),
@@ -97,8 +99,10 @@ BAD_INPUT = [
                              "anew (convert_pt2ms.py)"),
     ({"--crop_pct": "1.0"}, "crop_pct is 1.0, but {ckpt} was made for 0.8; leave it out, or convert the checkpoint "
                             "anew (convert_pt2ms.py)"),
-    ({"--model": "deit_tiny_patch16_225"}, "unknown model 'deit_tiny_patch16_225' (nearest: 'deit_tiny_patch16_224'); "
-                                           "python convert_pt2ms.py --list shows all"),
+    ({"--model": "deit_tiny_patch16_225"}, "command line: unknown model 'deit_tiny_patch16_225' (nearest: "
+                                           "'deit_tiny_patch16_224'); python convert_pt2ms.py --list shows all"),
+    ({"--batch_size": "99999999999"}, "batch_size is 99999999999: a batch of images of 32 pixels takes 1,144,409 GiB "
+                                      "of memory, this machine has {memory} GiB"),
     ({"--output": "/proc/results.json"}, "/proc/results.json: cannot write there: No such file or directory"),
     ({"--distributed": "True"}, "distributed is True, but nothing launched several processes; use mpirun -n N "
                                 "python ..."),
@@ -112,7 +116,7 @@ def test_bad_input_is_one_line_and_exit_code_2(change, message, checkpoint, digi
     words = [word for pair in options.items() if pair[1] is not None for word in pair]
     code = run_main("validate.py", words, monkeypatch)
     assert code == 2
-    assert capsys.readouterr().err == f"error: {message.format(ckpt=checkpoint)}\n"
+    assert capsys.readouterr().err == f"error: {message.format(ckpt=checkpoint, memory=MEMORY)}\n"
 
 
 def run_main(script: str, words: list[str], monkeypatch) -> int:

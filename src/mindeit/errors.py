@@ -13,10 +13,29 @@ class UserError(Exception):
     """A mistake in a file, an option or a path. The message is one line: what, the value, what is allowed."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``" (nearest: 'deit_tiny_patch16_224')"`` or nothing, to be appended to a message."""
-    match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f" (nearest: '{match[0]}')" if match else ""
+def nearest(word: str, known: Iterable[str], alike: float = 0.6) -> str:
+    """``" (nearest: 'deit_tiny_patch16_224')"`` or nothing, to be appended to a message; the first of equals counts.
+
+    ``alike``: the least share of letters in common, of 1.
+    """
+    match = _match(_plain(str(word)), {_plain(name): name for name in reversed(list(known))}, alike)
+    return f" (nearest: '{match}')" if match else ""
+
+
+def _match(word: str, known: dict[str, str], alike: float) -> str | None:
+    """The same but for case and hyphens, else a longer name, else a shorter one, else the most similar."""
+    names = list(reversed(known))
+    if word in known:
+        return known[word]
+    longer = [name for name in names if len(word) > 2 and name.startswith(word)]
+    shorter = sorted((name for name in names if len(name) > 3 and word.startswith(name)), key=len)
+    similar = difflib.get_close_matches(word, names, n=1, cutoff=alike)
+    found = [*longer[:1], *shorter[-1:], *similar]
+    return known[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def shorten(text: object, longest: int = 60) -> str:

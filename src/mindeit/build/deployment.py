@@ -18,6 +18,7 @@ def deployment(door: Any) -> bool:
     check_target(target, door.format)
     from mindeit.convert.load import load_model
     from mindeit.runtime import device
+    from mindeit.runtime.memory import check_fits
 
     device.setup("Ascend" if door.format == "AIR" else "CPU")  # a traced graph runs anywhere
     if door.pretrained:
@@ -28,6 +29,9 @@ def deployment(door: Any) -> bool:
         source, model=door.model, num_classes=door.num_classes, image_size=door.image_size, use_ema=door.use_ema,
         check=not door.no_check,
     )
+    if batch is not None:
+        check_fits(4 * 3 * card.image_size**2 * batch, f"--batch is {batch}: a batch of images of {card.image_size} "
+                   "pixels")
     description = Description(card, batch, door.heads, door.precision, door.preprocess)
     try:
         export(model, description, target, door.format)

@@ -136,6 +136,10 @@ def evaluation_batches(
 ) -> EvaluationBatches:
     from mindeit.data import EvalTransform
     from mindeit.data import evaluation_batches as batches
+    from mindeit.runtime.memory import check_fits
+
+    size, count = card.image_size, config.data.batch_size
+    check_fits(4 * 3 * size**2 * count, f"batch_size is {count}: a batch of images of {size} pixels")
 
     transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
     return batches(

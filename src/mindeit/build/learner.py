@@ -105,7 +105,8 @@ def stepper(
         attn_only=config.train.attn_only, freeze=config.train.freeze,
     )
     flat = FlatParameters(trained, precision.storage(student, level))
-    optimizer = optim.create(options.opt, flat, betas=options.betas, eps=options.eps, momentum=options.momentum)
+    optimizer = optim.create(options.opt, flat, betas=options.betas, eps=options.eps, momentum=options.momentum,
+                             nesterov=options.nesterov)
     average = Average(flat, statistics, options.ema_decay) if options.ema else None
     drop_paths = share_draws(student, config.data.batch_size * getattr(objective, "views", 1))
     state, scaled = StepState(loss_scale(config)), level in ("O2", "O3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ def machine(config: Config) -> Cluster:
         run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=_compile_cache(config)
     )
     device.seed(run.seed)
-    return cluster.start(run.distributed, run.device_target)
+    ranks = cluster.start(run.distributed, run.device_target)
+    if ranks.main:
+        for note in config.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
+    return ranks
 
 
 def _compile_cache(config: Config) -> Optional[str]:

@@ -78,7 +78,7 @@ def _transform(config: Config, card: ModelCard) -> TrainTransform:
 
     augment = config.augment
     return TrainTransform(
-        card.image_size, scale=augment.scale, ratio=augment.ratio, hflip=augment.hflip,
+        card.image_size, scale=augment.scale, ratio=augment.ratio, hflip=augment.hflip, vflip=augment.vflip,
         interpolation=config.data.interpolation or card.interpolation,
         auto_augment=augment.auto_augment, color_jitter=augment.color_jitter,
         erase_probability=augment.re_prob, erase_mode=augment.re_value, erase_count=augment.re_count,
@@ -91,7 +91,8 @@ def _mixing(config: Config, card: ModelCard) -> Mixing:
 
     augment = config.augment
     return Mixing(
-        card.num_classes, mixup=augment.mixup, cutmix=augment.cutmix, probability=augment.mixup_prob,
+        card.num_classes, mixup=augment.mixup, cutmix=augment.cutmix,
+        cutmix_minmax=augment.cutmix_minmax, probability=augment.mixup_prob,
         switch_probability=augment.switch_prob, mode=augment.mixup_mode, smoothing=config.loss.label_smoothing,
         off_epoch=augment.mixup_off_epoch,
     )

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mindeit.checkpoint import ModelCard
     from mindeit.config import Config
 
+DEFAULT = "regnety_160"
+
 
 def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
     """The card says at which resolution and normalisation the teacher sees pictures."""
@@ -18,14 +20,12 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
     from mindeit.models.registry import list_models
 
     name, path = config.loss.teacher, config.loss.teacher_ckpt_path
-    if name not in list_models():
+    if name is not None and name not in list_models():
         return _from_mindcv(name, path)
     if path is None:
         from mindeit.convert.pretrained import fetch_pretrained
 
-        path = str(fetch_pretrained(name))
-    elif config.origins["teacher"] == "default":
-        name = None  # nobody asked for the default: the file knows what it holds
+        path = str(fetch_pretrained(name or DEFAULT))
     return load_for_use(path, model=name, check=not config.model.no_check)
 
 

@@ -80,13 +80,14 @@ def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
     from mindeit.training.loop import Plan
 
     schedule, accumulation = config.schedule, config.optim.gradient_accumulation_steps
-    keys = ("epoch_size", "scheduler", "min_lr", "warmup_lr", "warmup_epochs", "lr_epoch_stair", "decay_epochs",
-            "decay_rate")
+    keys = ("epoch_size", "scheduler", "min_lr", "warmup_epochs", "lr_epoch_stair", "decay_epochs", "decay_rate",
+            "multi_step_decay_milestones")
     lr = scaled_lr(schedule.lr, config.data.batch_size * cluster.ranks * accumulation, schedule.unscale_lr)
+    warmup_lr = schedule.warmup_lr if schedule.warmup_factor is None else lr * schedule.warmup_factor
     return Plan(
         epochs=schedule.epoch_size,
         batches=material.batches_per_epoch(config, source, cluster) // accumulation * accumulation,
-        lr_at=Schedule(lr, **{key: getattr(schedule, key) for key in keys}).lr_at,
+        lr_at=Schedule(lr, warmup_lr=warmup_lr, **{key: getattr(schedule, key) for key in keys}).lr_at,
         val_interval=schedule.val_interval if schedule.val_while_train else None,
         log_interval=config.train.log_interval,
     )

@@ -34,6 +34,9 @@ class Option:
     below: float | None = None
     ascending: bool = False
     aliases: tuple[str, ...] = ()
+    equals: bool = False  # a list of one number, as often as there are channels, is that number
+    of_255: bool = False  # values above 1 are of 255, as MindCV writes them
+    hint: str = ""  # ends the message on a value that is not allowed
     positional: bool = False  # takes the words of the command line that belong to no option
     required: bool = False
 
@@ -87,8 +90,8 @@ def allowed(key: Key) -> str:
         noun = f"{key.length or 'any number of'} {nouns}"
     limits = {"at least": option.at_least, "above": option.above, "at most": option.at_most, "below": option.below}
     bounds = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
-    return ", ".join(filter(None, (
-        noun, bounds, "ascending" * option.ascending, "or None" * key.optional)))
+    words = (noun, bounds, "or all of 255" * option.of_255, "ascending" * option.ascending, "or None" * key.optional)
+    return ", ".join(filter(None, words))
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -105,6 +108,8 @@ def convert(key: Key, text: Text) -> Any:
     items = split_list(text) if isinstance(text, str) else text
     if key.length and len(items) != key.length:
         raise ValueError(f"{len(items)} values")
+    if key.option.of_255:
+        items = _of_one(items)
     values = tuple(_one(key, item) for item in items)
     if key.option.ascending and list(values) != sorted(values):
         raise ValueError("not ascending")
@@ -112,6 +117,8 @@ def convert(key: Key, text: Text) -> Any:
 
 
 def _one(key: Key, text: Text) -> Any:
+    if key.option.equals and not isinstance(text, str) and len(set(text)) == 1:
+        text = text[0]
     if not isinstance(text, str):
         raise ValueError("a list")
     if key.option.choices:
@@ -122,6 +129,16 @@ def _one(key: Key, text: Text) -> Any:
         return known[text.lower()]
     readers = {bool: _boolean, int: int, float: _number, str: _line}
     return _within(key.option, readers[key.kind](text))
+
+
+def _of_one(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Values of 255 as shares; nothing is changed where all are shares already. A mixture is a mistake."""
+    values = [_number(item) for item in items]
+    if max(values, default=0) <= 1:
+        return items
+    if any(0 < value < 1 for value in values):
+        raise ValueError("shares and values of 255")
+    return tuple(str(value / 255) for value in values)
 
 
 def _boolean(text: str) -> bool:

@@ -1,31 +1,19 @@
 """From a command line to a checked configuration."""
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mindeit.config.options import Key, allowed, convert, keys_of
-from mindeit.config.rules import check_combinations
+from mindeit.config.rules import Settled, check_combinations, check_model, drop_ineffective
 from mindeit.config.schema import ALL, SECTIONS, Config, GeneralOptions
 from mindeit.config.show import config_text, help_text
-from mindeit.config.sources import COMMAND_LINE, Source, Written, read_command_line, read_files
+from mindeit.config.sources import COMMAND_LINE, DEFAULT, Source, Written, read_command_line, read_files
 from mindeit.errors import UserError, shorten
 
-DEFAULT = "default"
 MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may have thousands
-
-
-@dataclasses.dataclass
-class Settled:
-    """One value for each key, where it came from, and what was wrong (``wrong`` names the keys)."""
-
-    values: dict[str, Any]
-    origins: dict[str, str]
-    mistakes: list[str] = dataclasses.field(default_factory=list)
-    wrong: set[str] = dataclasses.field(default_factory=set)
 
 
 def parse(
@@ -51,12 +39,17 @@ def parse(
     source = read_files(path, schema) if path else Source()
     source += command
     shared, doors = _settle(source.written, schema), _settle(source.written, own)
-    origins = {**shared.origins, **doors.origins}
-    config = Config(door=door(**doors.values) if door else None, origins=origins, **_groups(schema, shared.values))
-
     checked = {key.name for key in used if key.section != "door"} - shared.wrong
+    noted = drop_ineffective(
+        shared, {key.name: key.default for key in schema}, checked,
+        lenient={origin for origin, _ in source.unfollowed if origin != COMMAND_LINE})
+    origins = {**shared.origins, **doors.origins}
+    config = Config(
+        door=door(**doors.values) if door else None, origins=origins,
+        notes=tuple(_notes(source.unfollowed + noted, shared)), **_groups(schema, shared.values))
+
     mistakes = source.mistakes + asked.mistakes + shared.mistakes + doors.mistakes
-    mistakes += check_combinations(shared.values, shared.origins, checked)
+    mistakes += check_combinations(shared, checked) + check_model(shared if "model" in checked else doors)
     if not asked.values.get("print_config"):
         mistakes += _missing(own, origins)
     if mistakes:
@@ -68,21 +61,40 @@ def parse(
 
 def _settle(written: Iterable[Written], keys: Sequence[Key]) -> Settled:
     """Convert what was written for these keys; of several values the last counts, but each must be right."""
-    settled = Settled({key.name: key.default for key in keys}, {key.name: DEFAULT for key in keys})
-    sections = {key.section for key in keys}
+    names = [key.name for key in keys]
+    settled = Settled({key.name: key.default for key in keys}, dict.fromkeys(names, DEFAULT), dict.fromkeys(names, 0))
+    sections, places = {key.section for key in keys}, {DEFAULT: 0}
     for item in written:
-        key = item.key
+        key, rank = item.key, places.setdefault(item.origin, len(places))
         if key.section not in sections:
             continue
-        settled.origins[key.name] = item.origin
+        settled.origins[key.name], settled.ranks[key.name] = item.origin, rank
         try:
             settled.values[key.name] = convert(key, item.text)
         except ValueError:
             shown = shorten(item.text if isinstance(item.text, str) else f"[{', '.join(item.text)}]")
             name = f"--{key.name}" if item.origin == COMMAND_LINE and not key.option.positional else key.name
-            settled.mistakes.append(f"{item.place}: {name} is '{shown}', allowed: {allowed(key)}")
+            settled.mistakes.append(f"{item.place}: {name} is '{shown}', allowed: {allowed(key)}{_hint(key)}")
             settled.wrong.add(key.name)
     return settled
+
+
+def _hint(key: Key) -> str:
+    return f" ({key.option.hint})" if key.option.hint else ""
+
+
+def _notes(ineffective: Iterable[tuple[str, str]], settled: Settled) -> Iterator[str]:
+    """A line for each source with keys of other projects; ``ineffective`` are origin and name of each."""
+    names: dict[str, list[str]] = {}
+    for origin, name in ineffective:
+        names.setdefault(origin, []).append(name)
+    for origin, group in names.items():
+        note = f"{origin}: without effect here: {', '.join(group)}"
+        if origin != COMMAND_LINE:
+            lr = settled.origins["lr"] == origin and not settled.values["unscale_lr"]
+            note += "; lr counts for 512 pictures a step (unscale_lr: True takes it as it is)" * lr
+            note += "; what the file leaves out is as in DeiT's recipe (--print_config)"
+        yield note
 
 
 def _missing(keys: Iterable[Key], origins: dict[str, str]) -> list[str]:

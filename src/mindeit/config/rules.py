@@ -1,9 +1,30 @@
-"""Values that are right one by one and impossible together."""
+"""Values that are right one by one and impossible together, or without an effect beside each other."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+from mindeit.config.sources import DEFAULT
+from mindeit.errors import UserError
+from mindeit.models.registry import list_models, spec
+
+
+@dataclasses.dataclass
+class Settled:
+    """One value for each key, where it came from, and what was wrong.
+
+    ``ranks``: the later a source, the higher; ``wrong`` names the keys with a value that is not allowed.
+    """
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    ranks: dict[str, int]
+    mistakes: list[str] = dataclasses.field(default_factory=list)
+    wrong: set[str] = dataclasses.field(default_factory=set)
+
+    def shown(self, keys: Collection[str]) -> str:
+        return ", ".join(f"{key} {self.values[key]} ({self.origins[key]})" for key in keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,21 +36,32 @@ class Rule:
     why: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """``keys`` have an effect only where ``met`` holds for the values of ``others``; ``needed`` says what to add."""
+
+    keys: tuple[str, ...]
+    others: tuple[str, ...]
+    met: Callable[..., bool]
+    needed: str
+
+
 RULES = (
-    Rule(("distillation_type", "model"), lambda kind, model: kind != "none" and model and "distilled" not in model,
+    Rule(("distillation_type", "model"),
+         lambda kind, model: kind != "none" and model in list_models() and not spec(model).distilled,
          "only a distilled model has the head that follows a teacher"),
     Rule(("cosub", "distillation_type"), lambda cosub, kind: cosub and kind != "none",
          "submodels teach each other or a teacher does; leave one out"),
     Rule(("cosub", "loss"), lambda cosub, loss: cosub and loss != "BCE",
          "submodels learn by binary cross entropy, from labels as from each other; allowed: loss BCE"),
+    Rule(("cosub", "drop_path_rate", "train_mode"), lambda cosub, rate, on: cosub and not (rate and on),
+         "the submodels are drawn by drop path, without it they are the same"),
     Rule(("amp_level", "device_target"), lambda level, device: level == "bf16" and device != "Ascend",
          "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
     Rule(("recompute", "mode"), lambda recompute, mode: recompute and mode == 1,
          "only graphs compute again; allowed: mode 0, or recompute False"),
     Rule(("device_id", "distributed"), lambda device, distributed: device is not None and distributed,
          "the ranks would share one device; leave device_id out"),
-    Rule(("dataset", "label_file"), lambda dataset, labels: labels is not None and dataset != "image_folder",
-         "only image_folder reads labels from a file"),
     Rule(("pretrained", "ckpt_path"), lambda pretrained, path: pretrained and path is not None,
          "two sources of the first weights; leave one out"),
     Rule(("pretrained", "model"), lambda pretrained, model: pretrained and model is None,
@@ -39,16 +71,91 @@ RULES = (
     Rule(("unscale_lr", "scheduler", "lr", "min_lr"),
          lambda unscaled, scheduler, lr, low: unscaled and scheduler == "cosine_decay" and low > lr,
          "the learning rate would rise; allowed: min_lr at most lr"),
-    Rule(("loss", "bce_target_threshold"), lambda loss, threshold: threshold is not None and loss != "BCE",
-         "the threshold belongs to loss BCE"),
+    Rule(("bce_target_threshold", "label_smoothing"), lambda threshold, smoothing: threshold == 0 and smoothing > 0,
+         "every class of a smoothed target is above 0, so each would become 1"),
+)
+
+NEEDS = (
+    Need(("teacher", "teacher_ckpt_path", "distillation_alpha"), ("distillation_type",), lambda kind: kind != "none",
+         "--distillation_type hard or soft"),
+    Need(("distillation_tau", "distillation_reduction"), ("distillation_type",), lambda kind: kind == "soft",
+         "--distillation_type soft"),
+    Need(("bce_target_threshold",), ("loss",), lambda loss: loss == "BCE", "--loss BCE"),
+    Need(("mixup_prob", "mixup_mode", "mixup_off_epoch"), ("mixup", "cutmix", "cutmix_minmax"),
+         lambda *alphas: any(alphas), "--mixup or --cutmix above 0"),
+    Need(("switch_prob",), ("mixup", "cutmix", "cutmix_minmax"), lambda mixup, *cutmix: mixup and any(cutmix),
+         "--mixup and --cutmix above 0"),
+    Need(("re_value", "re_count"), ("re_prob",), bool, "--re_prob above 0"),
+    Need(("scale", "ratio"), ("simple_random_crop",), lambda simple: not simple, "--simple_random_crop False"),
+    Need(("color_jitter",), ("auto_augment",), lambda kind: kind is None or kind.startswith(("3", "three")),
+         "--auto_augment none or 3-augment"),
+    Need(("momentum", "nesterov"), ("opt",), lambda opt: opt == "sgd", "--opt sgd"),
+    Need(("eps",), ("opt",), lambda opt: opt not in ("sgd", "lion"), "--opt adamw, lamb or adan"),
+    Need(("betas",), ("opt",), lambda opt: opt != "sgd", "--opt adamw, lamb, adan or lion"),
+    Need(("clip_mode", "clip_value"), ("clip_grad",), bool, "--clip_grad True"),
+    Need(("loss_scale", "loss_scale_type"), ("amp_level",), lambda level: level in ("O2", "O3"),
+         "--amp_level O2 or O3"),
+    Need(("ema_decay",), ("ema",), bool, "--ema True"),
+    Need(("min_lr",), ("scheduler",), lambda course: course == "cosine_decay", "--scheduler cosine_decay"),
+    Need(("decay_epochs",), ("scheduler",), lambda course: course == "step_decay", "--scheduler step_decay"),
+    Need(("decay_rate",), ("scheduler",), lambda course: course in ("step_decay", "multi_step_decay"),
+         "--scheduler step_decay or multi_step_decay"),
+    Need(("multi_step_decay_milestones",), ("scheduler",), lambda course: course == "multi_step_decay",
+         "--scheduler multi_step_decay"),
+    Need(("warmup_lr", "warmup_factor"), ("warmup_epochs",), bool, "--warmup_epochs above 0"),
+    Need(("warmup_lr",), ("warmup_factor",), lambda factor: factor is None, "--warmup_factor none"),
+    Need(("val_interval", "val_split"), ("val_while_train",), bool, "--val_while_train True"),
+    Need(("label_file",), ("dataset",), lambda dataset: dataset == "image_folder", "--dataset image_folder"),
+    Need(("data_dir",), ("dataset",), lambda dataset: dataset != "digits", "another --dataset than digits"),
+    Need(("use_ema",), ("ckpt_path",), lambda path: path is not None, "--ckpt_path FILE"),
+    Need(("drop_rate", "drop_path_rate"), ("train_mode",), bool, "--train_mode True"),
+    Need(("device_id",), ("device_target",), lambda device: device != "CPU", "--device_target GPU or Ascend"),
+    Need(("compile_cache",), ("mode",), lambda mode: mode == 0, "--mode 0"),
 )
 
 
-def check_combinations(values: Mapping[str, Any], origins: Mapping[str, str], checked: Iterable[str]) -> list[str]:
+def drop_ineffective(
+    settled: Settled, defaults: Mapping[str, Any], checked: Collection[str], lenient: Collection[str]
+) -> list[tuple[str, str]]:
+    """A mistake for each key that asks for something and would be ignored; it goes back to its default.
+
+    It goes back without a word where a later source decided so (``--distillation_type none`` over a file that names a
+    teacher); where an origin is one of ``lenient``, the (origin, key) is in the answer instead of the mistakes.
+    """
+    noted = []
+    for need in NEEDS:
+        if not set(need.others) <= checked or need.met(*(settled.values[other] for other in need.others)):
+            continue
+        decided = max(settled.ranks[other] for other in need.others)
+        for key in need.keys:
+            value = settled.values[key]
+            if key not in checked or value == defaults[key] or not value:
+                continue
+            if settled.ranks[key] < decided:
+                pass
+            elif settled.origins[key] in lenient:
+                noted.append((settled.origins[key], key))
+            else:
+                settled.mistakes.append(f"{settled.shown([key])} has no effect with {settled.shown(need.others)}; it "
+                                        f"needs {need.needed}")
+            settled.values[key], settled.origins[key] = defaults[key], DEFAULT
+    return noted
+
+
+def check_combinations(settled: Settled, checked: Collection[str]) -> list[str]:
     """A line for each rule that is broken among the ``checked`` keys (those in use, and right by themselves)."""
-    checked = set(checked)
     return [
-        ", ".join(f"{key} {values[key]} ({origins[key]})" for key in rule.keys) + f": {rule.why}"
-        for rule in RULES
-        if checked.issuperset(rule.keys) and rule.broken(*(values[key] for key in rule.keys))
+        f"{settled.shown(rule.keys)}: {rule.why}" for rule in RULES
+        if set(rule.keys) <= checked and rule.broken(*(settled.values[key] for key in rule.keys))
     ]
+
+
+def check_model(settled: Settled) -> list[str]:
+    """A line for a model that nobody knows."""
+    name = settled.values.get("model")
+    try:
+        if name is not None:
+            spec(name)
+    except UserError as error:
+        return [f"{settled.origins['model']}: {error}"]
+    return []

@@ -4,15 +4,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterable, Sequence
 
 import yaml
 
+from mindeit.config.elsewhere import is_harmless, mistake
 from mindeit.config.options import BOOLEANS, NOTHING, Key, Text, split_list
 from mindeit.errors import UserError, nearest, shorten
 
-COMMAND_LINE = "command line"
+DEFAULT, COMMAND_LINE = "default", "command line"
+_NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?")
 LARGEST_FILE = 100_000  # bytes; a configuration is a page, a checkpoint given by mistake is not
 
 
@@ -28,14 +31,19 @@ class Written:
 
 @dataclasses.dataclass
 class Source:
-    """All that one file or command line holds, and the mistakes that reading it found."""
+    """All that one file or command line holds, and the mistakes that reading it found.
+
+    ``unfollowed``: origin and name of keys of other projects that are accepted without an effect.
+    """
 
     written: list[Written] = dataclasses.field(default_factory=list)
     mistakes: list[str] = dataclasses.field(default_factory=list)
+    unfollowed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def __iadd__(self, other: Source) -> Source:
         self.written += other.written
         self.mistakes += other.mistakes
+        self.unfollowed += other.unfollowed
         return self
 
 
@@ -72,8 +80,10 @@ def _read_file(path: str, keys: list[Key], reader: str = "") -> tuple[Source, st
             extends, extends_place = os.path.normpath(os.path.join(os.path.dirname(path), text)), place
         elif name == "extends":
             source.mistakes.append(f"{place}: 'extends' allows the path of one YAML file")
+        elif name not in known and is_harmless(name, text):
+            source.unfollowed.append((path, name))
         elif name not in known:
-            source.mistakes.append(f"{place}: unknown key '{shorten(name)}'{nearest(name, known)}")
+            source.mistakes.append(f"{place}: {mistake('key', name, text, known)}")
         elif text is None:
             source.mistakes.append(f"{place}: '{name}' holds a nested block, allowed: a value or a flat list")
         else:
@@ -113,6 +123,8 @@ def _text(node: yaml.Node) -> Text | None:
 
 def _read_text(path: str) -> str:
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode) and not path.startswith("/dev/"):  # `<(command)` is /dev/fd/63
+            raise UserError(f"{path}: a named pipe, which may never end; allowed: a file")
         with open(path, "rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
@@ -147,11 +159,13 @@ def read_command_line(argv: Sequence[str], keys: Iterable[Key], unused: Iterable
         name, equals, text = word.partition("=")
         flag = name[:2] + name[2:].replace("-", "_")
         if flag not in known:
-            near = nearest(flag.lstrip("-"), (key.name for key in keys))
-            unknown = f"unknown option '{shorten(name)}'{near}"
+            values = ((text,) if equals else _skip_values(words)) or ("True",)
+            if is_harmless(flag.lstrip("-"), values):
+                source.unfollowed.append((COMMAND_LINE, name))
+                continue
             unused_here = f"'{name}' is an option of other scripts, not of this one"
+            unknown = mistake("option", name, " ".join(values), (key.name for key in keys))
             source.mistakes.append(f"{COMMAND_LINE}: {unused_here if flag in elsewhere else unknown}")
-            _skip_values(words)
             continue
         value = text if equals else _take(known[flag], words)
         if value is None:
@@ -166,15 +180,19 @@ def _is_flag(word: str) -> bool:
     return re.match(r"-(?!\.?\d).", word) is not None  # -1 and -.5 are values, and so is -
 
 
-def _skip_values(words: deque[str]) -> None:
-    while words and not _is_flag(words[0]):  # of an unknown option: not one more mistake each
-        words.popleft()
+def _skip_values(words: deque[str]) -> tuple[str, ...]:
+    """Of an unknown option: not one more mistake each."""
+    values = []
+    while words and not _is_flag(words[0]):
+        values.append(words.popleft())
+    return tuple(values)
 
 
 def _take(key: Key, words: deque[str]) -> Text | None:
     """The words that are the value of an option; None where there are none."""
     if key.kind is bool and key.length is None:
-        return words.popleft() if words and words[0].lower() in BOOLEANS else "True"
+        is_value = words and (words[0].lower() in BOOLEANS or _NUMBER.fullmatch(words[0]))  # a wrong one, if a number
+        return words.popleft() if is_value else "True"
     if not words or _is_flag(words[0]):
         return None
     if key.length is None:

@@ -143,8 +143,9 @@ class _RandomPair:
 
 
 def auto_augment(spec: str, resamples: tuple[int, ...], fill: tuple[int, ...]) -> AutoAugment:
-    """``rand-m9-mstd0.5-inc1`` (MindCV's ``randaug-...`` means the same), ``original`` or ``v0``."""
+    """``rand-m9-mstd0.5-inc1``, ``original`` or ``v0``; MindCV's ``randaug-...`` and ``autoaug`` are the first two."""
     kind, *sections = spec.split("-")
+    kind = "original" if kind == "autoaug" else kind
     if kind in POLICIES:
         values = _sections(spec, sections, {"mstd": 0.0})
         return AutoAugment(_RandomPair(POLICIES[kind]), values["mstd"], resamples, fill)

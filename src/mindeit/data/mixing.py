@@ -30,6 +30,18 @@ def cutmix(lam: float, height: int, width: int, center_y: int, center_x: int) ->
     return Mix(1.0 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right))
 
 
+def box_between(rng: np.random.Generator, shares: tuple[float, float], height: int, width: int) -> Mix:
+    """A box inside the picture, each side drawn between these shares of the picture's; lam is what it leaves."""
+    sides = []
+    for length in (height, width):
+        low, high = (int(length * share) for share in shares)
+        side = low + pick(rng, max(1, high - low))
+        start = pick(rng, length - side)
+        sides.append((start, start + side))
+    (top, bottom), (left, right) = sides
+    return Mix(1.0 - (bottom - top) * (right - left) / (height * width), (top, bottom, left, right))
+
+
 def mix_images(images: np.ndarray, mixes: Sequence[Mix]) -> np.ndarray:
     """In place on (B, 3, H, W): pair by pair, so that both partners stay in the cache."""
     for first in range(len(images) // 2):
@@ -63,10 +75,11 @@ class Mixing:
     """(images, labels, generator, epoch) -> (images, targets float32 (B, C)).
 
     mode: one draw for the ``batch``, each ``pair`` of partners, or each sample (``elem``). From ``off_epoch`` on (0:
-    never) targets are smoothed but nothing is mixed.
+    never) targets are smoothed but nothing is mixed. ``cutmix_minmax``: as timm's, in place of CutMix's alpha.
     """
 
-    def __init__(self, num_classes: int, *, mixup: float = 0.8, cutmix: float = 1.0, probability: float = 1.0,
+    def __init__(self, num_classes: int, *, mixup: float = 0.8, cutmix: float = 1.0,
+                 cutmix_minmax: Optional[tuple[float, float]] = None, probability: float = 1.0,
                  switch_probability: float = 0.5, mode: str = "batch", smoothing: float = 0.1, off_epoch: int = 0):
         if mode not in MODES:
             raise UserError(f"mixup mode is '{mode}'; allowed: {', '.join(MODES)}{nearest(mode, MODES)}")
@@ -75,7 +88,8 @@ class Mixing:
             if not 0 <= value <= top:
                 raise UserError(f"{name} is {value}; allowed: 0 and above" + (f", at most {top}" if top == 1 else ""))
         self.num_classes, self._smoothing, self._mode, self._off_epoch = num_classes, smoothing, mode, off_epoch
-        self._alphas, self._probability, self._switch = (mixup, cutmix), probability, switch_probability
+        self._alphas = (mixup, 1.0 if cutmix_minmax else cutmix)
+        self._minmax, self._probability, self._switch = cutmix_minmax, probability, switch_probability
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator,
                  epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,4 +117,6 @@ class Mixing:
         lam = float(rng.beta(alpha, alpha))
         if not use_cutmix or lam == 1.0:
             return Mix(lam)
+        if self._minmax:
+            return box_between(rng, self._minmax, height, width)
         return cutmix(lam, height, width, pick(rng, height), pick(rng, width))

@@ -13,7 +13,7 @@ from mindeit.data.random_erasing import RandomErasing
 from mindeit.data.sampler import pick
 from mindeit.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize, interpolation_filter
 
-THREE_AUGMENT_SPELLINGS = ("3-augment", "3augment", "three-augment", "three_augment")
+THREE_AUGMENT_SPELLINGS = ("3-augment", "3augment", "three-augment", "three_augment", "3a")
 
 
 class TrainTransform:
@@ -25,13 +25,15 @@ class TrainTransform:
     """
 
     def __init__(self, image_size: int, *, scale: tuple[float, float] = (0.08, 1.0),
-                 ratio: tuple[float, float] = (3 / 4, 4 / 3), hflip: float = 0.5, interpolation: str = "bicubic",
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3), hflip: float = 0.5, vflip: float = 0.0,
+                 interpolation: str = "bicubic",
                  auto_augment: str | None = "rand-m9-mstd0.5-inc1", color_jitter: float = 0.3,
                  erase_probability: float = 0.25, erase_mode: str = "pixel", erase_count: int = 1,
                  simple_crop: bool = False, mean: Sequence[float] = IMAGENET_MEAN,
                  std: Sequence[float] = IMAGENET_STD):
         self.image_size = image_size
-        self._scale, self._ratio, self._hflip, self._simple_crop = tuple(scale), tuple(ratio), hflip, simple_crop
+        self._scale, self._ratio, self._hflip, self._vflip = tuple(scale), tuple(ratio), hflip, vflip
+        self._simple_crop = simple_crop
         self._resamples = tuple(map(interpolation_filter, ("bilinear", "bicubic") if interpolation == "random"
                                     else (interpolation,)))
         self._three_augment = auto_augment in THREE_AUGMENT_SPELLINGS
@@ -51,6 +53,8 @@ class TrainTransform:
         image = self._crop(image, rng)
         if rng.random() < self._hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self._vflip and rng.random() < self._vflip:
+            image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         if self._auto_augment is not None:
             return self._auto_augment(image, rng)
         if self._three_augment:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from mindeit.errors import UserError, nearest
 from mindeit.models.catalogue import CATALOGUE
+from mindeit.models.other_names import counterpart, image_size
 from mindeit.models.spec import ModelSpec
+from mindeit.runtime.memory import check_fits
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -55,7 +57,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def spec(name: str) -> ModelSpec:
     """The table's row of ``name``; an unknown name is an error that tells the nearest."""
     if name not in CATALOGUE:
-        raise UserError(f"unknown model '{name}'{nearest(name, CATALOGUE)}; python convert_pt2ms.py --list shows all")
+        raise UserError(f"unknown model '{name}'{_known_as(name)}; python convert_pt2ms.py --list shows all")
     return CATALOGUE[name]
 
 
@@ -79,6 +81,16 @@ def with_stem(name: str, stem: str) -> str:
     if not other:
         raise UserError(f"{name} has no stem '{stem}'; models that do: {', '.join(known)}")
     return other[0]
+
+
+def _known_as(name: str) -> str:
+    """The name here of a model of other collections, else the nearest name."""
+    own = counterpart(name, CATALOGUE)
+    size = image_size(name)
+    if own is None or (size or 0) % 32:  # a slip of the pen is no other collection's name
+        return nearest(name, CATALOGUE, alike=0.8)  # names of two models differ little
+    at = f" at image size {size}" if size not in (None, CATALOGUE[own].image_size) else ""
+    return f" (here: '{own}'{at})"
 
 
 def build(
@@ -106,6 +118,7 @@ def build(
     for key, rate in (("drop_path_rate", drop_path_rate), ("drop_rate", drop_rate)):
         if not 0 <= rate < 1:
             raise UserError(f"{key} is {rate}; allowed: at least 0 and less than 1")
+    _check_memory(row, num_classes, image_size or 0)
     make = _BUILDERS.get(row.family)
     if make is None:
         make = importlib.import_module(f"mindeit.models.{row.family}").build
@@ -116,3 +129,10 @@ def build(
     if in_channels != 3:  # builders of one's own need not know it
         arguments["in_channels"] = in_channels
     return make(**arguments)
+
+
+def _check_memory(row: ModelSpec, num_classes: int, image_size: int) -> None:
+    """The least that a model takes: the weights of its head, one image."""
+    width = row.variant.get("embed_dim") or row.variant.get("widths", (1,))[-1]
+    check_fits(4 * width * num_classes, f"num_classes is {num_classes}: the head of {row.name}")
+    check_fits(4 * 3 * image_size**2, f"image_size is {image_size}: an image")

@@ -18,6 +18,7 @@ def create(
     betas: Optional[Sequence[float]] = None,
     eps: float = 1e-8,
     momentum: float = 0.9,
+    nesterov: bool = True,
 ) -> Optimizer:
     """The optimizer of that name; ``betas`` None: its own. Each takes what its formula has, the rest is left aside."""
     from mindeit.optim import adamw, adan, lamb, lion, sgd
@@ -26,7 +27,8 @@ def create(
     if name not in kinds:
         raise UserError(f"opt is '{name}'; allowed: {', '.join(kinds)}{nearest(name, kinds)}")
     kind = kinds[name]
-    given = {"betas": betas if betas is None else tuple(betas), "eps": eps, "momentum": momentum}
+    given = {"betas": betas if betas is None else tuple(betas), "eps": eps, "momentum": momentum,
+             "nesterov": nesterov}
     options = {key: given[key] for key in kind.options if given[key] is not None}
     if "betas" in options and len(options["betas"]) != kind.beta_count:
         raise UserError(f"betas is {options['betas']}; {name} takes {kind.beta_count} values")

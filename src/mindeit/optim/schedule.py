@@ -1,6 +1,7 @@
 """The learning rate at any moment of a run, as a pure function of the moment (schedulers of timm 0.3.2)."""
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ class Schedule:
     warmup_epochs: int = 5
     lr_epoch_stair: bool = True
     decay_epochs: int = 30
+    multi_step_decay_milestones: tuple[int, ...] = (30, 60, 90)
     decay_rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -59,8 +61,15 @@ def _step_decay(schedule: Schedule, now: float) -> float:
     return schedule.lr * schedule.decay_rate ** (now // schedule.decay_epochs)
 
 
+def _multi_step_decay(schedule: Schedule, now: float) -> float:
+    return schedule.lr * schedule.decay_rate ** bisect.bisect_right(schedule.multi_step_decay_milestones, now)
+
+
 def _constant(schedule: Schedule, now: float) -> float:
     return schedule.lr
 
 
-_COURSES = {"cosine_decay": _cosine_decay, "step_decay": _step_decay, "constant": _constant}
+_COURSES = {
+    "cosine_decay": _cosine_decay, "step_decay": _step_decay, "multi_step_decay": _multi_step_decay,
+    "constant": _constant,
+}

@@ -1,0 +1,126 @@
+"""What MindCV's parser and the official one know and this configuration does not: followed anyway, or explained."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Optional
+
+from mindeit.config.options import Text, split_list
+from mindeit.errors import nearest, shorten
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A key of another project.
+
+    ``here``: the option that it is here, or several. ``harmless``: the values that ask for what happens anyway, None
+    for any; such a key is accepted and named in a note. ``why``: what is said of other values.
+    """
+
+    here: str = ""
+    harmless: Optional[tuple[str, ...]] = ()
+    why: str = ""
+
+
+# config.py of MindCV. Its other keys are keys here, by that name or as an alias.
+MINDCV = {
+    "dataset_download": Foreign(harmless=("False",), why="data is never downloaded; unpack it in data_dir"),
+    "shuffle": Foreign(harmless=("True",), why="training draws a new order each epoch"),
+    "num_samples": Foreign(harmless=("None", ""), why="all pictures of the folder are used; take some away"),
+    "drop_remainder": Foreign(harmless=("True",), why="training takes whole batches, evaluation every picture"),
+    "aug_splits": Foreign(harmless=("0",), why="AugMix's splits are not built"),
+    "re_scale": Foreign(harmless=("0.02, 0.33", "0.02, 0.3333"), why="erased boxes take 0.02 to 0.33 of a picture"),
+    "re_ratio": Foreign(harmless=("0.3, 3.3", "0.3, 3.33", "0.3, 3.333"), why="erased boxes are 0.3 to 3.3 wide by "
+                        "high"),
+    "re_max_attempts": Foreign(harmless=None),
+    "in_channels": Foreign(harmless=("3",), why="pictures are read as RGB"),
+    "resume_opt": Foreign(harmless=("False",), why="--resume FILE goes on with optimizer and learning rate"),
+    "ckpt_save_policy": Foreign(harmless=None),
+    "dataset_sink_mode": Foreign(harmless=None),
+    "weight_decay_filter": Foreign(harmless=("auto", "norm_and_bias"), why="decay falls on matrices alone"),
+    "num_cycles": Foreign(harmless=("1",), why="the learning rate falls once"),
+    "cycle_decay": Foreign(harmless=("1",), why="the learning rate falls once"),
+    "aux_factor": Foreign(harmless=("0",), why="no model here has an auxiliary head"),
+    "reduction": Foreign(harmless=("mean",), why="the loss is the mean over the pictures"),
+    "val_amp_level": Foreign(harmless=None),
+    "amp_cast_list": Foreign(harmless=("None", ""), why="amp_level settles what is float16"),
+    "drop_overflow_update": Foreign(harmless=None),
+    "eval_shuffle": Foreign(harmless=None),
+}
+
+# main.py of facebookresearch/deit. Its other options are options here, by that name or as an alias.
+OFFICIAL = {
+    "epochs": Foreign("--epoch_size"),
+    "bce_loss": Foreign("--loss BCE --bce_target_threshold 0"),
+    "input_size": Foreign("--image_resize"),
+    "drop": Foreign("--drop_rate"),
+    "drop_path": Foreign("--drop_path_rate"),
+    "model_ema": Foreign("--ema"),
+    "no_model_ema": Foreign("--ema False"),
+    "model_ema_decay": Foreign("--ema_decay"),
+    "model_ema_force_cpu": Foreign(why="the average stays beside the weights"),
+    "opt_eps": Foreign("--eps"),
+    "opt_betas": Foreign("--betas"),
+    "sched": Foreign("--scheduler"),
+    "lr_noise": Foreign(why="no published recipe uses noise on the learning rate"),
+    "lr_noise_pct": Foreign(why="no published recipe uses noise on the learning rate"),
+    "lr_noise_std": Foreign(why="no published recipe uses noise on the learning rate"),
+    "cooldown_epochs": Foreign(harmless=None),
+    "patience_epochs": Foreign(why="it belongs to the plateau schedule, which main.py gives nothing to judge by"),
+    "dr": Foreign("--decay_rate"),
+    "aa": Foreign("--auto_augment"),
+    "smoothing": Foreign("--label_smoothing"),
+    "train_interpolation": Foreign("--interpolation"),
+    "repeated_aug": Foreign("--aug_repeats 3"),
+    "no_repeated_aug": Foreign("--aug_repeats 0"),
+    "no_train_mode": Foreign("--train_mode False"),
+    "ThreeAugment": Foreign("--auto_augment 3-augment"),
+    "reprob": Foreign("--re_prob"),
+    "remode": Foreign("--re_value"),
+    "recount": Foreign("--re_count"),
+    "resplit": Foreign(harmless=None),
+    "mixup_switch_prob": Foreign("--switch_prob"),
+    "teacher_model": Foreign("--teacher"),
+    "teacher_path": Foreign("--teacher_ckpt_path"),
+    "finetune": Foreign("--ckpt_path"),
+    "data_path": Foreign("--data_dir"),
+    "data_set": Foreign("--dataset"),
+    "inat_category": Foreign(harmless=("name",), why="the classes are iNaturalist's species"),
+    "output_dir": Foreign("--ckpt_save_dir"),
+    "device": Foreign("--device_target"),
+    "start_epoch": Foreign(why="--resume FILE knows its epoch"),
+    "eval": Foreign("validate.py --ckpt_path FILE"),
+    "eval_crop_ratio": Foreign("--crop_pct"),
+    "dist_eval": Foreign(harmless=None),
+    "num_workers": Foreign("--num_parallel_workers"),
+    "pin_mem": Foreign(harmless=None),
+    "no_pin_mem": Foreign(harmless=None),
+    "world_size": Foreign(why="mpirun -n N starts N ranks"),
+    "dist_url": Foreign(why="mpirun, msrun or srun connect the ranks"),
+}
+FOREIGN = {**OFFICIAL, **MINDCV}
+
+
+def is_harmless(name: str, text: Text | None) -> bool:
+    """Whether it is a key of another project that asks for what happens here anyway."""
+    row = FOREIGN.get(name)
+    if row is None or row.here or text is None:
+        return False
+    return row.harmless is None or any(_meaning(text) == _meaning(one) for one in row.harmless)
+
+
+def mistake(kind: str, name: str, text: Text | None, known: Iterable[str]) -> str:
+    """What is said of a key that is none here; ``kind`` is "key" or "option"."""
+    word = name.lstrip("-").replace("-", "_")
+    row, unknown = FOREIGN.get(word), f"unknown {kind} '{shorten(name)}'"
+    if row is None:
+        return unknown + nearest(word, known)
+    if row.here:
+        return f"{unknown}; here: {row.here}"
+    return f"{unknown if not row.harmless else f'{name} is {shorten(text)!r}'}; not here: {row.why}"
+
+
+def _meaning(text: Text) -> tuple:
+    """1.0 and 1 mean the same, and so do True and true."""
+    words = split_list(text) if isinstance(text, str) else text
+    return tuple(float(word) if word.replace(".", "", 1).isdecimal() else word.lower() for word in words)
