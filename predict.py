@@ -20,6 +20,10 @@ class Options:
     attention: Optional[str] = option(None, "draw attention maps into this folder, a PNG for each picture")
 
 
+IGNORED = ("dataset", "data_dir", "train_split", "val_split", "label_file", "num_parallel_workers",
+           "python_multiprocessing", "drop_rate", "drop_path_rate")
+
+
 def check_output(output: str, read: list[Optional[str]]) -> None:
     """Not a file that is read, under whatever name."""
     for name in filter(None, read):
@@ -29,7 +33,7 @@ def check_output(output: str, read: list[Optional[str]]) -> None:
 
 @front_door
 def main() -> None:
-    config = parse(sys.argv[1:], description=__doc__, door=Options, sections=("run", "data", "model"))
+    config = parse(sys.argv[1:], description=__doc__, door=Options, sections=("run", "data", "model"), without=IGNORED)
     from mindeit import build, files
     from mindeit.deploy.describe import describe
     from mindeit.deploy.inputs import listed

@@ -19,7 +19,8 @@ class Options:
 
 @front_door
 def main() -> None:
-    config = parse(sys.argv[1:], description=__doc__, door=Options, sections=("run", "data", "model"))
+    config = parse(sys.argv[1:], description=__doc__, door=Options, sections=("run", "data", "model"),
+                   without=("drop_rate", "drop_path_rate"))
     from mindeit import build, files
     from mindeit.training import report
 

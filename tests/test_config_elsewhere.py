@@ -166,7 +166,7 @@ def test_a_file_of_this_project_has_no_note():
     ("num_samples: 100", "num_samples is '100'; not here: all pictures of the folder are used; take some away"),
     ("in_channels: 1", "in_channels is '1'; not here: pictures are read as RGB"),
     ("num_cycles: 3", "num_cycles is '3'; not here: the learning rate falls once"),
-    ("re_scale: [0.1, 0.2]", "re_scale is '0.1 0.2'; not here: erased boxes take 0.02 to 0.33 of a picture"),
+    ("re_scale: [0.1, 0.2]", "re_scale is '[0.1, 0.2]'; not here: erased boxes take 0.02 to 0.33 of a picture"),
     ("weight_decay_filter: disable", "weight_decay_filter is 'disable'; not here: decay falls on matrices alone"),
     ("amp_level: O1", "amp_level is 'O1', allowed: O0, O2, O3 or bf16 (MindCV's O1 has float16 in products alone, O2 "
                       "is the nearest)"),

@@ -29,6 +29,8 @@ def folder(tmp_path, monkeypatch):
     (["--lr"], "'--lr' needs a value"),
     (["--lr", "--seed", "1"], "'--lr' needs a value"),
     (["--epoch_size", "3.0"], "--epoch_size is '3.0', allowed: a whole number, at least 1"),
+    (["--aug_repeats", "9223372036854775808"],
+     "--aug_repeats is '9223372036854775808', allowed: a whole number, at least 0"),
     (["--epoch_size", "True"], "--epoch_size is 'True', allowed: a whole number, at least 1"),
     (["--epoch_size", "0"], "--epoch_size is '0', allowed: a whole number, at least 1"),
     (["--drop_path_rate", "1"], "--drop_path_rate is '1', allowed: a number, at least 0 and below 1"),
@@ -215,6 +217,8 @@ def test_a_door_has_its_own_options():
 def test_a_script_offers_only_the_sections_it_uses():
     assert mistake("--epoch_size", "3", sections=("model",)) == (
         "command line: '--epoch_size' is an option of other scripts, not of this one")
+    assert mistake("--drop_rate", "0.5", sections=("model",), without=("drop_rate",)) == (
+        "command line: '--drop_rate' is an option of other scripts, not of this one")
     assert "command line: unknown option '-c'" in mistake("-c", "x.yaml", door=NeedyDoor, sections=())
 
 

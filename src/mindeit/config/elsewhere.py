@@ -117,7 +117,8 @@ def mistake(kind: str, name: str, text: Text | None, known: Iterable[str]) -> st
         return unknown + nearest(word, known)
     if row.here:
         return f"{unknown}; here: {row.here}"
-    return f"{unknown if not row.harmless else f'{name} is {shorten(text)!r}'}; not here: {row.why}"
+    given = text if isinstance(text, str) else f"[{', '.join(text or ())}]"
+    return f"{name} is '{shorten(given)}'; not here: {row.why}" if row.harmless else f"{unknown}; not here: {row.why}"
 
 
 def _meaning(text: Text) -> tuple:

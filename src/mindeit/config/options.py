@@ -127,7 +127,7 @@ def _one(key: Key, text: Text) -> Any:
         if text.lower() not in known:
             raise ValueError("not a choice")
         return known[text.lower()]
-    readers = {bool: _boolean, int: int, float: _number, str: _line}
+    readers = {bool: _boolean, int: _whole, float: _number, str: _line}
     return _within(key.option, readers[key.kind](text))
 
 
@@ -145,6 +145,13 @@ def _boolean(text: str) -> bool:
     if text.lower() not in BOOLEANS:
         raise ValueError("not a boolean")
     return BOOLEANS[text.lower()]
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:  # what arrays of whole numbers hold
+        raise ValueError("beyond all measure")
+    return value
 
 
 def _number(text: str) -> float:

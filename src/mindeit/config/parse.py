@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mindeit.config.options import Key, allowed, convert, keys_of
@@ -17,17 +17,19 @@ MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may 
 
 
 def parse(
-    argv: Sequence[str], *, description: str, door: type | None = None, sections: Sequence[str] = ALL
+    argv: Sequence[str], *, description: str, door: type | None = None, sections: Sequence[str] = ALL,
+    without: Collection[str] = (),
 ) -> Config:
     """The configuration of one script: defaults, then the YAML file, then the command line (``sys.argv[1:]``).
 
-    ``sections`` are the groups that the script uses: they are its options, and only they are checked for impossible
-    combinations; a YAML file may hold every key whatever the script. ``door`` is a dataclass of the options that this
-    script alone has. All mistakes are raised as one UserError; ``--help`` and ``--print_config`` print and exit.
+    ``sections`` are the groups that the script uses, but for the keys ``without``: they are its options, and only they
+    are checked for impossible combinations; a YAML file may hold every key whatever the script. ``door`` is a dataclass
+    of the options that this script alone has. All mistakes are raised as one UserError; ``--help`` and
+    ``--print_config`` print and exit.
     """
     schema = [key for section, declaration in SECTIONS.items() for key in keys_of(section, declaration)]
     own = list(keys_of("door", door)) if door else []
-    used = own + [key for key in schema if key.section in sections]
+    used = own + [key for key in schema if key.section in sections and key.name not in without]
     general = [key for key in keys_of("general", GeneralOptions) if sections or key.name == "help"]
     titles = {name: _title(kind) for name, kind in {**SECTIONS, "general": GeneralOptions, "door": door}.items()}
 
