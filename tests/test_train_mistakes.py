@@ -98,7 +98,7 @@ MISTAKES = {
                       "the teacher tells 10 classes apart, the student 3"),
     "teacher missing": (("--teacher_ckpt_path", "{0}/t.ckpt", "--distillation_type", "soft"), "{0}/t.ckpt: no such"),
     "no such teacher": (("--teacher", "regnety_061", "--distillation_type", "soft"), "teacher is 'regnety_061'"),
-    "a teacher without distillation": (("--teacher", "resnet18", "--teacher_ckpt_path", "none.ckpt"),
+    "a teacher without distillation": (("--teacher_ckpt_path", "none.ckpt"),
                                        "teacher_ckpt_path none.ckpt (command line) has no effect with "
                                        "distillation_type none (default); it needs --distillation_type hard or soft"),
     "no distillation head": (("--model", "deit_tiny_patch16_224", "--distillation_type", "hard", "--teacher_ckpt_path",
