@@ -153,7 +153,7 @@ def test_a_named_pipe_is_refused_and_the_shells_pipes_are_read():
     ("--loss BCE --bce_target_threshold 0",
      "bce_target_threshold 0.0 (command line), label_smoothing 0.1 (default): every class of a smoothed target is "
      "above 0, so each would become 1"),
-    ("--cosub --drop_path_rate 0",
+    ("--cosub --loss BCE --drop_path_rate 0",
      "cosub True (command line), drop_path_rate 0.0 (command line), train_mode True (default): the submodels are drawn "
      "by drop path, without it they are the same"),
 ])
