@@ -57,6 +57,15 @@ def main():
     return 1
 main()
 """
+WORKS = """
+for step in range(200):
+    ranks.total(np.ones(1))
+    if step == 20:
+        with open(f"up{ranks.rank}.new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(file.name, f"up{ranks.rank}")
+    time.sleep(0.05)
+"""
 SHARES = """
 import mindspore as ms
 from mindspore import Parameter, Tensor
@@ -82,6 +91,10 @@ for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
     sums = total(tuple(Tensor(v.ravel()) for v in values(ranks.rank)))
     for got, first, second in zip(sums, values(0), values(1)):
         assert np.array_equal(got.asnumpy(), (first + second).ravel())
+
+if ranks.rank == 0:
+    time.sleep(12)  # alone, for longer than a collective waits here
+assert ranks.total(np.ones(1))[0] == 2
 print(f"rank {ranks.rank} of {ranks.ranks} agrees", flush=True)
 """
 
@@ -158,11 +171,12 @@ def test_a_rank_that_dies_ends_all_and_is_named(death, deaths):
     assert left == []
 
 
-def test_broadcast_and_mean_are_exact_under_mpirun_and_srun(tmp_path):
+def test_sums_are_exact_and_no_rank_waits_in_vain_under_mpirun_and_srun(tmp_path):
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_ID": "0"}
     step["SLURM_JOB_ID"] = str(os.getpid())
     by_mpi, by_slurm = tmp_path / "mpirun", tmp_path / "srun"
-    jobs = [launch(MPIRUN, by_mpi, SHARES)]
+    step["MS_CPU_COMM_OP_TIMEOUT"] = "10"  # heeded from MindSpore 2.10 on
+    jobs = [launch(MPIRUN, by_mpi, SHARES, MS_CPU_COMM_OP_TIMEOUT="10")]
     jobs += [launch(MPIRUN[3:], by_slurm, SHARES, **step, SLURM_PROCID=str(rank)) for rank in (0, 1)]
     codes = [job.wait(90) for job in jobs]
     for folder in (by_mpi, by_slurm):
@@ -189,6 +203,19 @@ def test_ranks_save_when_the_launcher_gets_sigterm_and_when_mpirun_is_killed(tmp
     for folder in (stopped, orphaned):
         assert survivors(folder) == []
         assert (folder / "saved0").exists() and (folder / "saved1").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_stopped_for_forty_seconds_goes_on(rank, tmp_path):
+    """MindSpore's own limits are 30 s in a collective (fixed before 2.10) and 30 s for its scheduler."""
+    job = launch(MPIRUN, tmp_path, WORKS)
+    wait_for(tmp_path / "up0", tmp_path / "up1")
+    stopped = int((tmp_path / f"up{rank}").read_text())
+    os.kill(stopped, signal.SIGSTOP)
+    time.sleep(40)
+    os.kill(stopped, signal.SIGCONT)
+    assert job.wait(60) == 0, (tmp_path / "output").read_text()
 
 
 def test_msrun_evaluates_as_one_process_does(run, checkpoint, digits, tmp_path):

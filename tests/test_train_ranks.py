@@ -147,6 +147,17 @@ def test_the_launcher_and_distributed_go_together_or_one_line_says_so(door, two,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_rank_with_other_settings_is_named_before_anything_is_written(two, tmp_path):
+    (tmp_path / "other.yaml").write_text("lr: 0.5\nema: False\n")
+    options = (*two[1][:10], "--batch_size", 4, "--distributed", True, "--ckpt_save_dir", tmp_path / "run")
+    text = finish(tmp_path / "log", *options, ranks=2, rank_1=("--config", tmp_path / "other.yaml"), code=2)
+    line = "error: the ranks have to agree, but lr is 0.0005 on rank 0, 0.5 on rank 1; ema is True on rank 0, False on"
+    assert text.startswith(f"{line} rank 1\nrank 0 of 2 ended with exit code 2; this ends all ranks\n")
+    assert text.count("error") == 1
+    assert "Traceback" not in text
+    assert not list((tmp_path / "run").glob("*"))
+
+
 def test_more_ranks_than_pictures_are_refused(two, tmp_path):
     pictures = write_pictures(tmp_path / "pictures", train=1, val=1, classes="a")
     text = finish(tmp_path / "log", *two[1][2:], "--data_dir", pictures, "--distributed", True, "--batch_size", 1,

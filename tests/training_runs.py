@@ -45,11 +45,17 @@ def write_model(path: Path, name: str, classes: int) -> Path:
     return path
 
 
-def start(log: Path, *arguments: object, ranks: int = 1, **variables: str) -> subprocess.Popen:
-    """``train.py`` with both outputs in ``log``, in which folder it works too."""
+def start(
+    log: Path, *arguments: object, ranks: int = 1, rank_1: tuple = (), **variables: str
+) -> subprocess.Popen:
+    """``train.py`` with both outputs in ``log``, in which folder it works too; ``rank_1`` are its own arguments."""
     command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+    if rank_1:
+        command = ["-n", "1", *command, ":", "-n", "1", *command, *map(str, rank_1)]
+    elif ranks > 1:
+        command = ["-n", str(ranks), *command]
     if ranks > 1:
-        command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(ranks), *command]
+        command.insert(0, str(Path(sys.executable).parent / "mpirun"))
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     with open(log, "w") as output:
         return subprocess.Popen(

@@ -17,5 +17,5 @@ command=(msrun --worker_num=$((workers * nodes)) --local_worker_num="$workers" -
          --master_port="${PORT:-8118}" --join=True --log_dir="${LOGS:-msrun_log}" ${show[@]+"${show[@]}"}
          "$@" --distributed True)
 if [ -n "$dry_run" ]; then printf '%q ' "${command[@]}"; echo; exit 0; fi
-export MS_NODE_TIMEOUT=${MS_NODE_TIMEOUT:-15} # seconds after which the scheduler gives up a rank that died
+export MS_NODE_TIMEOUT=${MS_NODE_TIMEOUT:-60} # seconds after which the scheduler gives up a silent rank, and msrun ends after a death
 exec "${command[@]}"

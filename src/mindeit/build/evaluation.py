@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mindeit.build import agreement
 from mindeit.build.machine import data_workers
 from mindeit.build.material import say_notes
 from mindeit.errors import UserError
@@ -96,6 +97,7 @@ def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, 
     from mindeit.training.evaluate import evaluate
 
     source = evaluation_source(config)
+    agreement.check(config, cluster, pictures={config.data.val_split: source}, weights={"the model": _weights(config)})
     model, card = trained_model(config)
     if not card.num_classes:
         raise UserError(f"{config.model.ckpt_path} gives features, and classes are needed; export it without "

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from mindeit.build.evaluation import evaluation_options
-from mindeit.build.teacher import load_teacher
+from mindeit.build.teacher import load_teacher, weights_of_teacher
 from mindeit.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,11 +33,7 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[st
     model, data = config.model, config.data
     rates = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}
     classes, names = source.num_classes, source.class_names if source.named else None
-    path, changes = model.ckpt_path, []
-    if model.pretrained:
-        from mindeit.convert.pretrained import fetch_pretrained
-
-        path = str(fetch_pretrained(model.model, data.image_resize))
+    path, changes = starting_file(config), []
     if path:
         student, card, changes = load_to_train(
             path, model=model.model, num_classes=classes, class_names=names, image_size=data.image_resize,
@@ -52,6 +48,21 @@ def student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[st
         recompute_blocks(student)
     own = {key: value for key, value in evaluation_options(config).items() if value is not None}
     return student, replace(card, class_names=names or card.class_names, **own), changes
+
+
+def starting_file(config: Config) -> Optional[str]:
+    """The weights that the student starts from; None: fresh ones."""
+    model = config.model
+    if not model.pretrained:
+        return model.ckpt_path
+    from mindeit.convert.pretrained import fetch_pretrained
+
+    return str(fetch_pretrained(model.model, config.data.image_resize))
+
+
+def teacher_file(config: Config) -> Optional[str]:
+    """The teacher's weights, where there is one."""
+    return None if config.loss.distillation_type == "none" else weights_of_teacher(config)
 
 
 def objective(config: Config, student: nn.Cell, card: ModelCard) -> nn.Cell:

@@ -19,14 +19,21 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
     from mindeit.convert.load import load_for_use
     from mindeit.models.registry import list_models
 
-    name, path = config.loss.teacher, config.loss.teacher_ckpt_path
+    name, path = config.loss.teacher, weights_of_teacher(config)
     if name is not None and name not in list_models():
         return _from_mindcv(name, path)
-    if path is None:
-        from mindeit.convert.pretrained import fetch_pretrained
-
-        path = str(fetch_pretrained(name or DEFAULT))
     return load_for_use(path, model=name, check=not config.model.no_check)
+
+
+def weights_of_teacher(config: Config) -> str | None:
+    """The file given, else the official one; None: neither."""
+    from mindeit.convert.pretrained import fetch_pretrained
+    from mindeit.models.registry import list_models
+
+    name, path = config.loss.teacher, config.loss.teacher_ckpt_path
+    if path is None and (name is None or name in list_models()):
+        return str(fetch_pretrained(name or DEFAULT))
+    return path
 
 
 def _from_mindcv(name: str, path: str | None) -> tuple[nn.Cell, ModelCard]:

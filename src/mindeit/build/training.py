@@ -6,7 +6,7 @@ import itertools
 import sys
 from typing import TYPE_CHECKING, Optional
 
-from mindeit.build import learner, material, outcome
+from mindeit.build import agreement, learner, material, outcome
 from mindeit.build.evaluation import evaluation_batches
 from mindeit.build.machine import data_workers
 
@@ -35,6 +35,11 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
     source, held_out = material.sources(config, cluster)
     material.check_amount(config, source, cluster)
     resumed = folder.checkpoint(config.checkpoint.resume)
+    agreement.check(
+        config, cluster, pictures={config.data.train_split: source, config.data.val_split: held_out},
+        weights={"the student": learner.starting_file(config), "the teacher": learner.teacher_file(config),
+                 "the checkpoint to resume": resumed},
+    )
     student, card, changes = learner.student(config, source)
     divided = outcome.division(config, source, cluster)
     if resumed:
@@ -90,6 +95,7 @@ def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
         lr_at=Schedule(lr, warmup_lr=warmup_lr, **{key: getattr(schedule, key) for key in keys}).lr_at,
         val_interval=schedule.val_interval if schedule.val_while_train else None,
         log_interval=config.train.log_interval,
+        save_steps=config.checkpoint.ckpt_save_steps,
     )
 
 

@@ -194,6 +194,8 @@ class CheckpointConfig:
 
     ckpt_save_dir: str = option("outputs", "folder of checkpoints, history and curves")
     ckpt_save_interval: int = option(1, "epochs between two checkpoints", at_least=1)
+    ckpt_save_steps: Optional[int] = option(
+        None, "updates between two saves of last.ckpt inside epochs; None: at their ends only", at_least=1)
     keep_checkpoint_max: int = option(3, "numbered checkpoints kept (besides last and best)", at_least=1)
     resume: Optional[str] = option(None, "continue: a checkpoint, or auto for the newest sound one in ckpt_save_dir")
 
@@ -203,6 +205,9 @@ SECTIONS: dict[str, type] = {
     "loss": LossConfig, "optim": OptimConfig, "schedule": ScheduleConfig, "checkpoint": CheckpointConfig,
 }
 ALL = tuple(SECTIONS)
+# Places and means of one machine, in which ranks may differ.
+LOCAL = ("device_id", "num_parallel_workers", "python_multiprocessing", "data_dir", "label_file", "ckpt_path",
+         "teacher_ckpt_path", "compile_cache", "ckpt_save_dir", "resume")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,3 +239,7 @@ class Config:
     def flat(self) -> dict[str, Any]:
         """Every key of the schema and its value, in one dictionary."""
         return {key: value for section in ALL for key, value in vars(getattr(self, section)).items()}
+
+    def common(self) -> dict[str, Any]:
+        """Of these, what all ranks have to have in common."""
+        return {key: value for key, value in self.flat().items() if key not in LOCAL}

@@ -45,6 +45,9 @@ class FileSource(Source):
         path = self.where(index)
         return decode_rgb(path, path)
 
+    def _names_as_bytes(self) -> tuple[bytes, ...]:
+        return self._names.tobytes(), self._ends.tobytes()
+
 
 def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_file: str | None = None,
                 train_split: str = "train") -> Source:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import glob
+import hashlib
 import logging
 import os
 import warnings
@@ -143,6 +144,17 @@ class Source:
     def where(self, index: int) -> str:
         """Path or description of picture ``index``, for messages."""
         raise NotImplementedError
+
+    def digest(self) -> str:
+        """Of labels, class names and the pictures' names, without the folder they lie in."""
+        content = hashlib.sha256(self.labels.tobytes())
+        for part in ("\0".join(self.class_names).encode(errors="surrogateescape"), *self._names_as_bytes()):
+            content.update(part)
+        return content.hexdigest()
+
+    def _names_as_bytes(self) -> tuple[bytes, ...]:
+        """Of the pictures, where they have names."""
+        return ()
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str, name_of: Callable[[int], str]) -> np.ndarray:

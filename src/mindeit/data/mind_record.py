@@ -62,6 +62,9 @@ class MindRecordSource(Source):
         shard, row = self._locate(index)
         return f"{shard.path}, row {row}"
 
+    def _names_as_bytes(self) -> tuple[bytes, ...]:
+        return tuple(os.fsencode(os.path.basename(shard.path)) for shard in self._shards)
+
     def _locate(self, index: int) -> tuple[_Shard, int]:
         number = int(np.searchsorted(self._firsts, index, side="right")) - 1
         return self._shards[number], int(index - self._firsts[number])

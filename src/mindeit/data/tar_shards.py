@@ -50,6 +50,10 @@ class TarSource(Source):
         name = os.fsdecode(self._names[start:self._ends[index]].tobytes())
         return f"{self._shards[self._shard[index]]}: {name}"
 
+    def _names_as_bytes(self) -> tuple[bytes, ...]:
+        shards = (os.fsencode(os.path.basename(path)) for path in self._shards)
+        return self._names.tobytes(), self._ends.tobytes(), self._shard.tobytes(), *shards
+
 
 def _find(data_dir: str, split: str) -> list[str]:
     found = split_files(data_dir, split, ".tar")

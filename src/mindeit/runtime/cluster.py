@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import json
 import os
 import re
 import signal
@@ -13,15 +14,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Union
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 import numpy as np
 
 from mindeit.errors import UserError
+from mindeit.runtime.meeting import Meeting, disagreements, own_address
 
 if TYPE_CHECKING:
     from mindspore import Parameter
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 _SCHEDULER = "import mindspore.communication as c; c.init()"
 _PR_SET_PDEATHSIG = 1
 _WORDS_PER_CALL = 2**24  # 64 MB at once
-# Seconds: between calls for the scheduler, which only delay the start, and until it gives up ranks that are gone.
-_PATIENCE = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1", "MS_NODE_TIMEOUT": "15"}
+# Seconds between calls for the scheduler, which only delay the start, and until a rank gives up one that is late in a
+# collective on CPU (from 2.10 on; 30 before). Who is gone for good, the launcher notices at once.
+_PATIENCE = {"MS_RETRY_INTERVAL_LOWER": "1", "MS_RETRY_INTERVAL_UPPER": "1", "MS_CPU_COMM_OP_TIMEOUT": "1800"}
+# Until the scheduler gives up a rank that is silent; our own ends with rank 0, msrun's is waited for after a death.
+_SILENCE, _SILENCE_UNDER_MSRUN = "1800", "60"
+_WAITED_IN_VAIN = re.compile(r"Launch kernel failed[^\n]*(AllReduce|Broadcast)")
 # mpirun grants its ranks a quarter of a second after SIGTERM and SIGINT; these it passes on, and they mean the others.
 _RELAYED = {signal.SIGUSR1: signal.SIGTERM, signal.SIGUSR2: signal.SIGINT}
 # Innermost launcher first: mpirun under Slurm leaves Slurm's variables in place, with the counts of its own daemons.
@@ -50,17 +56,35 @@ class Cluster:
     def main(self) -> bool:
         return self.rank == 0
 
+    @cached_property
+    def meeting(self) -> Meeting:
+        """Where ranks wait for one another without a time limit. They make it together, by the first call."""
+        return Meeting(self.rank, self.ranks, _broadcast_bytes, one_machine=self.local_ranks == self.ranks)
+
+    def barrier(self) -> None:
+        """Return once every rank is here, however long one of them works alone."""
+        if self.ranks > 1:
+            self.meeting.wait()
+
+    def agree(self, values: Mapping[str, Any]) -> None:
+        """Go on if all ranks pass the same; else rank 0's error names what differs and where, and ends them all."""
+        if self.ranks == 1:
+            return
+        words = self.meeting.gather(json.dumps(values, default=str).encode())
+        if self.main:
+            differences = disagreements([json.loads(word) for word in words])
+            if differences:
+                raise UserError(f"the ranks have to agree, but {'; '.join(differences)}")
+        self.meeting.release()
+
     def total(self, values: np.ndarray) -> np.ndarray:
         """The sum over all ranks, on every rank; in float32 (all that CPU sums): counts are exact below 2**24."""
         if self.ranks == 1:
             return values
         from mindspore import Tensor, ops
 
+        self.barrier()
         return ops.AllReduce()(Tensor(np.asarray(values, np.float32))).asnumpy().astype(values.dtype)
-
-    def barrier(self) -> None:
-        """Return once every rank is here. On CPU MindSpore waits 30 s for the others, then fails."""
-        self.total(np.zeros(1, np.float32))
 
     def broadcast(self, parameters: Sequence[Parameter]) -> None:
         """Give every rank the values of rank 0, bit for bit. All ranks pass the same parameters in the same order."""
@@ -69,11 +93,24 @@ class Cluster:
         from mindspore import Tensor
 
         arrays = [_as_array(parameter) for parameter in parameters]
+        self.barrier()
         sent = np.frombuffer(_broadcast_bytes(b"".join(array.tobytes() for array in arrays)), np.uint8)
         ends = np.cumsum([array.nbytes for array in arrays])
         for parameter, array, part in zip(parameters, arrays, np.split(sent, ends)):
             value = np.frombuffer(part.tobytes(), array.dtype).reshape(array.shape)
             parameter.set_data(Tensor(value, parameter.dtype))
+
+
+@contextmanager
+def naming_a_late_rank(last_good: Callable[[], str]) -> Iterator[None]:
+    """MindSpore's error in a rank that waited in vain, in one line; ``last_good`` is the checkpoint to go on from."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _WAITED_IN_VAIN.search(str(error)):
+            raise
+        raise UserError("this rank waited in vain for another in a collective: 30 s on CPU before MindSpore 2.10, then "
+                        f"MS_CPU_COMM_OP_TIMEOUT; last good checkpoint: {last_good()}") from None
 
 
 def _as_array(parameter: Parameter) -> np.ndarray:
@@ -119,7 +156,8 @@ def start(distributed: bool, device_target: str) -> Cluster:
         return Cluster()
     if ranks == 1 and "MS_ROLE" not in os.environ and "OMPI_COMM_WORLD_SIZE" not in os.environ:
         raise UserError("distributed is True, but nothing launched several processes; use mpirun -n N python ...")
-    for variable, seconds in _PATIENCE.items():
+    silence = _SILENCE_UNDER_MSRUN if "MS_ROLE" in os.environ else _SILENCE
+    for variable, seconds in {**_PATIENCE, "MS_NODE_TIMEOUT": silence}.items():
         os.environ.setdefault(variable, seconds)
     brought_up = False
     if "MS_ROLE" not in os.environ:
@@ -135,6 +173,8 @@ def start(distributed: bool, device_target: str) -> Cluster:
 
     communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
     cluster = Cluster(communication.get_rank(), communication.get_group_size(), local_ranks)
+    if device_target == "CPU":
+        cluster.barrier()  # the meeting exists when a rank says farewell
     _say_farewell(cluster, quiet=device_target == "CPU", alone=brought_up and device_target == "CPU")
     return cluster
 
@@ -155,7 +195,7 @@ def _meet_by_mpi(launched: int) -> tuple[int, int, str, int]:
     if ranks != launched:
         raise UserError(f"{launched} processes were launched, but mpi4py sees {ranks}: use its MPI library's mpirun")
     one_node = ranks == int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0))
-    mine = os.environ.get("MS_SCHED_HOST") or ("127.0.0.1" if one_node else _own_address())
+    mine = os.environ.get("MS_SCHED_HOST") or ("127.0.0.1" if one_node else own_address())
     address, port = world.bcast((mine, _free_port()))
     MPI.Finalize()
     for variable in [name for name in os.environ if name.startswith("OMPI_")]:
@@ -218,7 +258,7 @@ def _say_farewell(cluster: Cluster, quiet: bool, alone: bool) -> None:
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         if alone:
-            with suppress(RuntimeError):  # the others take longer than half a minute, or are gone
+            with suppress(UserError):  # another is gone
                 cluster.barrier()  # rank 0 takes the scheduler along
             sys.stdout.flush()
             os._exit(0)
@@ -245,13 +285,6 @@ def _signal_when_parent_ends(number: signal.Signals) -> None:
     """Linux alone can; elsewhere a killed launcher may leave processes behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-
-
-def _own_address() -> str:
-    """The number by which other nodes reach this one (MindSpore takes no names); connecting UDP sends nothing."""
-    with socket.socket(type=socket.SOCK_DGRAM) as probe:
-        probe.connect(("10.255.255.255", 1))
-        return probe.getsockname()[0]
 
 
 def _free_port() -> int:

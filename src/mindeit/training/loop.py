@@ -14,7 +14,7 @@ import numpy as np
 
 from mindeit.data import EvaluationBatches, TrainingBatches, WaitTimer
 from mindeit.errors import UserError
-from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.cluster import Cluster, naming_a_late_rank
 from mindeit.runtime.progress import progress
 from mindeit.training.evaluate import Evaluation
 from mindeit.training.interrupt import Interrupt
@@ -55,6 +55,7 @@ class Plan:
     lr_at: Callable[[int, float], float]
     val_interval: Optional[int] = 1  # None: never
     log_interval: int = 100
+    save_steps: Optional[int] = None  # updates between two saves inside epochs; None: none
 
     def evaluates_after(self, epoch: int) -> bool:
         """Epochs count from 1."""
@@ -112,6 +113,11 @@ class Training:
         if self.plan.val_interval is not None:
             self.evaluate(only_batches=1)  # what is wrong there shows before an epoch was trained
         interrupt.patient = True
+        with naming_a_late_rank(self.last_good):
+            return self._run(interrupt)
+
+    def _run(self, interrupt: Interrupt) -> int:
+        journey = self.journey
         while journey.epoch < self.plan.epochs or journey.trained is not None:
             if journey.trained is None:
                 started = time.perf_counter()
@@ -135,6 +141,7 @@ class Training:
 
     def _train(self, interrupt: Interrupt) -> dict[str, float]:
         """The rest of the epoch, or less of it after a signal."""
+        self.cluster.barrier()  # rank 0 may still save, and the others would wait for it inside a step
         journey, plan = self.journey, self.plan
         batches = self.batches(journey.epoch, journey.batch)
         done = max(0, journey.batch - self.stepper.batches)  # what the last update knew, if none is left
@@ -157,11 +164,16 @@ class Training:
             steps.started(self.stepper(chunk, lr, interrupt.signal is not None), lr)
             journey.batch += len(chunk)
             images += self.stepper.batches * pictures
+            saves = self._saves_here()
+            if saves:
+                steps.read()
             if steps.last is not None and steps.last.stops:
                 break
+            if saves:
+                self._save_inside(len(batches.skipped), lr)
         steps.read()
         seconds = time.perf_counter() - started
-        journey.skipped += int(self.cluster.total(np.array([len(batches.skipped)]))[0])
+        journey.skipped += self._over_ranks(len(batches.skipped))
         return {"lr": lr, "images_per_second": images / seconds if images else None, "data_wait": timed.share,
                 "skipped": journey.skipped}
 
@@ -175,6 +187,22 @@ class Training:
             if len(chunk) == self.stepper.batches:
                 yield chunk
                 chunk = []
+
+    def _saves_here(self) -> bool:
+        """Whether ``save_steps`` ask for a checkpoint here; the end of an epoch has one anyway."""
+        if self.plan.save_steps is None or self.journey.batch == self.plan.batches:
+            return False
+        batches = self.journey.epoch * self.plan.batches + self.journey.batch
+        return batches // self.stepper.batches % self.plan.save_steps == 0
+
+    def _save_inside(self, skipped: int, lr: float) -> None:
+        """A state to go on from, should this process not see the epoch's end."""
+        self._check_weights(lr)
+        self.save(dataclasses.replace(self.journey, skipped=self.journey.skipped + self._over_ranks(skipped)))
+        self.cluster.barrier()
+
+    def _over_ranks(self, count: int) -> int:
+        return int(self.cluster.total(np.array([count]))[0])
 
     def _note(self, report: Report, lr: float) -> None:
         """Take note of how a step ended."""
