@@ -12,4 +12,7 @@ fi
 echo "== lint"
 ruff check .
 echo "== tests"
-exec python -m pytest -q -n 2 --dist worksteal --durations=10 "${chosen[@]}" "$@"
+status=0
+python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 "${chosen[@]}" "$@" || status=$?
+echo "== $((SECONDS / 60)) min $((SECONDS % 60)) s"
+exit "$status"

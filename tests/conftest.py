@@ -35,6 +35,19 @@ def graph_mode():
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Of several workers one runs all tests that share a file's fixture, so that it is made once, and those go first:
+    they are long, and single tests fill the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if any(definitions[-1].scope == "module" for definitions in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 def pytest_unconfigure():
     """MindSpore's cells count themselves when they go; at the interpreter's end that prints an error for each."""
     if "mindspore" in sys.modules:

@@ -1,72 +1,79 @@
-"""convert_pt2ms.py as users run it: real processes, exit codes, messages."""
+"""convert_pt2ms.py as users run it: exit codes, messages, and what is left on the disk."""
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from convert_weights import DISTILLED, TINY, official_state, same_bits, write_pth
-from test_validate import run_main
+from convert_weights import official_state, same_bits, write_pth
+from training_runs import door
 
 from mindeit import checkpoint
 from mindeit.convert import parity
 from mindeit.convert.torch_files import read_official
 
+__all__ = ["door"]
 ROOT = Path(__file__).parent.parent
-CLASSES, SIZE = 20, 64
+MINI, CLASSES, SIZE = "deit_mini_distilled_patch8_32", 20, 32
 
 
 @pytest.fixture(scope="module")
 def pth(tmp_path_factory) -> Path:
-    return write_pth(tmp_path_factory.mktemp("door") / "a.pth", official_state(DISTILLED, CLASSES, SIZE))
+    return write_pth(tmp_path_factory.mktemp("door") / "a.pth", official_state(MINI, CLASSES, SIZE))
 
 
-def door(*arguments) -> subprocess.CompletedProcess:
+def process(*arguments) -> subprocess.CompletedProcess:
+    """A real one: quick where no framework is imported, and once where one is."""
     return subprocess.run([sys.executable, "convert_pt2ms.py", *map(str, arguments)], cwd=ROOT, capture_output=True,
                           text=True, timeout=300)
 
 
-def refused(*arguments) -> str:
-    run = door(*arguments)
-    assert run.returncode == 2
-    assert run.stdout == ""
-    assert len(run.stderr.splitlines()) == 1
-    return run.stderr
+@pytest.fixture
+def refused(door) -> Callable[..., str]:
+    def call(*arguments) -> str:
+        code, out, err = door("convert_pt2ms", *arguments)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        return err
+
+    return call
 
 
-def test_there_and_back_with_proof(pth, tmp_path):
-    there = door("--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
+def test_there_and_back_with_proof(pth, door, tmp_path):
+    there = process("--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
     assert (there.returncode, there.stderr) == (0, "")
-    assert there.stdout.splitlines()[0].startswith(f"parity of {DISTILLED}: PyTorch ")
-    assert there.stdout.splitlines()[-1].startswith(f"wrote {tmp_path / 'a.ckpt'}: {DISTILLED}, 155 tensors, ")
+    assert there.stdout.splitlines()[0].startswith(f"parity of {MINI}: PyTorch ")
+    assert there.stdout.splitlines()[-1].startswith(f"wrote {tmp_path / 'a.ckpt'}: {MINI}, 35 tensors, ")
     assert there.stdout.endswith(f"{CLASSES} classes, images of {SIZE}\n")
-    back = door("--input", tmp_path / "a.ckpt", "--output", tmp_path / "b.pth", "--to_pt")
-    assert (back.returncode, back.stderr) == (0, "")
-    assert same_bits(read_official(tmp_path / "b.pth"), official_state(DISTILLED, CLASSES, SIZE))
+    code, _, err = door("convert_pt2ms", "--input", tmp_path / "a.ckpt", "--output", tmp_path / "b.pth", "--to_pt")
+    assert (code, err) == (0, "")
+    assert same_bits(read_official(tmp_path / "b.pth"), official_state(MINI, CLASSES, SIZE))
     assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.pth"]
 
 
-def test_other_classes_and_resolution_as_safetensors(pth, tmp_path):
-    run = door("--input", pth, "--output", tmp_path / "a.safetensors", "--num_classes", 3, "--image_size", 96)
-    assert run.returncode == 0
+def test_other_classes_and_resolution_as_safetensors(pth, door, tmp_path):
+    code, _, err = door("convert_pt2ms", "--input", pth, "--output", tmp_path / "a.safetensors", "--num_classes", 3,
+                        "--image_size", 48)  # fmt: skip
+    assert code == 0, err
     state, card = checkpoint.read(tmp_path / "a.safetensors")
-    assert (card.num_classes, card.image_size) == (3, 96)
-    assert state["head_dist.weight"].shape == (3, 192)
-    assert state["pos_embed"].shape == (1, 38, 192)
+    assert (card.num_classes, card.image_size) == (3, 48)
+    assert state["head_dist.weight"].shape == (3, 128)
+    assert state["pos_embed"].shape == (1, 38, 128)
 
 
 def test_list_prints_the_official_files():
-    run = door("--list")
+    run = process("--list")
     assert run.returncode == 0
     assert "deit_tiny_patch16_224-a1311bcf.pth" in run.stdout
 
 
 def test_help_names_every_option():
-    run = door("--help")
+    run = process("--help")
     assert run.returncode == 0
     for option in ("input", "output", "model", "num_classes", "image_size", "use_ema", "to_pt", "verify", "list"):
         assert f"--{option}" in run.stdout
@@ -97,17 +104,17 @@ def test_quick_answers_import_no_framework(arguments):
         (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot be written"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(arguments, words):
+def test_mistakes_are_one_line_and_exit_code_2(arguments, words, refused):
     assert words in refused(*arguments)
 
 
-def test_all_mistakes_come_at_once():
-    run = door("--input", "a.pth", "--model", "deit_tiny", "--num_classes", "ten", "--verfy")
-    assert (run.returncode, len(run.stderr.splitlines())) == (2, 4)
-    assert run.stderr.startswith("error: 3 mistakes\n")
+def test_all_mistakes_come_at_once(door):
+    code, _, err = door("convert_pt2ms", "--input", "a.pth", "--model", "deit_tiny", "--num_classes", "ten", "--verfy")
+    assert (code, len(err.splitlines())) == (2, 4)
+    assert err.startswith("error: 3 mistakes\n")
 
 
-def test_output_that_is_the_input_or_a_folder_is_refused(pth, tmp_path):
+def test_output_that_is_the_input_or_a_folder_is_refused(pth, refused, tmp_path):
     same = tmp_path / "same.safetensors"
     same.write_bytes(b"kept")
     assert "are the same file" in refused("--input", same, "--output", same)
@@ -116,7 +123,7 @@ def test_output_that_is_the_input_or_a_folder_is_refused(pth, tmp_path):
     assert "is a folder" in refused("--input", pth, "--output", tmp_path / "folder.ckpt")
 
 
-def test_malicious_file_writes_nothing_and_runs_nothing(tmp_path):
+def test_malicious_file_writes_nothing_and_runs_nothing(refused, tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "was_run"),)
@@ -127,33 +134,32 @@ def test_malicious_file_writes_nothing_and_runs_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_weights_that_do_not_fit_write_nothing(tmp_path):
-    state = dict(official_state(TINY, CLASSES, SIZE))
+def test_weights_that_do_not_fit_write_nothing(refused, tmp_path):
+    state = dict(official_state(MINI, CLASSES, SIZE))
     state["more"] = state.pop("norm.bias")
     text = refused("--input", write_pth(tmp_path / "a.pth", state), "--output", tmp_path / "new" / "a.ckpt")
     assert "1 missing: norm.bias; 1 unexpected: more" in text
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_a_difference_is_exit_code_1_and_leaves_the_old_file(pth, tmp_path, monkeypatch, capsys):
+def test_a_difference_is_exit_code_1_and_leaves_the_old_file(pth, door, tmp_path, monkeypatch):
     def altered(state, card, way_back=parity.to_official):
-        return {**way_back(state, card), "norm.bias": np.ones(192, np.float32)}
+        return {**way_back(state, card), "norm.bias": np.ones(128, np.float32)}
 
     monkeypatch.setattr(parity, "to_official", altered)
     (tmp_path / "a.ckpt").write_bytes(b"old")
-    words = ["--input", str(pth), "--output", str(tmp_path / "a.ckpt"), "--verify"]
-    assert run_main("convert_pt2ms.py", words, monkeypatch) == 1
-    shown = capsys.readouterr()
-    assert "DIFFERENT" in shown.out
-    assert shown.err == f"nothing was written to {tmp_path / 'a.ckpt'}: PyTorch and MindSpore differ\n"
+    code, out, err = door("convert_pt2ms", "--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
+    assert code == 1
+    assert "DIFFERENT" in out
+    assert err == f"nothing was written to {tmp_path / 'a.ckpt'}: PyTorch and MindSpore differ\n"
     assert (tmp_path / "a.ckpt").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
-def test_weights_that_are_not_finite_are_not_converted(tmp_path, monkeypatch, capsys):
-    state = {**official_state(DISTILLED, CLASSES, SIZE), "norm.bias": np.full(192, np.nan, np.float32)}
+def test_weights_that_are_not_finite_are_not_converted(door, tmp_path):
+    state = {**official_state(MINI, CLASSES, SIZE), "norm.bias": np.full(128, np.nan, np.float32)}
     path = write_pth(tmp_path / "a.pth", state)
-    assert run_main("convert_pt2ms.py", ["--input", str(path), "--output", str(tmp_path / "a.ckpt")], monkeypatch) == 2
-    assert capsys.readouterr().err == (
-        f"error: {path}: 1 of {len(state)} tensors hold values that are not finite (NaN or infinity): norm.beta\n")
+    code, _, err = door("convert_pt2ms", "--input", path, "--output", tmp_path / "a.ckpt")
+    assert (code, err) == (2, f"error: {path}: 1 of {len(state)} tensors hold values that are not finite (NaN or "
+                              "infinity): norm.beta\n")
     assert os.listdir(tmp_path) == ["a.pth"]

@@ -17,6 +17,7 @@ from mindeit.convert.names import official_names, rename
 from mindeit.models.registry import build
 from mindeit.models.summary import summary
 
+pytestmark = pytest.mark.xdist_group("test_models")  # they share compiled models
 TINY, DISTILLED = "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 TOLERANCE = 2e-5  # of the true logits' standard deviation; PyTorch's own float32 is within 2.1e-6
 ALL = tuple(SHAPES)
@@ -24,8 +25,7 @@ LARGE = [name for name in ALL if "base" in name or "regnet" in name]
 
 
 @cache
-def built(name: str) -> nn.Cell:
-    """One of each, as compiling takes seconds; whoever uses it sets weights and mode."""
+def built(name: str) -> nn.Cell:  # its user sets weights and mode
     return build(name)
 
 
