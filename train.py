@@ -18,17 +18,20 @@ class Options:
 @front_door
 def main() -> int:
     config = parse(sys.argv[1:], description=__doc__, door=Options)
+    from mindeit import build
     from mindeit.training.interrupt import Interrupt
 
+    build.begin(config)
     with Interrupt() as interrupt:
-        from mindeit import build
+        from mindeit.runtime import log
         from mindeit.training.rehearsal import rehearse
 
         cluster = build.machine(config)
         with build.run_folder(config, cluster) as folder:
             training = build.training(config, cluster, folder)
             if not config.door.dry_run:
-                return training.run(interrupt)
+                with log.kept_in(folder.path / "log.txt"):
+                    return training.run(interrupt)
             lines = rehearse(training)
         if cluster.main:
             print("\n".join(lines), flush=True)

@@ -15,6 +15,7 @@ class Options:
 
     output: Optional[str] = option(None, "write the results, with every class, to this JSON file; -: to the screen")
     summary: bool = option(False, "print the model's parameters and GFLOPs by module, then stop")
+    show: bool = option(False, "print what is in the checkpoint, then stop")
 
 
 @front_door
@@ -26,6 +27,9 @@ def main() -> None:
 
     if config.door.summary:
         print(build.summary(config))
+        return
+    if config.door.show:
+        print("\n".join(build.contents(config)))
         return
     if config.door.output:
         files.check_writable(config.door.output)

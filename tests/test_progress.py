@@ -89,7 +89,7 @@ def test_what_is_not_shown_prints_nothing_and_never_asks_for_the_status():
 
 
 def test_a_line_each_so_many_batches_says_where_the_run_stands():
-    lines, asked = in_pipe(script([0.05] * 12, arguments="status=status, every=4"))
+    lines, asked = in_pipe(script([0.05] * 12, between=9, arguments="status=status, every=4"))
     assert asked == [4, 8]  # the last one is the caller's to report
     form = r"epoch 3/300: {}/384 images, loss {}, [\d.]+ images/s, 0:0\d left"
     assert re.fullmatch(form.format(128, "8.6"), lines[0])
@@ -103,13 +103,18 @@ def test_without_a_number_of_batches_a_line_comes_after_some_time():
     assert len(asked) == len(lines)
 
 
+def test_lines_come_in_time_however_many_batches_are_between_them():
+    lines, _ = in_pipe(script([0.05] * 30, between=0.4, arguments="every=1000"))
+    assert 2 <= len(lines) <= 4
+
+
 def test_validation_needs_no_status():
     lines, _ = in_pipe(script([0.05] * 12, arguments=""))
     assert re.fullmatch(r"epoch 3/300: \d+/384 images, [\d.]+ images/s, 0:0\d left", lines[0])
 
 
 def test_the_time_left_is_sensible_from_the_first_line_though_the_first_batch_compiles():
-    lines, _ = in_pipe(script([1.5] + [0.05] * 39, arguments="status=status, every=2"))
+    lines, _ = in_pipe(script([1.5] + [0.05] * 39, between=9, arguments="status=status, every=2"))
     assert left(lines[0]) <= 8  # 38 batches, 0.05 s each: 2 s; with the first batch's time in it, 29 s
     assert 150 < rate(lines[0]) <= 32 / 0.05
     lines, _ = in_pipe(script([1.5] + [0.05] * 39, between=0.2))
@@ -123,7 +128,7 @@ def test_after_the_first_batch_alone_no_rate_is_claimed():
 
 
 def test_the_rate_is_the_last_intervals_smoothed():
-    lines, _ = in_pipe(script([0.02] * 20 + [0.2] * 12, arguments="status=status, every=4"))
+    lines, _ = in_pipe(script([0.02] * 20 + [0.2] * 12, between=9, arguments="status=status, every=4"))
     rates = [rate(line) for line in lines]
     before, after, later = rates[4], rates[5], rates[6]
     assert before > 1.5 * after > 1.5 * later  # it follows
@@ -149,6 +154,17 @@ def test_the_bar_is_there_while_the_first_batch_compiles_and_claims_no_rate():
     first = next((when, text) for when, text in shown if "loss" in text)
     assert first[0] - shown[0][0] > 0.8
     assert "| 33%, loss 8.9, 32/96 images" in first[1]
+
+
+def test_a_log_file_gets_lines_under_a_bar(tmp_path):
+    code = script([0.05] * 12, between=9, arguments="status=status, every=4")
+    keep = f"from mindeit.runtime import log\nlog.begin('title')\nwith log.kept_in({str(tmp_path / 'log.txt')!r}):\n"
+    body = "".join(f"    {line}\n" for line in code.splitlines())
+    _, shown = on_terminal(keep + body)
+    first, title, *lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert (first[:4], title) == ("--- ", "title")
+    assert [line.split(", ")[1] for line in lines] == ["loss 8.6", "loss 8.2"]
+    assert not any("loss 8.6, " in text and text.startswith("epoch 3/300: ") for _, text in shown)
 
 
 def test_a_narrow_terminal_keeps_loss_rate_and_time_left():

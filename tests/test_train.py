@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import ROOT
 from training_runs import SMALL, STUDENT, arrays, door, finish, history, write_model, write_pictures
 
 from mindeit import checkpoint as checkpoints
+from mindeit.config import parse
 from mindeit.training import saved
 
 __all__ = ["door"]
@@ -37,7 +39,7 @@ def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
     folder, text = digits_run
     names = {path.name for path in folder.iterdir()}
     assert names == {"last.ckpt", "best.ckpt", "best_ema.ckpt", "epoch-0001.ckpt", "epoch-0002.ckpt", "history.jsonl",
-                     "curves.png", "tensorboard"}  # fmt: skip
+                     "curves.png", "tensorboard", "config.yaml", "log.txt"}  # fmt: skip
     records = history(folder)
     assert [record["epoch"] for record in records] == [1, 2]
     assert [record["step"] for record in records] == [22, 44]
@@ -48,6 +50,46 @@ def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
     assert re.search(rf"epoch 2/2: loss {records[1]['train_loss']:.4f}, .* Acc@1 {records[1]['acc1']:.3f} ", text)
     record = saved.load(folder / "last.ckpt").record
     assert (record["epoch"], record["batch"], record["config"]["model"]) == (2, 0, STUDENT)
+
+
+def test_a_run_tells_what_it_does_from_its_first_line_to_its_last(digits_run):
+    folder, text = digits_run
+    lines = text.splitlines()
+    assert lines[0].startswith(f"training {STUDENT} on CPU, amp_level O0, seed 0; mindeit 0.1.0, MindSpore ")
+    assert lines[1] == "data: digits, 10 classes, 1437 images to train (train), 360 to evaluate (val)"
+    assert re.fullmatch(rf"model: {STUDENT}, 32 pixels, 10 classes, ([\d.]+) M parameters, \1 M train, from fresh "
+                        "weights", lines[2])  # fmt: skip
+    assert re.fullmatch("run: 2 epochs of 22 updates of 64 images, learning rate .* in epoch 1, into "
+                        f"{folder}", lines[3])  # fmt: skip
+    assert [line for line in lines if line.startswith("compil")][::2] == [
+        "compiling the evaluation", "compiling the training step"]
+    assert len([line for line in lines if re.fullmatch(r"compiled the .* in [\d.]+ s", line)]) == 2
+    best = max(history(folder), key=lambda record: record["acc1"])
+    assert f"best Acc@1 {best['acc1']:.3f} (epoch {best['epoch']}) in {folder}/best.ckpt, best EMA " in lines[-2]
+    assert re.fullmatch(rf"next: python validate.py --ckpt_path {folder}/best(_ema)?.ckpt --dataset digits", lines[-1])
+    assert (folder / "log.txt").read_text().splitlines()[1:] == lines
+
+
+def test_the_configuration_of_a_run_is_taken_by_config(digits_run):
+    folder, _ = digits_run
+    again = parse(["-c", str(folder / "config.yaml")], description="")
+    made = saved.load(folder / "last.ckpt").record
+    assert json.loads(json.dumps(again.flat())) == made["config"]
+    text = (folder / "config.yaml").read_text()
+    assert f"# command: {made['made']['command']}\n" in text
+    assert f"# versions: mindeit 0.1.0, MindSpore {metadata.version('mindspore')}, NumPy " in text
+    assert re.search(r"^# device: CPU, .* cores, ", text, re.M)
+    assert re.search(r"^# weight_decay: 0.05 +# default$", text, re.M)
+
+
+def test_a_checkpoint_is_shown(digits_run, door):
+    folder, _ = digits_run
+    code, out, err = door("validate", "--show", True, "--ckpt_path", folder / "best.ckpt")
+    assert code == 0, err
+    best = max(history(folder), key=lambda record: record["acc1"])
+    for line in (f"model: {STUDENT}, 32 pixels", "classes: 10 (", f"epoch: {best['epoch']}; ", "command: python ",
+                 f"acc1: {best['acc1']:.4g}", "optimizer: adamw", "set: "):
+        assert f"\n{line}" in f"\n{out}", out
 
 
 @pytest.mark.parametrize(

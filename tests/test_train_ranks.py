@@ -77,7 +77,10 @@ def test_two_ranks_print_what_one_does(two):
     assert [line.split(":")[0] for line in text if "Acc@1" in line] == ["epoch 1/2", "epoch 2/2"]
     assert len(losses(two[3])) == len({line.split(" images")[0] for line in text if "images, loss" in line}) == 10
     assert len(set(text)) == len(text)
-    assert all(line.startswith(("epoch ", "evaluate: ")) for line in text)
+    words = {line.split()[0].rstrip(":") for line in text}
+    assert words <= {"training", "data", "model", "run", "compiling", "still", "compiled", "epoch", "evaluate", "done",
+                     "next"}
+    assert text == (two[0] / "log.txt").read_text().splitlines()[1:]
 
 
 def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, door, tmp_path):
@@ -101,9 +104,10 @@ def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, door, tmp_path):
 def refuse_one_rank(door: Callable, options: tuple, last: Path, record: dict) -> None:
     code, _, err = door("train", *options, "--batch_size", 4, "--ckpt_save_dir", last.parent, "--resume", "auto")
     assert code == 2
-    assert err == (
-        f"error: {last}: cannot be resumed with ranks 1, it was saved with 2 inside epoch 2 (batch {record['batch']}): "
-        "what is left of that epoch depends on ranks; checkpoints of an epoch's end can be resumed with another\n"
+    assert err.endswith(
+        f"\nerror: {last}: cannot be resumed with ranks 1, it was saved with 2 inside epoch 2 (batch "
+        f"{record['batch']}): what is left of that epoch depends on ranks; checkpoints of an epoch's end can be "
+        "resumed with another\n"
     )
 
 
@@ -142,8 +146,9 @@ def test_the_launcher_and_distributed_go_together_or_one_line_says_so(door, two,
     assert "error: 2 processes were launched, but distributed is False; add --distributed True\n" in text
     assert "Traceback" not in text
     code, _, err = door("train", *options, "--distributed", True)
-    assert (code, err) == (2, "error: distributed is True, but nothing launched several processes; "
-                              "use mpirun -n N python ...\n")
+    assert code == 2
+    assert err.splitlines()[1:] == ["error: distributed is True, but nothing launched several processes; use mpirun "
+                                    "-n N python ..."]
     assert not (tmp_path / "run").exists()
 
 

@@ -98,7 +98,9 @@ def test_twenty_kills_never_lose_a_checkpoint(whole, tmp_path):
 def test_a_finished_run_has_nothing_left_to_do(whole, door, tmp_path):
     folder, options = whole
     before = (folder / "last.ckpt").read_bytes()
-    code, out, err = door("train", *options, "--ckpt_save_dir", folder, "--resume", "auto")
-    assert (code, out + err) == (0, "nothing left to do: 3 of 3 epochs are done (epoch_size)\n")
+    code, _, err = door("train", *options, "--ckpt_save_dir", folder, "--resume", "auto")
+    assert code == 0
+    assert "nothing left to do: 3 of 3 epochs are done (epoch_size)\ndone before: best Acc@1 " in err
+    assert "next: python validate.py --ckpt_path " in err.splitlines()[-1]
     assert (folder / "last.ckpt").read_bytes() == before
     assert arrays(folder / "last.ckpt")

@@ -85,6 +85,15 @@ def summary(config: Config) -> Summary:
     return summary(build(config.model.model, num_classes=classes, image_size=config.data.image_resize))
 
 
+def contents(config: Config) -> list[str]:
+    """Lines about the checkpoint."""
+    from mindeit.training.contents import show
+
+    if not config.model.ckpt_path:
+        raise UserError("--show needs --ckpt_path FILE")
+    return show(config.model.ckpt_path)
+
+
 def validation(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
     """Evaluate, and what a report says besides: card, class names, images left out, share of time spent waiting."""
     import numpy as np

@@ -58,9 +58,10 @@ def believe_bests(shelf: Shelf, journey: Journey) -> None:
 
 def save(
     config: Config, shelf: Shelf, live: Live, card: ModelCard, scale: LossScale, main: bool, divided: dict[str, int],
-    journey: Journey, *, figures: Optional[dict[str, Any]] = None, best: bool = False, best_ema: bool = False,
+    made: dict[str, Any], journey: Journey, *, figures: Optional[dict[str, Any]] = None, best: bool = False,
+    best_ema: bool = False,
 ) -> None:
-    """``figures``: of the epoch that is over and evaluated."""
+    """``made`` says how the run is made, ``figures`` are those of the epoch that is over and evaluated."""
     from mindeit.training.saved import TrainingState
 
     if not main:
@@ -68,6 +69,7 @@ def save(
     record = {
         "epoch": journey.epoch, "batch": journey.batch, "step": journey.step, "opt": config.optim.opt, **divided,
         "config": config.flat(), "journey": asdict(journey), "scale": asdict(scale), "figures": figures,
+        "made": made,
     }
     state = TrainingState(live.model(), live.ema(), live.optimizer_state(), card, record)
     shelf.store(state, epoch_done=figures is not None, best=best, best_ema=best_ema)

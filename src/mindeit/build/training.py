@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-import sys
-from typing import TYPE_CHECKING, Optional
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Optional
 
-from mindeit.build import agreement, learner, material, outcome
+from mindeit.build import agreement, header, learner, material, outcome
 from mindeit.build.evaluation import evaluation_batches
 from mindeit.build.machine import data_workers
 
@@ -34,6 +34,7 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
 
     source, held_out = material.sources(config, cluster)
     material.check_amount(config, source, cluster)
+    header.say_data(config, source, held_out)
     resumed = folder.checkpoint(config.checkpoint.resume)
     agreement.check(
         config, cluster, pictures={config.data.train_split: source, config.data.val_split: held_out},
@@ -59,12 +60,13 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
     )
     if resumed and cluster.main:
         outcome.believe_bests(shelf, journey)
+    header.say_model(config, student, card, live, [] if resumed else changes)
+    plan, made = _plan(config, source, cluster), header.origin(config, cluster)
+    header.say_plan(config, plan, cluster, journey, folder.path, resumed)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
     examined = None if held_out is None else evaluation_batches(config, held_out, card, cluster, workers)
-    if cluster.main and not resumed:
-        print(*changes, sep="\n", end="\n" * bool(changes), file=sys.stderr, flush=True)
     return Training(
-        plan=_plan(config, source, cluster),
+        plan=plan,
         stepper=stepper,
         live=live,
         scale=scale,
@@ -73,11 +75,20 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
         batches=material.batches(config, source, card, cluster, workers),
         draws=material.draws(config.run.seed, count, getattr(objective, "views", 1)),
         held_out=examined,
-        evaluate=functools.partial(_evaluate, config, examined, student, objective, card, cluster),
-        save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster.main, divided),
+        evaluate=functools.partial(
+            _evaluate, config, examined, student, objective, card, cluster, iter(("the evaluation",))
+        ),
+        save=functools.partial(outcome.save, config, shelf, live, card, scale, cluster.main, divided, made),
         record=record,
+        begins=functools.partial(_begins, config, made, folder, cluster),
+        ends=functools.partial(header.say_end, config, folder.path),
         last_good=lambda: str(shelf.last_good or "none yet"),
     )
+
+
+def _begins(config: Config, made: dict[str, Any], folder: RunFolder, cluster: Cluster) -> None:
+    if cluster.main:
+        header.write_config(config, made, folder.path)
 
 
 def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
@@ -101,8 +112,9 @@ def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
 
 def _evaluate(
     config: Config, batches: EvaluationBatches, student: nn.Cell, objective: nn.Cell, card: ModelCard,
-    cluster: Cluster, *, only_batches: Optional[int] = None,
+    cluster: Cluster, titles: Iterator[str], *, only_batches: Optional[int] = None,
 ) -> Evaluation:
+    """``titles``: of the graph, for as often as it compiles."""
     from mindeit.runtime.graph import compiled, to_device
     from mindeit.runtime.progress import progress
     from mindeit.training.evaluate import evaluate
@@ -112,7 +124,7 @@ def _evaluate(
     cluster.broadcast([one for one in student.get_parameters() if not one.requires_grad])  # BatchNorm's, of each rank
     try:
         some = itertools.islice(shown, only_batches)
-        graph = compiled(student)
+        graph = compiled(student, next(titles, ""))
         return evaluate(lambda images: graph(to_device(images)).asnumpy(), some, card.num_classes, cluster)
     finally:
         objective.set_train(config.train.train_mode)

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
-from mindeit.config.options import Key, allowed
+from mindeit.config.options import Key, allowed, keys_of
+from mindeit.config.schema import SECTIONS, Config
+from mindeit.config.sources import DEFAULT
 
 
 def help_text(program: str, description: str, titles: Mapping[str, str], keys: Iterable[Key]) -> str:
@@ -52,3 +54,14 @@ def config_text(
 def _yaml_line(name: str, value: Any) -> str:
     flow = None if value and isinstance(value, tuple) else False  # [a, b] for lists, no braces around the line
     return yaml.safe_dump({name: value}, default_flow_style=flow, width=float("inf"), allow_unicode=True).strip()
+
+
+def run_text(config: Config) -> str:
+    """YAML that gives ``config`` again: what was set; defaults stand in comments, in case they change."""
+    lines = []
+    for section, declaration in SECTIONS.items():
+        lines += ["", f"# {declaration.__doc__.splitlines()[0]}"]
+        for key in keys_of(section, declaration):
+            value, source = getattr(getattr(config, section), key.name), config.origins[key.name]
+            lines.append(f"{'# ' if source == DEFAULT else ''}{_yaml_line(key.name, value):<40}  # {source}")
+    return "\n".join(lines)

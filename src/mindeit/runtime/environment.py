@@ -32,6 +32,17 @@ def report() -> str:
     return "\n".join(lines)
 
 
+def versions() -> str:
+    """Of what decides the numbers, in a line."""
+    names = {"mindeit": "mindeit", "MindSpore": "mindspore", "NumPy": "numpy"}
+    found = [f"{title} {_version(package)}" for title, package in names.items()]
+    return ", ".join([*found, f"Python {platform.python_version()}"])
+
+
+def machine() -> str:
+    return f"{_cpu()}, {platform.node()}"
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -9,17 +9,35 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindeit.runtime import device
+from mindeit.runtime.log import compiling
 
 
-def compiled(cell: nn.Cell) -> Callable[..., Tensor]:
+def compiled(cell: nn.Cell, title: str = "") -> Callable[..., Tensor]:
     """``cell``, to be called as one graph, unless the run is to go operator by operator.
 
     In graph mode MindSpore waits for the device at the end of every call. A graph that is called in PyNative mode is
-    only started, so `device.setup` chooses that mode where there is a device to keep busy.
+    only started, so `device.setup` chooses that mode where there is a device to keep busy. ``title``: what is compiled,
+    to be told.
     """
     if not device.compiles():
         return cell
-    return ms.jit(cell) if ms.get_context("mode") == ms.PYNATIVE_MODE else GraphOnHost(cell)
+    graph = ms.jit(cell) if ms.get_context("mode") == ms.PYNATIVE_MODE else GraphOnHost(cell)
+    return Announced(graph, title) if title else graph
+
+
+class Announced:
+    """Says that the first call compiles, and how long it took (with the first step, where that is on the host)."""
+
+    def __init__(self, graph: Callable[..., Tensor], title: str) -> None:
+        self._graph, self._title = graph, title
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if not self._title:
+            return self._graph(*inputs)
+        with compiling(self._title):
+            result = self._graph(*inputs)
+        self._title = ""
+        return result
 
 
 class GraphOnHost:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Callable, TypeVar
 
+from mindeit.runtime import log
+
 Item = TypeVar("Item")
-SECONDS_BETWEEN_LINES = 10
+SECONDS_BETWEEN_LINES = 30
 SECONDS_BETWEEN_REFRESHES = 0.5
 WEIGHT_OF_LAST = 0.3  # interval in the rate that is shown
 
@@ -17,7 +19,8 @@ def progress(batches: Iterable[Item], total: int, title: str, *, images: int, sh
     """Pass ``batches`` on and show, on stderr, the rate in images and the time left.
 
     images: of all batches. status: asked for more to show (loss, learning rate) only when something is to be shown.
-    every: batches between two plain lines; None for one each ten seconds.
+    every: batches between two plain lines, which come each 30 seconds anyway. A log file gets these lines under a bar
+    too.
     """
     if not shown:
         return iter(batches)
@@ -64,11 +67,12 @@ def _bar(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], 
 
     form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
     with tqdm(total=pace.total, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
-        last = -SECONDS_BETWEEN_REFRESHES
+        last, line = -SECONDS_BETWEEN_REFRESHES, _Due(every)
         for batch in batches:
             yield batch
             pace.count()
-            if time.monotonic() - last >= SECONDS_BETWEEN_REFRESHES or pace.done == pace.total:
+            due = line.due(pace)
+            if due or time.monotonic() - last >= SECONDS_BETWEEN_REFRESHES or pace.done == pace.total:
                 asked = _asked(status)  # before the clock is read: it may wait for the device
                 done, speed = pace.facts()
                 # a narrow terminal cuts the end, so that comes last which the bar shows anyway
@@ -76,21 +80,36 @@ def _bar(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], 
                 bar.n = pace.done
                 bar.refresh()
                 last = time.monotonic()
+                if due:
+                    line.tell(title, [done, *asked, *speed], screen=False)
 
 
 def _lines(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None,
            every: int | None) -> Iterator[Item]:
-    last = time.monotonic()
+    line = _Due(every)
     for batch in batches:
         yield batch
         pace.count()
-        late = pace.done > 1 and time.monotonic() - last >= SECONDS_BETWEEN_LINES
-        due = pace.done % every == 0 if every else late
-        if due and pace.done < pace.total:  # at the end the caller says what came out
+        if line.due(pace):
             asked = _asked(status)  # before the clock is read: it may wait for the device
             done, speed = pace.facts()
-            print(f"{title}: {', '.join([done, *asked, *speed])}", file=sys.stderr, flush=True)
-            last = time.monotonic()
+            line.tell(title, [done, *asked, *speed], screen=True)
+
+
+class _Due:
+    """When the next plain line is due: after ``every`` batches, and after some time at the latest."""
+
+    def __init__(self, every: int | None) -> None:
+        self._every, self._last = every, time.monotonic()
+
+    def due(self, pace: _Pace) -> bool:
+        late = pace.done > 1 and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES
+        by_number = self._every is not None and pace.done % self._every == 0
+        return (late or by_number) and pace.done < pace.total  # at the end the caller says what came out
+
+    def tell(self, title: str, facts: list[str], *, screen: bool) -> None:
+        log.say(f"{title}: {', '.join(facts)}", screen=screen)
+        self._last = time.monotonic()
 
 
 def _asked(status: Callable[[], str] | None) -> list[str]:

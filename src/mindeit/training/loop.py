@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Optional
@@ -14,6 +13,7 @@ import numpy as np
 
 from mindeit.data import EvaluationBatches, TrainingBatches, WaitTimer
 from mindeit.errors import UserError
+from mindeit.runtime import log
 from mindeit.runtime.cluster import Cluster, naming_a_late_rank
 from mindeit.runtime.progress import progress
 from mindeit.training.evaluate import Evaluation
@@ -102,21 +102,29 @@ class Training:
     evaluate: Callable[..., Evaluation]  # only_batches=N for a part
     save: Callable[..., None]
     record: Callable[[dict[str, Any]], None]
+    begins: Callable[[], None]  # everything was found to be right
+    ends: Callable[[float], None]  # seconds it took
     last_good: Callable[[], str]
 
     def run(self, interrupt: Interrupt) -> int:
         """Train to the end, or until a signal asks to stop; the exit code."""
-        journey = self.journey
+        journey, began = self.journey, time.perf_counter()
         if journey.epoch >= self.plan.epochs and journey.trained is None:
-            self._say(f"nothing left to do: {journey.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
+            log.say(f"nothing left to do: {journey.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
+            self.ends(0.0)
             return 0
+        self.begins()
         if self.plan.val_interval is not None:
             self.evaluate(only_batches=1)  # what is wrong there shows before an epoch was trained
         interrupt.patient = True
         with naming_a_late_rank(self.last_good):
-            return self._run(interrupt)
+            stopped = self._epochs(interrupt)
+        if stopped is None:
+            self.ends(time.perf_counter() - began)
+        return stopped or 0
 
-    def _run(self, interrupt: Interrupt) -> int:
+    def _epochs(self, interrupt: Interrupt) -> Optional[int]:
+        """The exit code of a run that was stopped; None: it is over."""
         journey = self.journey
         while journey.epoch < self.plan.epochs or journey.trained is not None:
             if journey.trained is None:
@@ -131,11 +139,11 @@ class Training:
                 journey.next_epoch({**figures, "seconds": time.perf_counter() - started})
                 self.save(journey)
             self._close(journey.trained)
-        return 0
+        return None
 
     def _stop(self) -> None:
         self.save(self.journey)
-        self._say(f"stopped in epoch {self.journey.epoch + 1} after step {self.journey.step}; "
+        log.say(f"stopped in epoch {self.journey.epoch + 1} after step {self.journey.step}; "
                   "--resume auto goes on from there")
         self.cluster.barrier()  # a rank that leaves with a code other than 0 ends those that still save
 
@@ -231,7 +239,7 @@ class Training:
         self.record(record)
         journey.trained = None
         self.save(journey, figures=record, best=journey.best > best, best_ema=journey.best_ema > best_ema)
-        self._say(summary_line(record, self.plan.epochs, journey))
+        log.say(summary_line(record, self.plan.epochs, journey))
 
     def _evaluate(self, lr: float) -> Evaluation:
         try:
@@ -249,10 +257,6 @@ class Training:
     def _place(self, epoch: int, step: int, lr: float) -> str:
         return (f"step {step} (epoch {epoch}, lr {lr:.3g}, loss scale {self.scale.value:g}); "
                 f"last good checkpoint: {self.last_good()}")
-
-    def _say(self, line: str) -> None:
-        if self.cluster.main:
-            print(line, file=sys.stderr, flush=True)
 
 
 def summary_line(record: dict[str, Any], epochs: int, journey: Journey) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sys
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from mindeit.errors import UserError
 from mindeit.files import PathLike, check_writable, existing_file
+from mindeit.runtime import log
 from mindeit.training import saved
 
 LOCK, CONFIG = "run.lock", "config.yaml"
@@ -58,7 +58,7 @@ class RunFolder(AbstractContextManager):
                 raise UserError(f"{self.path}: {holder} works in this folder; wait for its end, or choose another "
                                 "--ckpt_save_dir") from None
             except OSError as error:  # a file system without locks
-                print(f"warning: {path}: cannot be locked ({error.strerror})", file=sys.stderr, flush=True)
+                log.say(f"warning: {path}: cannot be locked ({error.strerror})")
             with suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     break

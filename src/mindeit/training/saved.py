@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from mindeit import checkpoint as checkpoints
 from mindeit.checkpoint import EMA, OPTIMIZER, RECORD_KEY, ModelCard, State
 from mindeit.errors import UserError
 from mindeit.files import PathLike, atomic, check_writable, existing_file
+from mindeit.runtime import log
 
 LAST, BEST, BEST_EMA = "last.ckpt", "best.ckpt", "best_ema.ckpt"
 _OURS = re.compile(r"(last|best|best_ema|epoch-\d{4,})\.ckpt")
@@ -186,6 +186,14 @@ def newest_sound(folder: PathLike) -> Path | None:
     return None
 
 
+def bests(folder: PathLike) -> list[tuple[str, Path, int, float]]:
+    """(title, path, epoch, accuracy) of what was best by the model's weights and by their average."""
+    records = dict(_records(Path(folder)))
+    found = [(title, Path(folder) / name, name) for title, name in (("best Acc@1", BEST), ("best EMA", BEST_EMA))]
+    return [(title, path, records[path]["epoch"], _accuracy(records[path], name)) for title, path, name in found
+            if path in records and _accuracy(records[path], name) is not None]
+
+
 def named_in(folder: PathLike) -> list[Path]:
     """What has the name of a run's checkpoint, whatever it holds."""
     return sorted(path for path in Path(folder).glob("*.ckpt") if _OURS.fullmatch(path.name))
@@ -224,7 +232,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _tell(problem: str) -> None:
-    print(f"warning: {problem}", file=sys.stderr, flush=True)
+    log.say(f"warning: {problem}")
 
 
 def _copy(source: Path, path: Path) -> None:

@@ -206,10 +206,11 @@ class Stepper:
     def __init__(self, gradients: Gradients, update: Update, batches: int = 1) -> None:
         self.batches = batches
         if batches == 1:
-            self._whole = compiled(WholeStep(gradients, update))
+            self._whole = compiled(WholeStep(gradients, update), "the training step")
         else:
             accumulate = Accumulate(gradients, batches)
-            self._accumulate, self._update = compiled(accumulate), compiled(UpdateFromSums(accumulate, update))
+            self._accumulate = compiled(accumulate, "the gradients")
+            self._update = compiled(UpdateFromSums(accumulate, update), "the update")
 
     def __call__(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> Pending:
         settings = np.float32([lr, stop])
