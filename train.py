@@ -12,7 +12,7 @@ from mindeit.errors import front_door
 class Options:
     """Rehearsal"""
 
-    dry_run: bool = option(False, "build everything, try one batch of training and one of evaluation, then stop")
+    dry_run: bool = option(False, "build everything, read what is held out, try a batch of each, then stop")
 
 
 @front_door

@@ -39,21 +39,24 @@ def say_data(config: Config, source: Source, held_out: Optional[Source]) -> None
             f"({config.data.train_split}), {others}")
 
 
-def say_model(config: Config, student: nn.Cell, card: ModelCard, live: Live, changes: list[str]) -> None:
+def say_model(
+    config: Config, student: nn.Cell, card: ModelCard, live: Live, changes: list[str], resumed: Optional[Path]
+) -> None:
     """``changes``: what is not as the file of weights has it."""
     from mindeit.runtime import log
 
     sizes = {one.name: one.size for one in student.get_parameters()}
     trained = sum(one.size for one in live.flat.parameters)
-    origin = config.model.ckpt_path or ("the official weights" if config.model.pretrained else "fresh weights")
+    fresh = "the official weights" if config.model.pretrained else "fresh weights"
+    origin = resumed or config.model.ckpt_path or fresh
     log.say(f"model: {card.model}, {card.image_size} pixels, {card.num_classes} classes, "
             f"{sum(sizes.values()) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M train, from {origin}")
-    for change in changes:
+    for change in changes if not resumed else ():
         log.say(f"model: {change}")
     if config.loss.distillation_type != "none":
         loss = config.loss
-        log.say(f"teacher: {loss.teacher or loss.teacher_ckpt_path or DEFAULT}, {loss.distillation_type} distillation, from "
-                f"{loss.teacher_ckpt_path or 'the official weights'}")
+        log.say(f"teacher: {loss.teacher or loss.teacher_ckpt_path or DEFAULT}, {loss.distillation_type} distillation, "
+                f"from {loss.teacher_ckpt_path or 'the official weights'}")
 
 
 def say_plan(
@@ -62,10 +65,11 @@ def say_plan(
     from mindeit.runtime import log
 
     batch, steps = config.data.batch_size, config.optim.gradient_accumulation_steps
+    next_epoch = min(journey.epoch + 1, plan.epochs)
     ranks = f" on each of {cluster.ranks} ranks" if cluster.ranks > 1 else ""
     batches = f" x {steps} batches" if steps > 1 else ""
     log.say(f"run: {plan.epochs} epochs of {plan.batches // steps} updates of {batch} images{batches}{ranks}, learning "
-            f"rate {plan.lr_at(journey.epoch, 0):.3g} in epoch {journey.epoch + 1}, into {folder}")
+            f"rate {plan.lr_at(next_epoch - 1, 0):.3g} in epoch {next_epoch}, into {folder}")
     if resumed:
         after = f"epoch {journey.epoch}" + (f" and {journey.batch} batches" if journey.batch else "")
         log.say(f"resumed: {resumed}, after {after}, {journey.step} updates; {_changes(config, resumed)}")
@@ -112,7 +116,8 @@ def say_end(config: Config, folder: Path, seconds: float) -> None:
 
     bests = saved.bests(folder)
     texts = [f"{title} {accuracy:.3f} (epoch {epoch}) in {path}" for title, path, epoch, accuracy in bests]
-    log.say(f"done in {span(seconds)}: {', '.join(texts) or f'{folder / saved.LAST}, never evaluated'}")
+    done = f"done in {span(seconds)}: " if seconds else "done before: "
+    log.say(done + (", ".join(texts) or f"{folder / saved.LAST}, never evaluated"))
     best = max(bests, key=lambda found: found[3])[1] if bests else folder / saved.LAST
     words = {"--ckpt_path": str(best), "--dataset": config.data.dataset, "--data_dir": config.data.data_dir,
              "--val_split": config.data.val_split}

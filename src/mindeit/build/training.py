@@ -60,7 +60,7 @@ def training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
     )
     if resumed and cluster.main:
         outcome.believe_bests(shelf, journey)
-    header.say_model(config, student, card, live, [] if resumed else changes)
+    header.say_model(config, student, card, live, changes, resumed)
     plan, made = _plan(config, source, cluster), header.origin(config, cluster)
     header.say_plan(config, plan, cluster, journey, folder.path, resumed)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
