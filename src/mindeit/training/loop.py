@@ -138,6 +138,7 @@ class Training:
                     return 130 if by_hand else 0
                 journey.next_epoch({**figures, "seconds": time.perf_counter() - started})
                 self.save(journey)
+                self.cluster.barrier()  # the others would wait for rank 0 inside the evaluation
             self._close(journey.trained)
         return None
 
