@@ -1,20 +1,17 @@
-"""Small models under the official names, small data, and the commands that the shipped files' heads tell.
-
-`--model MINI` would take the size along, for a model's name decides it. So the catalogue's rows keep name, kind, patch
-and image size here, and lose width and depth: a configuration is used as it is shipped, at its own resolution.
-"""
+"""Small models under the official names, small data, and the commands that the shipped files' heads tell."""
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from small import SMALL_ROWS
 from training_runs import write_pictures
 
 from mindeit import checkpoint as checkpoints
@@ -28,21 +25,12 @@ CLASSES = 3  # of the pictures
 Start = tuple[str, "int | None"]  # a model's name and image size; None: its own
 
 
-def small(row: ModelSpec) -> ModelSpec:
-    """Eight channels a head and a block for every two dozen: a hundredth of the work at the same resolution."""
-    if row.family == "regnet":
-        return replace(row, variant={"widths": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "group_width": 8})
-    heads = row.variant.get("num_heads", row.variant["embed_dim"] // 64)
-    return replace(row, variant={**row.variant, "embed_dim": 8 * heads, "depth": max(1, row.variant["depth"] // 24)})
-
-
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
     """Imported, it holds for a whole file of tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, row in CATALOGUE.items():
-            if "mini" not in name:
-                patch.setitem(CATALOGUE, name, small(row))
+        for name, row in SMALL_ROWS.items():
+            patch.setitem(CATALOGUE, name, row)
         yield
 
 
@@ -82,11 +70,14 @@ def data(tmp_path_factory) -> Path:
 def official_weights(tmp_path, monkeypatch) -> None:
     """What `pretrained` and a teacher without a path find in the cache: the models' converted files."""
     monkeypatch.setenv("MINDEIT_HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
+    fill_cache(tmp_path / "home", lambda row: CLASSES if row.family == "regnet" else 1000)  # a teacher's are the data's
+
+
+def fill_cache(home: Path, classes: Callable[[ModelSpec], int]) -> None:
+    home.mkdir()
     for name, row in CATALOGUE.items():
         if row.family in ("deit", "regnet") and row.published:
-            classes = CLASSES if row.family == "regnet" else 1000  # a teacher knows the student's classes
-            write_ours(tmp_path / "home" / f"{Path(row.published.file).stem}.ckpt", name, classes=classes)
+            write_ours(home / f"{Path(row.published.file).stem}.ckpt", name, classes=classes(row))
 
 
 def write_ours(path: Path, name: str, image_size: int | None = None, classes: int = CLASSES) -> Path:

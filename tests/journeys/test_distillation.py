@@ -1,0 +1,55 @@
+"""A teacher learns, a student follows it hard and softly, is fine-tuned with it at another size, and is PyTorch's."""
+from __future__ import annotations
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from training_runs import door, history
+
+import mindeit
+from mindeit.convert.torch_files import read_official
+from mindeit.convert.twin import build_twin
+
+__all__ = ["door"]
+CONFIGS = ROOT / "configs"
+QUICK = ("--mode", "pynative", "--epoch_size", 1, "--warmup_epochs", 0, "--num_parallel_workers", 1)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return tmp_path_factory.mktemp("teacher")
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, door, tmp_path, monkeypatch):
+    def train(*words: object) -> None:
+        code, _, err = door("train", *words)
+        assert code == 0, err
+
+    if not (teacher / "best.ckpt").exists():
+        train("-c", CONFIGS / "regnety_digits_cpu.yaml", *QUICK, "--batch_size", 359, "--ckpt_save_dir", teacher)
+    student = ("-c", CONFIGS / "deit_digits_cpu.yaml", *QUICK, "--batch_size", 359, "--distillation_type", kind,
+               "--teacher_ckpt_path", teacher / "best.ckpt")
+    train(*student, "--ckpt_save_dir", "student")
+    train(*student, "--ckpt_path", "student/last.ckpt", "--image_resize", 32, "--ckpt_save_dir", "tuned")
+    [before], [after] = history(tmp_path / "student"), history(tmp_path / "tuned")
+    assert after["train_loss"] < before["train_loss"]  # it went on from there
+
+    words = ["convert_pt2ms.py", "--input", "tuned/last.ckpt", "--output", "back.pth", "--to_pt", "--verify"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert importlib.import_module("convert_pt2ms").main() in (0, None)
+    model, card = mindeit.load_model(tmp_path / "tuned" / "last.ckpt")
+    assert (card.model, card.image_size, card.num_classes) == ("deit_mini_distilled_patch8_32", 32, 10)
+    twin = build_twin(card.model, num_classes=10, image_size=32)
+    twin.load_state_dict({name: torch.from_numpy(value)
+                          for name, value in read_official(tmp_path / "back.pth").items()})
+    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    from mindspore import Tensor
+
+    ours = model.set_train(False)(Tensor(images)).asnumpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(ours, twin(torch.from_numpy(images)).numpy(), atol=1e-4)

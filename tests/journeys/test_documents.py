@@ -1,0 +1,132 @@
+"""Every block of README and docs, in the order they stand, on small models and a tiny stand-in for /data."""
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from standins import fill_cache, small_models, write_official
+
+from mindeit.models.registry import spec
+
+__all__ = ["small_models"]
+README = (ROOT / "README.md").read_text()
+CLASSES = [f"n{number:08d}" for number in range(10)]
+# They install, run for minutes, or serve until they are stopped; the server has tests of its own.
+NOT_HERE = ("bash", "pip", "curl", "MODEL=deit_tiny.onnx", "source")
+QUICK = ("--epoch_size", "1", "--device_target", "CPU", "--num_parallel_workers", "1", "--mode", "pynative")
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(bash|console|python)\n(.*?)```", text, re.S)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with weights in the official format, a picture, and what README calls /data."""
+    folder, name = tmp_path_factory.mktemp("readme"), "deit_tiny_patch16_224"
+    write_official(folder / spec(name).published.file, name, classes=len(CLASSES))
+    for part in ("train", "val"):
+        for number, kind in enumerate(CLASSES):
+            (folder / "imagenet" / part / kind).mkdir(parents=True)
+            Image.new("RGB", (60, 50), (25 * number, 90, 120)).save(folder / "imagenet" / part / kind / "one.jpg")
+        for number in range(8):
+            place = folder / "flowers" / part / ("rose" if number % 2 else "tulip")
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (50, 40), (200, 30 * number, 90)).save(place / f"{number}.jpg")
+    Image.new("RGB", (300, 200), (20, 90, 120)).save(folder / "bird.jpg")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    fill_cache(folder / "home", lambda row: len(CLASSES))
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(
+        f"import sys\nsys.path.append({str(ROOT / 'tests' / 'journeys')!r})\nfrom small import SMALL_ROWS\n"
+        "from mindeit.models.catalogue import CATALOGUE\nCATALOGUE.update(SMALL_ROWS)\n")
+    return folder
+
+
+def in_this_process(script: str, words: list[str], monkeypatch) -> int:
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    try:
+        return importlib.import_module(script.removesuffix(".py")).main() or 0
+    except SystemExit as ended:
+        return ended.code or 0
+
+
+def elsewhere(words: list[str], desk: Path) -> None:
+    """In new processes, which know the small models too."""
+    paths = [str(desk / "site"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    done = subprocess.run(words, cwd=desk, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout.strip()
+
+
+def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
+    """A command as it stands, over in seconds; eight processes are one here, two are two."""
+    words = shlex.split(line.replace("/data/", f"{desk}/"), comments=True)
+    if not words or words[0] in NOT_HERE or "scripts/serve.py" in words:
+        return
+    if words[:3] == ["mpirun", "-n", "2"]:
+        tools = Path(sys.executable).parent
+        words = [str(tools / "mpirun"), "-n", "2", sys.executable, str(ROOT / words[4]), *words[5:]]
+        elsewhere(words, desk)
+        return
+    script, words = words[words.index("python") + 1], words[words.index("python") + 2:]
+    if script == "train.py":
+        words += [*QUICK, "--amp_level", "O0", "--batch_size", "359" if "digits" in line else "4"]
+        words += ["--epoch_size", "2"] if "--resume" in words else []
+    if "--distributed" in words:
+        words += ["--distributed", "False", "--device_target", "CPU", "--amp_level", "O0", "--batch_size", "4"]
+    capfd.readouterr()
+    code = in_this_process(script, words, monkeypatch)
+    out, err = capfd.readouterr()
+    assert code == 0, f"{line}\n{err}"
+    assert (out + err).strip(), line
+
+
+def run_indented(document: str, afterwards: str, **others: object) -> None:
+    """The Python lines of a page of docs; ``others`` are words to replace, and names that the lines use."""
+    lines = re.findall(r"^ {4}(.*)$|^(?=$)", (ROOT / "docs" / document).read_text(), re.M)
+    code = "\n".join(line for line in lines if not re.match(r"(backend|max_batch_size|dynamic_batching)", line))
+    for word, other in others.items():
+        code = code.replace(word, other) if isinstance(other, str) else code
+    exec(compile(code + afterwards, document, "exec"), dict(others))
+
+
+def test_the_readme_shows_every_door():
+    shown = set(re.findall(r"python (\w+\.py)", "".join(text for _, text in blocks(README))))
+    assert shown == {"convert_pt2ms.py", "train.py", "validate.py", "predict.py", "export.py"}
+
+
+def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
+    import mindspore as ms
+
+    monkeypatch.chdir(desk)
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setenv("MINDEIT_HOME", str(desk / "home"))
+    try:
+        for language, text in blocks(README):
+            if language == "python":
+                elsewhere([sys.executable, "-c", text], desk)
+                continue
+            for line in text.replace("\\\n", " ").splitlines():
+                walk(line, desk, monkeypatch, capfd)
+        for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird.png", "start.ckpt", "back.pth",
+                     "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json", "outputs/flowers/last.ckpt",
+                     "outputs/digits_student/curves.png", "outputs/deit_b_384/last.ckpt"):
+            assert (desk / name).stat().st_size > 100, name
+        run_indented("deploy.md", "\ngraph(ms.Tensor(images)); session.run(None, {'images': images})",
+                     images=np.zeros((1, 3, 224, 224), np.float32))
+        run_indented("data.md", "\nassert images.shape == (4, 3, 224, 224)", **{
+            "/data/": f"{desk}/", "range(300)": "range(1)", "256": "4", "Processes(16)": "Processes(1)"})
+    finally:
+        ms.set_context(mode=ms.PYNATIVE_MODE)

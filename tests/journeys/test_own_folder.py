@@ -1,0 +1,52 @@
+"""Pictures of one's own: fine-tuned from official weights, interrupted, gone on with, validated by class, predicted."""
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+
+from conftest import ROOT
+from standins import small_models, write_official
+from training_runs import assert_same_run, door, write_pictures
+
+from mindeit.training.step import Stepper
+
+__all__ = ["door", "small_models"]
+TUNE = ("-c", ROOT / "configs" / "deit_t_cpu.yaml", "--data_dir", "flowers", "--ckpt_path", "deit_tiny.pth",
+        "--mode", "pynative", "--batch_size", 4, "--epoch_size", 2, "--num_parallel_workers", 1)
+
+
+def test_fine_tune_interrupt_resume_report(door, tmp_path, monkeypatch):
+    write_pictures(tmp_path / "flowers", train=32, val=7)
+    write_official(tmp_path / "deit_tiny.pth", "deit_tiny_patch16_224", classes=1000)
+    steps, whole = [], Stepper.__call__
+
+    def interrupted(self, *batch):
+        steps.append(1)
+        if len(steps) == 2:  # to the thread that waits for signals: of this process, others do not block them
+            [watcher] = [thread for thread in threading.enumerate() if thread.name == "signals"]
+            signal.pthread_kill(watcher.ident, signal.SIGTERM)
+            time.sleep(0.2)
+        return whole(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "__call__", interrupted)
+        code, _, err = door("train", *TUNE, "--ckpt_save_dir", "run")
+    assert code == 0 and "the head starts anew for 3 classes (the weights have 1000)" in err
+    assert "stopped in epoch 1 after step 4" in err  # the third step knows, and its end is read while the fourth runs
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+    code, _, err = door("train", *TUNE, "--ckpt_save_dir", "run", "--resume", "auto")
+    assert code == 0 and "epoch 2/2: loss" in err, err
+    code, _, err = door("train", *TUNE, "--ckpt_save_dir", "straight")
+    assert code == 0, err
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+    code, out, err = door("validate", "--data_dir", "flowers", "--ckpt_path", "run/best.ckpt", "--output", "r.json")
+    assert code == 0, err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["images"], [one["name"] for one in report["classes"]]) == (7, ["a", "b", "c"])
+    assert f"{report['acc1']:.3f}" in out
+    code, _, err = door("predict", "--ckpt_path", "run/best.ckpt", "flowers/val/a", "--output", "p.json")
+    assert code == 0, err
+    assert {one["name"] for one in json.loads((tmp_path / "p.json").read_text())[0]["predictions"]} == set("abc")
