@@ -121,7 +121,8 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
             for line in text.replace("\\\n", " ").splitlines():
                 walk(line, desk, monkeypatch, capfd)
         for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird_attention.png", "start.ckpt",
-                     "back.pth", "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json", "outputs/flowers/last.ckpt",
+                     "back.pth", "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json",
+                     "outputs/flowers/last.ckpt",
                      "outputs/digits_student/curves.png", "outputs/deit_b_384/last.ckpt"):
             assert (desk / name).stat().st_size > 100, name
         run_indented("deploy.md", "\ngraph(ms.Tensor(images)); session.run(None, {'images': images})",
