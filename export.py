@@ -25,6 +25,7 @@ class Options:
         None, "pixels a side, another one resizes the position table; None: the checkpoint's", at_least=1,
         aliases=("image_resize",))
     model: Optional[str] = option(None, "name of the model; None: the checkpoint's")
+    plugin: tuple[str, ...] = option((), "Python files of your own that register models (mindeit.register_model)")
     pretrained: bool = option(False, "take the official weights of that model, downloaded once")
     use_ema: bool = option(False, "take the averaged weights of a training checkpoint")
     no_check: bool = option(False, "take a file that does not match its digest", aliases=("no-check",))

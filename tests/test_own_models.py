@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from training_runs import SMALL, door, write_pictures
 
 import mindeit
 from mindeit import checkpoint as checkpoints
@@ -11,6 +12,8 @@ from mindeit.checkpoint import card_for
 from mindeit.errors import UserError
 from mindeit.models import registry
 from mindeit.models.registry import build, spec
+
+__all__ = ["door"]
 
 MINIS = ("deit_mini_distilled_patch8_32", "deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32",
          "patchconvnet_mini_32", "regnety_mini_32")
@@ -141,6 +144,51 @@ def test_a_network_of_ones_own_is_built_saved_and_predicts(tmp_path, forgotten):
     predictor = mindeit.Predictor(path)
     pixels = images(count=1).asnumpy()
     assert np.allclose(predictor.logits(pixels), model.set_train(False)(Tensor(pixels)).asnumpy(), atol=1e-6)
+
+
+PLUGIN = """
+import mindeit
+from mindspore import nn, ops
+
+class Mean(mindeit.ImageModel):
+    def __init__(self, *, width, num_classes, image_size, drop_path_rate, drop_rate):
+        super().__init__(num_classes=num_classes, image_size=image_size, num_features=width, in_channels=3)
+        self.mix, self.head = nn.Dense(3, width), nn.Dense(width, num_classes)
+
+    def forward_features(self, images):
+        return self.mix(ops.mean(images, (2, 3)))
+
+    def forward_head(self, features, pre_logits=False):
+        return features if pre_logits else self.head(features)
+
+mindeit.register_model(mindeit.ModelSpec("mean_color", "mean", 32, 1.0, {"width": 8}), Mean)
+"""
+
+
+def test_a_plugins_model_goes_the_whole_way(tmp_path, door, forgotten):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    pictures, own = write_pictures(tmp_path / "pictures"), ("--plugin", "mine.py")
+    for words in (
+        ("train", *SMALL, *own, "--model", "mean_color", "--data_dir", pictures, "--epoch_size", 1, "--mode", 1),
+        ("validate", *own, "--ckpt_path", "outputs/last.ckpt", "--data_dir", pictures),
+        ("predict", *own, "--ckpt_path", "outputs/last.ckpt", pictures / "val" / "a" / "00.png"),
+        ("export", *own, "--ckpt_path", "outputs/last.ckpt", "--format", "ONNX", "--output", "mean.onnx"),
+        ("validate", "--ckpt_path", "mean.onnx", "--data_dir", pictures),
+    ):
+        code, _, err = door(*words)
+        assert code == 0, f"{words}\n{err}"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("x = 1\nraise ValueError('no')\n", "plugin mine.py, line 2: ValueError: no"),
+    ("x = (\n", "plugin mine.py, line 1: SyntaxError: '(' was never closed"),
+    ("import mindeit\nmindeit.register_model(mindeit.ModelSpec('m', 'diet', 8))", "plugin mine.py: model 'm': unknown"),
+])
+def test_a_plugin_that_fails_is_one_line(text, message, tmp_path, door):
+    (tmp_path / "mine.py").write_text(text)
+    code, _, err = door("validate", "--plugin", "mine.py", "--model", "deit_mini_patch8_32_LS")
+    assert code == 2
+    assert err.startswith(f"error: command line: {message}")
 
 
 @pytest.mark.parametrize("row, message", [

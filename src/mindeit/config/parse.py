@@ -51,7 +51,7 @@ def parse(
         notes=tuple(_notes(source.unfollowed + noted, shared)), **_groups(schema, shared.values))
 
     mistakes = source.mistakes + asked.mistakes + shared.mistakes + doors.mistakes
-    mistakes += check_combinations(shared, checked) + check_model(shared if "model" in checked else doors)
+    mistakes += check_model(shared if "model" in checked else doors) + check_combinations(shared, checked)
     if not asked.values.get("print_config"):
         mistakes += _missing(own, origins)
     if mistakes:

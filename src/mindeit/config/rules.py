@@ -7,6 +7,7 @@ from typing import Any
 
 from mindeit.config.sources import DEFAULT
 from mindeit.errors import UserError
+from mindeit.models import plugins
 from mindeit.models.registry import list_models, spec
 
 
@@ -151,7 +152,12 @@ def check_combinations(settled: Settled, checked: Collection[str]) -> list[str]:
 
 
 def check_model(settled: Settled) -> list[str]:
-    """A line for a model that nobody knows."""
+    """A line for a plugin that fails, or for a model that nobody knows."""
+    try:
+        for path in settled.values.get("plugin", ()):
+            plugins.load(path)
+    except UserError as error:
+        return [f"{settled.origins['plugin']}: {error}"]
     name = settled.values.get("model")
     try:
         if name is not None:

@@ -96,6 +96,7 @@ class ModelConfig:
     """Model"""
 
     model: Optional[str] = option(None, "name of the model; None: the checkpoint's")
+    plugin: tuple[str, ...] = option((), "Python files of your own that register models (mindeit.register_model)")
     num_classes: Optional[int] = option(None, "classes; None: the checkpoint's or the data's", at_least=1)
     pretrained: bool = option(False, "start from the official weights, downloaded once")
     ckpt_path: Optional[str] = option(None, "start from these weights (.ckpt, .safetensors or official .pth)")
@@ -207,7 +208,7 @@ SECTIONS: dict[str, type] = {
 ALL = tuple(SECTIONS)
 # Places and means of one machine, in which ranks may differ.
 LOCAL = ("device_id", "num_parallel_workers", "python_multiprocessing", "data_dir", "label_file", "ckpt_path",
-         "teacher_ckpt_path", "compile_cache", "ckpt_save_dir", "resume")
+         "plugin", "teacher_ckpt_path", "compile_cache", "ckpt_save_dir", "resume")
 
 
 @dataclasses.dataclass(frozen=True)
