@@ -56,6 +56,23 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(two, door, tmp_path)
 
 
 @pytest.mark.slow
+def test_batch_norm_over_all_ranks_equals_the_doubled_batch(two, door, tmp_path):
+    options = (
+        *two[1][:2], "--model", "regnety_mini_32", "--epoch_size", 2, "--warmup_epochs", 0, "--lr", 0.5, "--opt", "sgd",
+        "--drop_path_rate", 0, *NO_MIXING,
+    )  # fmt: skip
+    for name, words in (("over", ("--sync_bn", True)), ("own", ())):
+        parallel = (*options, "--batch_size", 4, "--distributed", True, *words, "--ckpt_save_dir", tmp_path / name)
+        finish(tmp_path / f"{name}.log", *parallel, ranks=2)
+    code, *alone = door("train", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
+    assert code == 0, alone
+    for name, most in (("over", 1e-5), ("own", None)):
+        gaps = [abs(one["train_loss"] - other["train_loss"])
+                for one, other in zip(history(tmp_path / name), history(tmp_path / "one"))]
+        assert max(gaps) < most if most else max(gaps) > 1e-3, (name, gaps)
+
+
+@pytest.mark.slow
 def test_two_ranks_equal_one_process_everywhere_without_that_division(two, tmp_path):
     options = (*two[1], "--opt", "sgd", "--lr", 1)
     finish(tmp_path / "1", *options, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")

@@ -109,6 +109,7 @@ def stepper(
     from mindeit.training.scaling import StepState
     from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
 
+    synchronise(config, student, cluster)
     options, level, parameters = config.optim, config.run.amp_level, list(student.get_parameters())
     statistics = student.untrainable_params()  # asked before freezing adds to them
     trained = trained_parameters(
@@ -127,6 +128,28 @@ def stepper(
     stepper = Stepper(Gradients(objective, flat, drop_paths, state), update, options.gradient_accumulation_steps)
     live = Live(parameters, flat, average, optimizer.state, state)
     return stepper, live, 0 if drop_paths is None else drop_paths.shape[0]
+
+
+def synchronise(config: Config, student: nn.Cell, cluster: Cluster) -> None:
+    """Batch norm's statistics over all ranks, where the official code or the configuration asks for them."""
+    from mindeit.layers.sync_batch_norm import batch_norms, official_norms, over_ranks
+    from mindeit.runtime import log
+    from mindeit.runtime.reduce import several_fit_a_graph
+
+    asked = config.train.sync_bn
+    norms = official_norms(student) if asked is None else batch_norms(student)
+    if asked and not norms:
+        raise UserError("sync_bn is True, but the model has no batch norm; leave it out")
+    if cluster.ranks == 1 or asked is False or not norms:
+        return
+    if several_fit_a_graph():
+        over_ranks(norms, cluster.rank, cluster.ranks)
+    elif asked:
+        raise UserError("sync_bn is True, but MindSpore compiles one sum over ranks a graph on GPU; use --mode 1, "
+                        "which is slower, or leave it out")
+    else:
+        log.say("note: batch norm takes each rank's own batch: MindSpore compiles one sum over ranks a graph on GPU; "
+                "the official code takes all ranks', as --mode 1 does here")
 
 
 def loss_scale(config: Config) -> LossScale:

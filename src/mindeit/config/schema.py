@@ -113,6 +113,8 @@ class TrainConfig:
     train_mode: bool = option(True, "False: dropout and drop path stay off in training (384 fine-tuning)")
     attn_only: bool = option(False, "train only attention, head and position table")
     freeze: tuple[str, ...] = option((), "names, or beginnings of names, of parameters that stay as they are")
+    sync_bn: Optional[bool] = option(
+        None, "batch norm's statistics over all ranks; None: where the official code has it, in the hMLP stem")
     recompute: bool = option(False, "less memory, slower: compute blocks' activations again for the backward pass")
     compile_cache: Optional[str] = option(None, "folder that keeps compiled graphs for the next run")
     log_interval: int = option(100, "steps between two lines of progress", at_least=1)
