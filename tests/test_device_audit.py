@@ -65,7 +65,7 @@ def test_an_error_of_the_step_is_one_line(runner, tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("model: no_such_model\n")
     outcome = runner.run(tries.Try("wrong", path, "CPU", 8))
-    assert outcome.broke.startswith("UserError: unknown model 'no_such_model'")
+    assert outcome.broke.startswith(f"UserError: {path}: unknown model 'no_such_model'")
     assert "\n" not in outcome.broke
 
 

@@ -312,8 +312,8 @@ def test_cosub_takes_its_paths_from_a_shared_table(mode):
         columns = np.repeat(np.float32([first, second]), BATCH)
         draws(Tensor(np.tile(columns, (draws.shape[0], 1))))
         losses.append(float(objective(images(), targets())))
-    assert losses[1] == losses[3]
-    assert len(set(losses)) == 3
+    assert losses[1] == pytest.approx(losses[3], rel=1e-6)  # a sum over threads may differ in its last bit
+    assert len({round(loss, 4) for loss in losses}) == 3
 
 
 # -- half precision -----------------------------------------------------------------------------------------------

@@ -95,7 +95,8 @@ def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
     from mindeit.build import learner
 
     learner.load_teacher = _random_teacher
-    student, card = learner.student(settings, SimpleNamespace(num_classes=_classes(settings), class_names=None))
+    source = SimpleNamespace(num_classes=_classes(settings), class_names=None, named=False)
+    student, card, _ = learner.student(settings, source)
     objective = learner.objective(settings, student, card)
     stepper, _, paths = learner.stepper(settings, student, objective, cluster)
     size = settings.data.batch_size
