@@ -5,10 +5,11 @@
     python scripts/bench_data.py --scaling 1 2 4 8     # MinDeiT alone: threads and processes, by their number
     python scripts/bench_data.py --lock                # share of its time that a thread holds Python's lock (py-spy)
 
-The folder it reads is made of pictures that ship with scikit-learn, cut to 500x375 JPEGs. All candidates read the same
+The folder it reads is made of images that ship with scikit-learn, cut to 500x375 JPEGs. All candidates read the same
 files with the same number of workers, one after another, round by round; the best round of each counts. On a machine
 with other work to do the CPU time is the steadier of the two figures.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -46,14 +47,15 @@ Candidate = Callable[[], Iterable]  # one pass over batches; its items begin wit
 def make_folder(root: str, count: int) -> None:
     """``count`` JPEGs of 500x375 in ten classes, in ``train/`` and (the same files) ``val/``."""
     from sklearn.datasets import load_sample_images
-    pictures = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+
+    images = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     rng = np.random.default_rng(0)
     for number in range(count):
         folder = os.path.join(root, "train", f"class{number % 10}")
         os.makedirs(folder, exist_ok=True)
-        picture = pictures[number % len(pictures)]
-        left, top = int(rng.integers(picture.width - 500)), int(rng.integers(picture.height - 375))
-        picture.crop((left, top, left + 500, top + 375)).save(os.path.join(folder, f"{number}.jpg"), quality=90)
+        image = images[number % len(images)]
+        left, top = int(rng.integers(image.width - 500)), int(rng.integers(image.height - 375))
+        image.crop((left, top, left + 500, top + 375)).save(os.path.join(folder, f"{number}.jpg"), quality=90)
     os.symlink(os.path.join(root, "train"), os.path.join(root, "val"))
 
 
@@ -63,8 +65,9 @@ def ours(root: str, kind: str, batch_size: int, workers: Workers) -> Candidate:
         batches = evaluation_batches(source, EvalTransform(SIZE, 0.875), batch_size, workers=workers)
         return lambda: batches
     repeats = 3 if kind == "train, 3 repeats" else 1
-    data = TrainingData(source, TrainTransform(SIZE, auto_augment=POLICY), batch_size, seed=0, repeats=repeats,
-                        workers=workers)
+    data = TrainingData(
+        source, TrainTransform(SIZE, auto_augment=POLICY), batch_size, seed=0, repeats=repeats, workers=workers
+    )
     return lambda: data.epoch(0)
 
 
@@ -73,37 +76,67 @@ def torch_timm(root: str, kind: str, args: argparse.Namespace) -> Candidate:
     import torch
     from timm.data import auto_augment, create_transform
     from torchvision import datasets, transforms
+
     torch.set_num_threads(1)
     posterize = auto_augment.NAME_TO_OP["PosterizeIncreasing"]  # raises at 0 bits with a current Pillow
     auto_augment.NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **look: posterize(image, max(bits, 1), **look)
     if kind == "eval":
-        transform = transforms.Compose([transforms.Resize(256, interpolation=3), transforms.CenterCrop(SIZE),
-                                        transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+        transform = transforms.Compose(
+            [
+                transforms.Resize(256, interpolation=3),
+                transforms.CenterCrop(SIZE),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
     else:
-        transform = create_transform(SIZE, is_training=True, color_jitter=0.3, auto_augment=POLICY,
-                                     interpolation="bicubic", re_prob=0.25, re_mode="pixel", re_count=1)
+        transform = create_transform(
+            SIZE,
+            is_training=True,
+            color_jitter=0.3,
+            auto_augment=POLICY,
+            interpolation="bicubic",
+            re_prob=0.25,
+            re_mode="pixel",
+            re_count=1,
+        )
     data = datasets.ImageFolder(os.path.join(root, "train"), transform)
     repeats = 3 if kind == "train, 3 repeats" else 1
     kept = len(data) // 256 * 256 if repeats > 1 else len(data)
     order = range(len(data)) if kind == "eval" else np.random.default_rng(0).permutation(len(data))
     indices = [int(i) for i in order for _ in range(repeats)][:kept]
-    return lambda: torch.utils.data.DataLoader(data, args.batch_size, sampler=indices, num_workers=args.workers,
-                                               drop_last=kind != "eval")
+    return lambda: torch.utils.data.DataLoader(
+        data, args.batch_size, sampler=indices, num_workers=args.workers, drop_last=kind != "eval"
+    )
 
 
 def mindcv(root: str, kind: str, args: argparse.Namespace) -> Candidate:
     """MindCV's own pipeline and its own RandAugment (which is not timm's)."""
     from mindcv.data import create_dataset, create_loader, create_transforms
+
     if kind == "train, 3 repeats":
         raise ImportError("its repeated augmentation needs several ranks")
     training = kind != "eval"
     options = {"auto_augment": "randaug-m9-mstd0.5-inc1", "re_prob": 0.25} if training else {"crop_pct": 0.875}
-    transform = create_transforms(dataset_name="imagenet", image_resize=SIZE, is_training=training,
-                                  interpolation="bicubic", **options)
-    data = create_dataset(name="imagenet", root=root, split="train" if training else "val", shuffle=training,
-                          num_parallel_workers=args.workers)
-    loader = create_loader(data, args.batch_size, is_training=training, transform=transform, num_classes=10,
-                           drop_remainder=training, num_parallel_workers=args.workers)
+    transform = create_transforms(
+        dataset_name="imagenet", image_resize=SIZE, is_training=training, interpolation="bicubic", **options
+    )
+    data = create_dataset(
+        name="imagenet",
+        root=root,
+        split="train" if training else "val",
+        shuffle=training,
+        num_parallel_workers=args.workers,
+    )
+    loader = create_loader(
+        data,
+        args.batch_size,
+        is_training=training,
+        transform=transform,
+        num_classes=10,
+        drop_remainder=training,
+        num_parallel_workers=args.workers,
+    )
     return lambda: loader.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
@@ -137,8 +170,11 @@ def scale(root: str, kind: str, args: argparse.Namespace) -> None:
             if number:  # the first one starts the workers
                 results[key].append(result)
     for (name, count), figures in results.items():
-        print(f"{kind:18} {count} {name:10} {max(rate for rate, _ in figures):7.1f} images/s "
-              f"{min(cost for _, cost in figures):6.2f} CPU ms/image", flush=True)
+        print(
+            f"{kind:18} {count} {name:10} {max(rate for rate, _ in figures):7.1f} images/s "
+            f"{min(cost for _, cost in figures):6.2f} CPU ms/image",
+            flush=True,
+        )
 
 
 def lock_share(root: str, kind: str, args: argparse.Namespace) -> None:
@@ -181,14 +217,20 @@ def compare(root: str, kind: str, args: argparse.Namespace) -> None:
             rounds[name].append(measure(candidate))
     for name, results in rounds.items():
         speed, cpu = max(rate for rate, _ in results), min(cost for _, cost in results)
-        print(f"{kind:18} {name:24} {speed:7.1f} images/s {cpu:6.2f} CPU ms/image "
-              f"(rounds: {' '.join(f'{rate:.0f}' for rate, _ in results)})", flush=True)
-    best = {name: (max(rate for rate, _ in results), min(cost for _, cost in results))
-            for name, results in rounds.items()}
+        print(
+            f"{kind:18} {name:24} {speed:7.1f} images/s {cpu:6.2f} CPU ms/image "
+            f"(rounds: {' '.join(f'{rate:.0f}' for rate, _ in results)})",
+            flush=True,
+        )
+    best = {
+        name: (max(rate for rate, _ in results), min(cost for _, cost in results)) for name, results in rounds.items()
+    }
     speed, cpu = best.pop("MinDeiT")
     for name, (peer_speed, peer_cpu) in best.items():
-        print(f"{kind:18} MinDeiT is {speed / peer_speed:.2f} times as fast as {name} "
-              f"({peer_cpu / cpu:.2f} by CPU time)", flush=True)
+        print(
+            f"{kind:18} MinDeiT is {speed / peer_speed:.2f} times as fast as {name} ({peer_cpu / cpu:.2f} by CPU time)",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -4,28 +4,29 @@
     python scripts/bench_infer.py --model deit_small_patch16_224 --batches 1 8 --seconds 30
 
 The candidates take turns, call by call, so that a machine's other work meets them all, with as many threads as cores.
-Latency is of one call, pictures to logits. Ratios are PyTorch's time over each one's: of medians, and in brackets of
+Latency is of one call, images to logits. Ratios are PyTorch's time over each one's: of medians, and in brackets of
 CPU time, which other work on the machine disturbs less.
 """
+
 from __future__ import annotations
 
 import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mindeit.errors import front_door
+from mindeit.errors import run_script
 from mindeit.models.registry import build, spec
 
 Step = Callable[[np.ndarray], object]
 
 
 def graph(name: str, folder: Path) -> Step:
-    from mindeit.deploy.predictor import on_arrays
+    from mindeit.predict.predictor import on_arrays
 
     return on_arrays(build(name))
 
@@ -39,10 +40,10 @@ def onnx(name: str, folder: Path) -> Step:
 
 
 def exported(name: str, folder: Path, kind: str) -> Step:
-    from mindeit.checkpoint import card_for
-    from mindeit.deploy.export import SUFFIXES, export
-    from mindeit.deploy.exported import Exported
-    from mindeit.deploy.metadata import Description
+    from mindeit.export.exported import Exported
+    from mindeit.export.metadata import Description
+    from mindeit.export.writer import SUFFIXES, export
+    from mindeit.weights.card import card_for
 
     path = folder / f"model{SUFFIXES[kind]}"
     export(build(name), Description(card_for(spec(name), 1000)), path, kind)
@@ -52,7 +53,7 @@ def exported(name: str, folder: Path, kind: str) -> Step:
 def pytorch(name: str, folder: Path) -> Step:
     import torch
 
-    from mindeit.convert.twin import build_twin
+    from mindeit.torch_reference.deit import build_twin
 
     model = build_twin(name, num_classes=1000, image_size=spec(name).image_size)
 
@@ -104,14 +105,14 @@ def lines(times: dict[str, np.ndarray], batch: int) -> list[str]:
     return rows
 
 
-@front_door
-def main() -> None:
+@run_script
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_tiny_patch16_224")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--seconds", type=float, default=60, help="for each batch")
     parser.add_argument("--rounds", type=int, default=5, help="at least")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     from mindeit.runtime import device
 
     device.setup("CPU")

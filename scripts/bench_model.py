@@ -6,15 +6,16 @@
 The candidates take turns, round by round, so that a machine's other work meets them all; the best round of each counts.
 A peer that is not installed is left out with a word.
 """
+
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mindeit.errors import front_door
+from mindeit.errors import run_script
 from mindeit.models.registry import build, spec
 
 Step = Callable[[], object]
@@ -43,7 +44,7 @@ def _compiled(model, images: np.ndarray) -> Step:
 def pytorch(name: str, images: np.ndarray) -> Step:
     import torch
 
-    from mindeit.convert.twin import build_twin
+    from mindeit.torch_reference.deit import build_twin
 
     model, batch = build_twin(name, num_classes=1000, image_size=images.shape[-1]), torch.from_numpy(images)
 
@@ -81,14 +82,14 @@ def best_of(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     return best
 
 
-@front_door
-def main() -> None:
+@run_script
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_tiny_patch16_224")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     from mindeit.runtime import device
 
     size = spec(options.model).image_size

@@ -9,6 +9,7 @@ A step is forward pass, cross entropy, gradient and AdamW, without moving averag
 own, so that peak memory is its own too. They take turns, round by round, so that a machine's other work meets them all;
 the best round of each counts. A peer that is not installed is left out with a word.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,11 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench_train_candidates import CANDIDATES, Batch, Step
 
-from mindeit.errors import UserError, front_door
+from mindeit.errors import UserError, run_script
 from mindeit.models.registry import spec
 
 UNTIMED, TIMED = 4, 4  # steps of a round with data: what was read ahead during other candidates' turns is used up first
@@ -81,12 +82,17 @@ class Worker:
             command = [_mpirun(), "-n", str(ranks), "--oversubscribe", *command]
         allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         quiet = {"OMP_WAIT_POLICY": "passive", "GLOG_v": "3"}  # idle candidates may not spin
-        self.process = subprocess.Popen(command, env={**quiet, **allowed, **os.environ}, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            command, env={**quiet, **allowed, **os.environ}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         facts = self.listen()
         self.runs = "left_out" not in facts
-        print(f"{self.title:16} first call {facts['first_call']:6.1f} s (compiling included)" if self.runs
-              else f"{self.title:16} left out: {facts['left_out']}", flush=True)
+        print(
+            f"{self.title:16} first call {facts['first_call']:6.1f} s (compiling included)"
+            if self.runs
+            else f"{self.title:16} left out: {facts['left_out']}",
+            flush=True,
+        )
 
     def listen(self) -> dict:
         for line in self.process.stdout:
@@ -147,20 +153,24 @@ def report(workers: list[Worker], options: argparse.Namespace) -> None:
     for worker in workers:
         ranks = options.ranks if "ranks" in worker.title else 1
         cpu = "" if options.data else f" ({1000 * worker.cpu:.0f} of CPU)"
-        print(f"{worker.title:16} {1000 * worker.seconds:7.0f} ms a step{cpu}, "
-              f"{ranks * options.batch_size / worker.seconds:6.1f} images/s, peak {worker.peak / 2**30:.2f} GiB")
+        print(
+            f"{worker.title:16} {1000 * worker.seconds:7.0f} ms a step{cpu}, "
+            f"{ranks * options.batch_size / worker.seconds:6.1f} images/s, peak {worker.peak / 2**30:.2f} GiB"
+        )
         if worker is own:
             continue
         if ranks > 1:
             print(f"{'':16} {ranks * own.seconds / worker.seconds:.2f} times the images/s of one rank")
         else:
             by_cpu = "" if options.data else f" ({worker.cpu / own.cpu:.2f} by CPU time)"
-            print(f"{'':16} MinDeiT is {worker.seconds / own.seconds:.2f} times as fast{by_cpu} "
-                  f"with {own.peak / worker.peak:.2f} times its peak memory")
+            print(
+                f"{'':16} MinDeiT is {worker.seconds / own.seconds:.2f} times as fast{by_cpu} "
+                f"with {own.peak / worker.peak:.2f} times its peak memory"
+            )
 
 
-@front_door
-def main() -> None:
+@run_script
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_tiny_patch16_224")
     parser.add_argument("--batch_size", type=int, default=32)
@@ -171,14 +181,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="that prepare batches")
     parser.add_argument("--worker", choices=tuple(CANDIDATES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     options.processes = False
     if options.worker:
         return work(options)
     if spec(options.model).image_size != 224 and options.data:
-        raise UserError(f"--data reads pictures of 224x224; {options.model} takes {spec(options.model).image_size}")
-    arguments = [part for key in ("model", "batch_size", "rounds", "workers") for part in (f"--{key}",
-                 str(getattr(options, key)))]
+        raise UserError(f"--data reads images of 224x224; {options.model} takes {spec(options.model).image_size}")
+    arguments = [
+        part
+        for key in ("model", "batch_size", "rounds", "workers")
+        for part in (f"--{key}", str(getattr(options, key)))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         if options.data:
             from bench_data import make_folder

@@ -1,4 +1,5 @@
 """What `bench_train.py` compares: of each candidate a step, and the batches that go with it."""
+
 from __future__ import annotations
 
 import argparse
@@ -16,13 +17,13 @@ Step = Callable[[np.ndarray, np.ndarray], object]
 
 
 def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
-    from mindeit import losses, optim
+    from mindeit import optim
     from mindeit.models.registry import build
-    from mindeit.objectives import Supervised
+    from mindeit.objectives import Supervised, losses
     from mindeit.optim.flat import FlatParameters
     from mindeit.optim.groups import trained_parameters
     from mindeit.runtime import cluster, device
-    from mindeit.training.scaling import LossScale, StepState
+    from mindeit.training.loss_scale import LossScale, StepState
     from mindeit.training.step import Clip, Gradients, Stepper, Update
 
     device.setup("CPU")
@@ -34,14 +35,21 @@ def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
     stepper = Stepper(Gradients(objective, flat, None, state), update)
     one_hot, draws = np.eye(CLASSES, dtype=np.float32), np.zeros((1, options.batch_size), np.float32)
 
-    def step(images: np.ndarray, labels: np.ndarray) -> object:
-        return stepper([(images, one_hot[labels], draws)], 1e-3).read()
+    def step(batch: np.ndarray, labels: np.ndarray) -> object:
+        return stepper([(batch, one_hot[labels], draws)], 1e-3).read()
 
     def epoch(number: int) -> Iterable[Batch]:
         from mindeit.data import Threads, training_batches
 
-        return training_batches(*pictures(options), options.batch_size, epoch=number, seed=0, rank=here.rank,
-                                ranks=here.ranks, workers=Threads(options.workers))
+        return training_batches(
+            *images(options),
+            options.batch_size,
+            epoch=number,
+            seed=0,
+            rank=here.rank,
+            ranks=here.ranks,
+            workers=Threads(options.workers),
+        )
 
     return step, batches(options, epoch)
 
@@ -55,7 +63,7 @@ def pytorch(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
 
         model = create_model(options.model, num_classes=CLASSES)
     except ImportError:
-        from mindeit.convert.twin import build_twin
+        from mindeit.torch_reference.deit import build_twin
 
         model = build_twin(options.model, num_classes=CLASSES, image_size=spec(options.model).image_size)
     optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3, weight_decay=0.05)
@@ -71,7 +79,7 @@ def pytorch(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
 
 
 def torch_loader(options: argparse.Namespace) -> Iterable[Batch]:
-    """A DataLoader with timm's transforms; without timm, with ours, which do the same to each picture."""
+    """A DataLoader with timm's transforms; without timm, with ours, which do the same to each image."""
     import torch
     from bench_data import torch_timm
 
@@ -81,12 +89,13 @@ def torch_loader(options: argparse.Namespace) -> Iterable[Batch]:
         torch.set_num_threads(threads)
         return loader
     except ImportError:
-        return torch.utils.data.DataLoader(Pictures(*pictures(options)), options.batch_size, shuffle=True,
-                                           num_workers=options.workers, drop_last=True)
+        return torch.utils.data.DataLoader(
+            Images(*images(options)), options.batch_size, shuffle=True, num_workers=options.workers, drop_last=True
+        )
 
 
-def pictures(options: argparse.Namespace) -> tuple:
-    """The folder, and what training does to a picture."""
+def images(options: argparse.Namespace) -> tuple:
+    """The folder, and what training does to an image."""
     from bench_data import POLICY
 
     from mindeit.data import TrainTransform, open_source
@@ -95,8 +104,8 @@ def pictures(options: argparse.Namespace) -> tuple:
     return source, TrainTransform(spec(options.model).image_size, auto_augment=POLICY)
 
 
-class Pictures:
-    """What a DataLoader takes: (normalised picture, label) by number."""
+class Images:
+    """What a DataLoader takes: (normalised image, label) by number."""
 
     def __init__(self, source: object, transform: Callable) -> None:
         self.source, self.transform = source, transform

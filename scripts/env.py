@@ -1,7 +1,8 @@
 """Prints versions, devices, and the libraries found and missing: paste it into an issue.
 
-    python scripts/env.py
+python scripts/env.py
 """
+
 from __future__ import annotations
 
 from mindeit.runtime.environment import report

@@ -9,11 +9,13 @@ to ``--queue`` in all; who comes then is told 503 and to try again. 400: the bod
 ``--megapixels``, which is seen before it is decoded; 413: more than ``--megabytes``, of which no more is read; 408: it
 took more than half a minute to come.
 """
+
 from __future__ import annotations
 
 import argparse
 import asyncio
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,7 +30,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from mindeit import Predictor, UserError
-from mindeit.errors import front_door
+from mindeit.errors import run_script
 
 PATIENCE = 30  # seconds for the body of a request
 
@@ -91,8 +93,8 @@ async def _told(request: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-@front_door
-def main() -> None:
+@run_script
+def main(argv: Sequence[str]) -> None:
     default = Limits()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an exported file or a checkpoint")
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=default.megabytes)
     parser.add_argument("--megapixels", type=float, default=default.megapixels)
     parser.add_argument("--threads", type=int, default=default.threads)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     limits = Limits(options.queue, options.megabytes, options.megapixels, options.threads)
     service = Service(Predictor(options.model), limits)
     uvicorn.run(service.app, host=options.host, port=options.port, backlog=limits.queue, log_level="warning")

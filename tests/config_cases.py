@@ -1,4 +1,5 @@
 """What the tests of the configuration share: two scripts' own options, and parsing that expects a mistake."""
+
 # ruff: noqa: UP045  (the hints are read at run time, on Python 3.9 too)
 from __future__ import annotations
 
@@ -16,17 +17,17 @@ FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").
 
 
 @dataclasses.dataclass(frozen=True)
-class Door:
-    """Pictures"""
+class Script:
+    """Images"""
 
-    images: tuple[str, ...] = option((), "pictures or folders", positional=True)
+    images: tuple[str, ...] = option((), "images or folders", positional=True)
     output: Optional[str] = option(None, "file of results")
     top_k: int = option(5, "classes shown", at_least=1)
     summary: bool = option(False, "print sizes")
 
 
 @dataclasses.dataclass(frozen=True)
-class NeedyDoor:
+class NeedyScript:
     """Files"""
 
     model: Optional[str] = option(None, "a model, though the schema has a key of that name")

@@ -1,4 +1,5 @@
 """Shared by all tests: graph or PyNative mode on request, and models that hold the reference weights."""
+
 from __future__ import annotations
 
 import os
@@ -75,16 +76,17 @@ def checkpoint(tmp_path_factory) -> Path:
     """A DeiT-tiny of ten named classes for small images, so that a run takes seconds."""
     from dataclasses import replace
 
-    from mindeit import checkpoint as checkpoints
     from mindeit.models.registry import build, spec
     from mindeit.runtime import device
+    from mindeit.weights import checkpoint as checkpoints
+    from mindeit.weights.card import card_for
 
     device.seed(3)
     name, path = "deit_tiny_distilled_patch16_224", tmp_path_factory.mktemp("model") / "small.ckpt"
     names = tuple(str(digit) for digit in range(10))
     state = {p.name: p.asnumpy() for p in build(name, num_classes=10, image_size=32).get_parameters()}
     state["head.weight"] = 100 * state["head.weight"]  # far from even scores, so that the digits differ
-    card = replace(checkpoints.card_for(spec(name), 10, 32, names), crop_pct=0.8)
+    card = replace(card_for(spec(name), 10, 32, names), crop_pct=0.8)
     checkpoints.write(path, state, card)
     return path
 

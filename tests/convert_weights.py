@@ -1,4 +1,5 @@
 """Random weights under the official names, and files like those the authors publish."""
+
 from __future__ import annotations
 
 import argparse
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mindeit.convert.twin import build_twin
+from mindeit.torch_reference.deit import build_twin
 
 TINY = "deit_tiny_patch16_224"
 DISTILLED = "deit_tiny_distilled_patch16_224"

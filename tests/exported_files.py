@@ -1,4 +1,5 @@
 """What the tests of deployment share: small checkpoints, export.py in this process, and a file's results."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,8 +9,9 @@ from typing import Any
 import numpy as np
 from test_validate import run_main
 
-from mindeit import checkpoint as checkpoints
 from mindeit.models.registry import build, spec
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights.card import card_for
 
 DEIT, REGNET = "deit_mini_distilled_patch8_32", "regnety_mini_32"
 
@@ -23,7 +25,7 @@ def write_checkpoint(folder: Path, name: str, num_classes: int = 10, image_size:
             values = values + 0.2 * rng.random(values.shape).astype(np.float32)
         state[parameter.name] = 10 * values if parameter.name.startswith("head") and values.ndim > 1 else values
     names = tuple(f"kind {number}" for number in range(num_classes))
-    filled = replace(checkpoints.card_for(spec(name), num_classes, image_size, names), mean=(0.4, 0.5, 0.6))
+    filled = replace(card_for(spec(name), num_classes, image_size, names), mean=(0.4, 0.5, 0.6))
     checkpoints.write(folder / f"{name}.ckpt", state, replace(filled, **card))
     return folder / f"{name}.ckpt"
 
@@ -35,7 +37,7 @@ def export(monkeypatch, checkpoint: Path, target: Path, *words: str) -> int:
 
 
 def digits(count: int, size: int = 32) -> np.ndarray:
-    """uint8 pictures (count, size, size, 3)."""
+    """uint8 images (count, size, size, 3)."""
     from mindeit.data import open_source
 
     source = open_source("digits", None, "val")

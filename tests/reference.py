@@ -1,7 +1,8 @@
-"""Deterministic weights and pictures of the reference runs, and the numbers the official code gave for them.
+"""Deterministic weights and images of the reference runs, and the numbers the official code gave for them.
 
 A tensor is drawn from a generator seeded by the CRC-32 of its name; its last name part and rank decide the rule.
 """
+
 from __future__ import annotations
 
 import json
@@ -58,13 +59,13 @@ def direction(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return _generator(f"direction:{name}").standard_normal(shape)
 
 
-def pictures(count: int = 2, size: int = 224, salt: str = "image") -> np.ndarray:
+def images(count: int = 2, size: int = 224, salt: str = "image") -> np.ndarray:
     """Waves, blobs and a little grain, rounded to 8 bits and normalised: float32 (count, 3, size, size)."""
-    return np.stack([_picture(_generator(f"{salt}/{size}/{number}"), size) for number in range(count)])
+    return np.stack([_image(_generator(f"{salt}/{size}/{number}"), size) for number in range(count)])
 
 
-def _picture(rng: np.random.Generator, size: int) -> np.ndarray:
-    y, x = np.mgrid[0:1:size * 1j, 0:1:size * 1j]
+def _image(rng: np.random.Generator, size: int) -> np.ndarray:
+    y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
     image = np.ones((3, size, size)) * (0.25 + 0.5 * rng.random(3))[:, None, None]
     for _ in range(6):
         fx, fy, phase = rng.random(3)

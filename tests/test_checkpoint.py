@@ -1,13 +1,14 @@
 """Checkpoint files: what goes in comes out, whole or not at all."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mindeit import checkpoint as checkpoints
-from mindeit.checkpoint import ModelCard
 from mindeit.errors import UserError
 from mindeit.files import atomic, atomic_group, check_writable
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights.card import ModelCard
 
 STATE = {"head.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "head.bias": np.array([0.1, -2], np.float32)}
 CARD = ModelCard("deit_tiny_patch16_224", 2, 224, 0.875, class_names=("Käse", "猫"), counters={"bn.n": 7})
@@ -50,7 +51,7 @@ def test_a_damaged_file_is_refused_and_says_so(tmp_path):
     checkpoints.write(path, STATE, CARD)
     whole = path.read_bytes()
     for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(UserError, match="checksum .*, the file is damaged$|or truncated$"):
             checkpoints.read(path)
 
@@ -62,18 +63,23 @@ def changed(path, old: bytes, new: bytes):
     return path
 
 
-@pytest.mark.parametrize(("old", "new", "what"), [
-    (STATE["head.bias"].tobytes(), np.float32([0.1, -3]).tobytes(), "tensors do"),
-    (STATE["head.bias"].tobytes(), np.float32([np.nan, -2]).tobytes(), "tensors do"),
-    (b"0.875", b"0.975", "model card does"),
-], ids=["number", "nan", "card"])
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        (STATE["head.bias"].tobytes(), np.float32([0.1, -3]).tobytes(), "tensors do"),
+        (STATE["head.bias"].tobytes(), np.float32([np.nan, -2]).tobytes(), "tensors do"),
+        (b"0.875", b"0.975", "model card does"),
+    ],
+    ids=["number", "nan", "card"],
+)
 def test_a_safetensors_file_that_was_changed_is_refused(old, new, what, tmp_path):
     checkpoints.write(tmp_path / "a.safetensors", STATE, CARD)
     path = changed(tmp_path / "a.safetensors", old, new)
     with pytest.raises(UserError) as error:
         checkpoints.read(path)
-    assert str(error.value) == (f"{path} is damaged or was changed: its {what} not match the digest it carries; "
-                                "--no-check takes it as it is")
+    assert str(error.value) == (
+        f"{path} is damaged or was changed: its {what} not match the digest it carries; --no-check takes it as it is"
+    )
     state, card = checkpoints.read(path, check=False)
     assert card.model == CARD.model
     assert set(state) == set(STATE)
@@ -89,7 +95,7 @@ def test_a_ckpt_file_without_its_checksum_is_refused(tmp_path):
 
 
 def test_tensors_changed_under_a_right_checksum_are_refused(tmp_path):
-    from mindeit import ckpt
+    from mindeit.weights import ckpt
 
     checkpoints.write(tmp_path / "a.ckpt", STATE, CARD)
     texts = {name: text for name, text in ckpt.read_entries(tmp_path / "a.ckpt").items() if isinstance(text, str)}
@@ -105,7 +111,7 @@ def test_a_file_of_before_there_were_digests_is_read_with_a_note(suffix, tmp_pat
     assert checkpoints.read(path)[1] == CARD
     assert capsys.readouterr().err == ""
     if suffix == ".ckpt":
-        from mindeit import ckpt
+        from mindeit.weights import ckpt
 
         ckpt.write(path, STATE, {checkpoints.CARD_KEY: CARD.to_json()})
     else:
@@ -114,11 +120,12 @@ def test_a_file_of_before_there_were_digests_is_read_with_a_note(suffix, tmp_pat
         save_file(STATE, path, {checkpoints.CARD_KEY: CARD.to_json()})
     assert checkpoints.read(path)[1] == CARD
     assert capsys.readouterr().err == (
-        f"note: {path} is of a time before files carried a digest of their tensors; it cannot be checked\n")
+        f"note: {path} is of a time before files carried a digest of their tensors; it cannot be checked\n"
+    )
 
 
 def test_a_digest_is_that_of_the_tensors_in_any_file_and_order(tmp_path):
-    from mindeit.integrity import digest
+    from mindeit.weights.integrity import digest
 
     found = set()
     for suffix in checkpoints.SUFFIXES:
@@ -126,8 +133,12 @@ def test_a_digest_is_that_of_the_tensors_in_any_file_and_order(tmp_path):
         found.add(digest(checkpoints.read(tmp_path / f"a{suffix}")[0]))
     assert found == {digest(STATE)}
     weight, bias = STATE["head.weight"], STATE["head.bias"]
-    others = [{"head.weight": weight}, {**STATE, "head.bias": bias.astype(np.float64)},
-              {**STATE, "head.weight": weight.reshape(3, 2)}, {**STATE, "head.bias": bias + 1}]
+    others = [
+        {"head.weight": weight},
+        {**STATE, "head.bias": bias.astype(np.float64)},
+        {**STATE, "head.weight": weight.reshape(3, 2)},
+        {**STATE, "head.bias": bias + 1},
+    ]
     assert len({digest(STATE), *map(digest, others)}) == 5
 
 
@@ -145,11 +156,19 @@ def test_a_file_that_mindspore_wrote_is_read_as_mindspore_reads_it(checksum, tmp
     import mindspore as ms
 
     monkeypatch.setattr("mindspore.train.serialization.SLICE_SIZE", 1)  # KiB: arrays of more come in slices
-    rows = {"large": ms.Tensor(np.arange(3000, dtype=np.float32).reshape(30, 100)), "scalar": ms.Tensor(3, ms.int64),
-            "half": ms.Tensor([1.5, -2], ms.float16), "flag": ms.Tensor([True, False])}
+    rows = {
+        "large": ms.Tensor(np.arange(3000, dtype=np.float32).reshape(30, 100)),
+        "scalar": ms.Tensor(3, ms.int64),
+        "half": ms.Tensor([1.5, -2], ms.float16),
+        "flag": ms.Tensor([True, False]),
+    }
     path = str(tmp_path / "other.ckpt")
-    ms.save_checkpoint([{"name": name, "data": value} for name, value in rows.items()], path, crc_check=checksum,
-                       append_dict={"epoch_num": 3, "note": "ü"})
+    ms.save_checkpoint(
+        [{"name": name, "data": value} for name, value in rows.items()],
+        path,
+        crc_check=checksum,
+        append_dict={"epoch_num": 3, "note": "ü"},
+    )
     state, card = checkpoints.read(path)
     theirs = ms.load_checkpoint(path)
     assert card is None
@@ -177,7 +196,8 @@ def test_use_ema_of_a_file_with_one_set_of_weights_is_refused(suffix, tmp_path):
     with pytest.raises(UserError) as error:
         checkpoints.read(tmp_path / f"model{suffix}", use_ema=True)
     assert str(error.value) == (
-        f"{tmp_path / f'model{suffix}'} holds one set of weights; use_ema is for training checkpoints")
+        f"{tmp_path / f'model{suffix}'} holds one set of weights; use_ema is for training checkpoints"
+    )
 
 
 def test_missing_empty_folder_and_unknown_kind_are_named(tmp_path):

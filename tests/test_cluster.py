@@ -1,4 +1,5 @@
 """Ranks as real processes: what they share, and that none outlives the others."""
+
 from __future__ import annotations
 
 import os
@@ -20,14 +21,14 @@ LAUNCH = ROOT / "scripts" / "launch"
 PROLOGUE = """
 import os, signal, sys, time
 import numpy as np
-from mindeit.errors import UserError, front_door
+from mindeit.errors import UserError, run_script
 from mindeit.runtime import cluster, device
 
 device.setup("CPU")
 ranks = cluster.start(True, "CPU")
 """
 DIES = """
-@front_door
+@run_script
 def main():
     how, who = sys.argv[1], int(sys.argv[2])
     for step in range(400):
@@ -42,7 +43,7 @@ def main():
 main()
 """
 SAVES = """
-@front_door
+@run_script
 def main():
     caught = []
     for number in (signal.SIGTERM, signal.SIGINT):

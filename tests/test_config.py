@@ -1,4 +1,5 @@
 """The configuration: its keys, the shipped files, which source wins, and the ways to write a value."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,16 +8,20 @@ import shlex
 from pathlib import Path
 
 import pytest
-from config_cases import FILES, ROOT, Door, configure
+from config_cases import FILES, ROOT, Script, configure
 
 from mindeit.config.options import keys_of
 from mindeit.config.schema import SECTIONS
 
 MODELS = {
-    "deit_t": "deit_tiny_patch16_224", "deit_t_distilled": "deit_tiny_distilled_patch16_224",
-    "deit_s": "deit_small_patch16_224", "deit_s_distilled": "deit_small_distilled_patch16_224",
-    "deit_b": "deit_base_patch16_224", "deit_b_distilled": "deit_base_distilled_patch16_224",
-    "deit_b_384": "deit_base_patch16_384", "deit_b_distilled_384": "deit_base_distilled_patch16_384",
+    "deit_t": "deit_tiny_patch16_224",
+    "deit_t_distilled": "deit_tiny_distilled_patch16_224",
+    "deit_s": "deit_small_patch16_224",
+    "deit_s_distilled": "deit_small_distilled_patch16_224",
+    "deit_b": "deit_base_patch16_224",
+    "deit_b_distilled": "deit_base_distilled_patch16_224",
+    "deit_b_384": "deit_base_patch16_384",
+    "deit_b_distilled_384": "deit_base_distilled_patch16_384",
 }
 
 
@@ -31,8 +36,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_key_has_one_home_and_one_meaning():
-    names = [name for section, kind in SECTIONS.items() for key in keys_of(section, kind)
-             for name in (key.name, *key.option.aliases)]
+    names = [
+        name
+        for section, kind in SECTIONS.items()
+        for key in keys_of(section, kind)
+        for name in (key.name, *key.option.aliases)
+    ]
     assert sorted(names) == sorted(set(names))
     assert not {"config", "print_config", "help", "extends"} & set(names)
 
@@ -40,8 +49,10 @@ def test_every_key_has_one_home_and_one_meaning():
 def test_every_default_survives_its_own_rules():
     config = configure()
     keys = [key for section, kind in SECTIONS.items() for key in keys_of(section, kind)]
-    written = [f"--{key.name}={' '.join(map(str, key.default)) if isinstance(key.default, tuple) else key.default}"
-               for key in keys]
+    written = [
+        f"--{key.name}={' '.join(map(str, key.default)) if isinstance(key.default, tuple) else key.default}"
+        for key in keys
+    ]
     assert configure(*written).flat() == config.flat()
 
 
@@ -88,37 +99,58 @@ def test_shipped_file_holds_its_recipe(short, device, monkeypatch):
         return
     schedule, optim = config.schedule, config.optim
     assert (schedule.epoch_size, schedule.lr, schedule.min_lr, optim.weight_decay, config.train.train_mode) == (
-        (30, 5e-6, 5e-6, 1e-8, False) if fine_tuning else (300, 5e-4, 1e-5, 0.05, True))
+        (30, 5e-6, 5e-6, 1e-8, False) if fine_tuning else (300, 5e-4, 1e-5, 0.05, True)
+    )
     assert config.loss.distillation_type == ("hard" if distilled else "none")
     assert (config.loss.distillation_alpha, config.loss.distillation_tau, config.loss.teacher) == (
-        0.5, 1.0, "regnety_160" if distilled else None)
+        0.5,
+        1.0,
+        "regnety_160" if distilled else None,
+    )
     assert (config.augment.re_prob, config.augment.re_value, config.augment.auto_augment) == (
-        0.25, "pixel", "rand-m9-mstd0.5-inc1")
+        0.25,
+        "pixel",
+        "rand-m9-mstd0.5-inc1",
+    )
 
 
-@pytest.mark.parametrize(("short", "model", "recipe"), [  # in the order of the values below
-    ("deit3_s", "deit_small_patch16_LS", (256, None, 800, "lamb", 4e-3, 0.05, 0.05, "BCE", "3-augment", 3)),
-    ("deit3_h", "deit_huge_patch14_LS", (256, 160, 800, "lamb", 3e-3, 0.05, 0.6, "BCE", "3-augment", 3)),
-    ("deit3_b_384", "deit_base_patch16_LS",
-     (64, 384, 20, "adamw", 1e-5, 0.1, 0.15, "CE", "rand-m9-mstd0.5-inc1", 0)),
-    ("deit3_l_21k", "deit_large_patch16_LS", (256, None, 240, "lamb", 1e-3, 0.02, 0.3, "CE", "3-augment", 0)),
-    ("deit3_l_21k_1k", "deit_large_patch16_LS", (256, None, 50, "lamb", 3e-4, 0.02, 0.4, "CE", "3-augment", 0)),
-    ("cait_s24", "cait_S24_224", (128, None, 400, "adamw", 5e-4, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
-    ("cait_s36_384", "cait_S36", (64, None, 60, "adamw", 5e-6, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
-    ("resmlp_12", "resmlp_12", (256, None, 400, "lamb", 5e-3, 0.2, 0.05, "CE", "rand-m9-mstd0.5-inc1", 3)),
-    ("resmlp_24", "resmlp_24", (256, None, 400, "lamb", 5e-3, 0.2, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
-    ("resmlp_b24", "resmlpB_24", (256, None, 400, "lamb", 5e-3, 0.2, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
-    ("patchconvnet_s60", "S60", (256, None, 400, "lamb", 3e-3, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
-])
+@pytest.mark.parametrize(
+    ("short", "model", "recipe"),
+    [  # in the order of the values below
+        ("deit3_s", "deit_small_patch16_LS", (256, None, 800, "lamb", 4e-3, 0.05, 0.05, "BCE", "3-augment", 3)),
+        ("deit3_h", "deit_huge_patch14_LS", (256, 160, 800, "lamb", 3e-3, 0.05, 0.6, "BCE", "3-augment", 3)),
+        (
+            "deit3_b_384",
+            "deit_base_patch16_LS",
+            (64, 384, 20, "adamw", 1e-5, 0.1, 0.15, "CE", "rand-m9-mstd0.5-inc1", 0),
+        ),
+        ("deit3_l_21k", "deit_large_patch16_LS", (256, None, 240, "lamb", 1e-3, 0.02, 0.3, "CE", "3-augment", 0)),
+        ("deit3_l_21k_1k", "deit_large_patch16_LS", (256, None, 50, "lamb", 3e-4, 0.02, 0.4, "CE", "3-augment", 0)),
+        ("cait_s24", "cait_S24_224", (128, None, 400, "adamw", 5e-4, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+        ("cait_s36_384", "cait_S36", (64, None, 60, "adamw", 5e-6, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+        ("resmlp_12", "resmlp_12", (256, None, 400, "lamb", 5e-3, 0.2, 0.05, "CE", "rand-m9-mstd0.5-inc1", 3)),
+        ("resmlp_24", "resmlp_24", (256, None, 400, "lamb", 5e-3, 0.2, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+        ("resmlp_b24", "resmlpB_24", (256, None, 400, "lamb", 5e-3, 0.2, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+        ("patchconvnet_s60", "S60", (256, None, 400, "lamb", 3e-3, 0.05, 0.1, "CE", "rand-m9-mstd0.5-inc1", 3)),
+    ],
+)
 @pytest.mark.parametrize("device", ["gpu", "ascend"])
 def test_shipped_file_of_the_zoo_holds_its_recipe(short, model, recipe, device, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = configure("-c", f"configs/{short}_{device}.yaml")
     assert (config.model.model, config.run.device_target.lower()) == (model, device)
     assert recipe == (
-        config.data.batch_size, config.data.image_resize, config.schedule.epoch_size, config.optim.opt,
-        config.schedule.lr, config.optim.weight_decay, config.model.drop_path_rate, config.loss.loss,
-        config.augment.auto_augment, config.augment.aug_repeats)
+        config.data.batch_size,
+        config.data.image_resize,
+        config.schedule.epoch_size,
+        config.optim.opt,
+        config.schedule.lr,
+        config.optim.weight_decay,
+        config.model.drop_path_rate,
+        config.loss.loss,
+        config.augment.auto_augment,
+        config.augment.aug_repeats,
+    )
     assert config.augment.simple_random_crop is ("21k" in short)
     assert config.schedule.unscale_lr is not short.startswith("cait")
 
@@ -137,7 +169,7 @@ def test_the_commands_in_a_files_head_parse(name, monkeypatch):
     assert commands
     for command in commands:
         words = shlex.split(command)
-        argv = words[words.index("python") + 2:]
+        argv = words[words.index("python") + 2 :]
         assert name in argv
         data = configure(*argv).data
         assert data.dataset == "digits" or data.data_dir.startswith("/data/")
@@ -153,7 +185,11 @@ def test_defaults_then_base_then_file_then_command_line():
     config = configure("--epoch_size", "3", "--config", "x.yaml")
     assert (config.schedule.lr, config.data.batch_size, config.schedule.epoch_size) == (1e-3, 2, 3)
     assert {key: config.origins[key] for key in ("seed", "lr", "batch_size", "epoch_size")} == {
-        "seed": "default", "lr": "recipes/base.yaml", "batch_size": "x.yaml", "epoch_size": "command line"}
+        "seed": "default",
+        "lr": "recipes/base.yaml",
+        "batch_size": "x.yaml",
+        "epoch_size": "command line",
+    }
 
 
 def test_extends_is_relative_to_the_file():
@@ -187,8 +223,8 @@ def test_words_for_false(word):
 
 
 def test_a_bare_boolean_is_true_and_leaves_the_next_word_alone():
-    config = configure("--summary", "bird.jpg", "--pretrained", "--model", "S60", "--skip_bad_images", door=Door)
-    assert config.door == Door(images=("bird.jpg",), summary=True)
+    config = configure("--summary", "bird.jpg", "--pretrained", "--model", "S60", "--skip_bad_images", script=Script)
+    assert config.script == Script(images=("bird.jpg",), summary=True)
     assert config.model.pretrained and config.data.skip_bad_images
 
 
@@ -196,9 +232,16 @@ def test_hyphens_do_for_underscores():
     assert configure("--data-dir", "a-b_c").data.data_dir == "a-b_c"
 
 
-@pytest.mark.parametrize("words", [
-    ["--mean", "0.5", ".25", "1"], ["--mean", "0.5,0.25,1"], ["--mean=[0.5, 0.25, 1]"],
-    ["--mean", "[0.5,", "0.25,", "1]"], ["--mean", "(0.5 0.25 1)"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--mean", "0.5", ".25", "1"],
+        ["--mean", "0.5,0.25,1"],
+        ["--mean=[0.5, 0.25, 1]"],
+        ["--mean", "[0.5,", "0.25,", "1]"],
+        ["--mean", "(0.5 0.25 1)"],
+    ],
+)
 def test_lists_on_the_command_line(words):
     assert configure(*words).data.mean == (0.5, 0.25, 1.0)
 
@@ -210,9 +253,9 @@ def test_lists_in_yaml(text):
 
 
 def test_a_list_takes_no_more_words_than_it_holds():
-    config = configure("--mean", "0.5,0.5,0.5", "bird.jpg", "--scale", "0.1", "1", "b c.jpg", door=Door)
+    config = configure("--mean", "0.5,0.5,0.5", "bird.jpg", "--scale", "0.1", "1", "b c.jpg", script=Script)
     assert (config.data.mean, config.augment.scale) == ((0.5, 0.5, 0.5), (0.1, 1.0))
-    assert config.door.images == ("bird.jpg", "b c.jpg")
+    assert config.script.images == ("bird.jpg", "b c.jpg")
 
 
 @pytest.mark.parametrize("word", ["None", "none", "null", "", "~"])
@@ -230,20 +273,34 @@ def test_every_way_to_write_a_number_is_a_number(text):
 
 
 def test_choices_in_any_case_and_mindcv_words():
-    config = configure("--device_target", "ascend", "--mode", "pynative", "--dataset", "imagenet",
-                       "--re_value", "random", "--scheduler", "cosine", "--amp_level", "BF16", "--cutmix_prob", "0.5")
+    config = configure(
+        "--device_target",
+        "ascend",
+        "--mode",
+        "pynative",
+        "--dataset",
+        "imagenet",
+        "--re_value",
+        "random",
+        "--scheduler",
+        "cosine",
+        "--amp_level",
+        "BF16",
+        "--cutmix_prob",
+        "0.5",
+    )
     assert (config.run.device_target, config.run.mode, config.data.dataset) == ("Ascend", 1, "image_folder")
     assert (config.augment.re_value, config.schedule.scheduler) == ("pixel", "cosine_decay")
     assert (config.run.amp_level, config.augment.mixup_prob) == ("bf16", 0.5)
 
 
 def test_words_after_two_hyphens_are_never_options():
-    assert configure("--", "--lr", door=Door).door.images == ("--lr",)
+    assert configure("--", "--lr", script=Script).script.images == ("--lr",)
 
 
 def test_file_names_of_all_kinds_are_text():
     name = "Bild 1\u202fä.jpg"
-    assert configure(name, "--data_dir", "2024", door=Door).door.images == (name,)
+    assert configure(name, "--data_dir", "2024", script=Script).script.images == (name,)
     Path("x.yaml").write_text("data_dir: 2024\nckpt_path: 2024-01-01\n")
     config = configure("-c", "x.yaml")
     assert (config.data.data_dir, config.model.ckpt_path) == ("2024", "2024-01-01")

@@ -1,4 +1,5 @@
 """Options that others make meaningless are told, not ignored."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,12 +15,21 @@ from mindeit.config.schema import SECTIONS
 WITHOUT_EFFECT = {
     "--teacher resnet18": ("teacher resnet18", "distillation_type none", "--distillation_type hard or soft"),
     "--teacher regnety_160": ("teacher regnety_160", "distillation_type none", "--distillation_type hard or soft"),
-    "--teacher_ckpt_path t.pth": ("teacher_ckpt_path t.pth", "distillation_type none",
-                                  "--distillation_type hard or soft"),
-    "--distillation_alpha 0.3": ("distillation_alpha 0.3", "distillation_type none",
-                                 "--distillation_type hard or soft"),
-    "--distillation_type hard --distillation_tau 3": ("distillation_tau 3.0", "distillation_type hard",
-                                                      "--distillation_type soft"),
+    "--teacher_ckpt_path t.pth": (
+        "teacher_ckpt_path t.pth",
+        "distillation_type none",
+        "--distillation_type hard or soft",
+    ),
+    "--distillation_alpha 0.3": (
+        "distillation_alpha 0.3",
+        "distillation_type none",
+        "--distillation_type hard or soft",
+    ),
+    "--distillation_type hard --distillation_tau 3": (
+        "distillation_tau 3.0",
+        "distillation_type hard",
+        "--distillation_type soft",
+    ),
     "--mixup 0 --cutmix 0 --mixup_off_epoch 10": ("mixup_off_epoch 10", "mixup 0.0", "--mixup or --cutmix above 0"),
     "--mixup 0 --switch_prob 0.2": ("switch_prob 0.2", "mixup 0.0", "--mixup and --cutmix above 0"),
     "--re_prob 0 --re_value const": ("re_value const", "re_prob 0.0", "--re_prob above 0"),
@@ -34,8 +44,11 @@ WITHOUT_EFFECT = {
     "--scheduler constant --min_lr 1e-6": ("min_lr 1e-06", "scheduler constant", "--scheduler cosine_decay"),
     "--decay_epochs 10": ("decay_epochs 10", "scheduler cosine_decay", "--scheduler step_decay"),
     "--decay_rate 0.5": ("decay_rate 0.5", "scheduler cosine_decay", "--scheduler step_decay or multi_step_decay"),
-    "--multi_step_decay_milestones 9": ("multi_step_decay_milestones (9,)", "scheduler cosine_decay",
-                                        "--scheduler multi_step_decay"),
+    "--multi_step_decay_milestones 9": (
+        "multi_step_decay_milestones (9,)",
+        "scheduler cosine_decay",
+        "--scheduler multi_step_decay",
+    ),
     "--warmup_epochs 0 --warmup_factor 0.1": ("warmup_factor 0.1", "warmup_epochs 0", "--warmup_epochs above 0"),
     "--warmup_lr 1e-5 --warmup_factor 0.1": ("warmup_lr 1e-05", "warmup_factor 0.1", "--warmup_factor none"),
     "--val_while_train False --val_interval 5": ("val_interval 5", "val_while_train False", "--val_while_train True"),
@@ -69,9 +82,18 @@ def test_every_need_names_keys_of_the_schema_and_passes_the_defaults():
         assert any(f"--{other} " in f"{need.needed} " for other in need.others)
 
 
-@pytest.mark.parametrize("words", [
-    "--teacher none", "--mixup 0 --cutmix 0 --mixup_off_epoch 0", "--color_jitter 0", "--momentum 0.9",
-    "--distillation_type hard --distillation_tau 1", "--nesterov False", "--device_id 0"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--teacher none",
+        "--mixup 0 --cutmix 0 --mixup_off_epoch 0",
+        "--color_jitter 0",
+        "--momentum 0.9",
+        "--distillation_type hard --distillation_tau 1",
+        "--nesterov False",
+        "--device_id 0",
+    ],
+)
 def test_a_value_that_asks_for_nothing_is_no_mistake(words):
     configure(*words.split())
 
@@ -91,7 +113,8 @@ def test_a_file_that_turns_off_what_it_chooses_is_wrong():
     Path("x.yaml").write_text("distillation_type: none\nteacher: regnety_160\n")
     assert mistake("-c", "x.yaml") == (
         "teacher regnety_160 (x.yaml) has no effect with distillation_type none (x.yaml); it needs --distillation_type "
-        "hard or soft")
+        "hard or soft"
+    )
 
 
 def test_what_a_script_does_not_use_is_not_judged():

@@ -1,4 +1,5 @@
 """convert_pt2ms.py as users run it: exit codes, messages, and what is left on the disk."""
+
 from __future__ import annotations
 
 import os
@@ -11,32 +12,37 @@ import numpy as np
 import pytest
 import torch
 from convert_weights import official_state, same_bits, write_pth
-from training_runs import door
+from training_runs import script
 
-from mindeit import checkpoint
 from mindeit.convert import parity
-from mindeit.convert.torch_files import read_official
+from mindeit.weights import checkpoint
+from mindeit.weights.torch_files import read_official
 
-__all__ = ["door"]
+__all__ = ["script"]
 ROOT = Path(__file__).parent.parent
 MINI, CLASSES, SIZE = "deit_mini_distilled_patch8_32", 20, 32
 
 
 @pytest.fixture(scope="module")
 def pth(tmp_path_factory) -> Path:
-    return write_pth(tmp_path_factory.mktemp("door") / "a.pth", official_state(MINI, CLASSES, SIZE))
+    return write_pth(tmp_path_factory.mktemp("script") / "a.pth", official_state(MINI, CLASSES, SIZE))
 
 
 def process(*arguments) -> subprocess.CompletedProcess:
     """A real one: quick where no framework is imported, and once where one is."""
-    return subprocess.run([sys.executable, "convert_pt2ms.py", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "convert_pt2ms.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture
-def refused(door) -> Callable[..., str]:
+def refused(script) -> Callable[..., str]:
     def call(*arguments) -> str:
-        code, out, err = door("convert_pt2ms", *arguments)
+        code, out, err = script("convert_pt2ms", *arguments)
         assert (code, out) == (2, "")
         assert len(err.splitlines()) == 1
         return err
@@ -44,20 +50,20 @@ def refused(door) -> Callable[..., str]:
     return call
 
 
-def test_there_and_back_with_proof(pth, door, tmp_path):
+def test_there_and_back_with_proof(pth, script, tmp_path):
     there = process("--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
     assert (there.returncode, there.stderr) == (0, "")
     assert there.stdout.splitlines()[0].startswith(f"parity of {MINI}: PyTorch ")
     assert there.stdout.splitlines()[-1].startswith(f"wrote {tmp_path / 'a.ckpt'}: {MINI}, 35 tensors, ")
     assert there.stdout.endswith(f"{CLASSES} classes, images of {SIZE}\n")
-    code, _, err = door("convert_pt2ms", "--input", tmp_path / "a.ckpt", "--output", tmp_path / "b.pth", "--to_pt")
+    code, _, err = script("convert_pt2ms", "--input", tmp_path / "a.ckpt", "--output", tmp_path / "b.pth", "--to_pt")
     assert (code, err) == (0, "")
     assert same_bits(read_official(tmp_path / "b.pth"), official_state(MINI, CLASSES, SIZE))
     assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.pth"]
 
 
-def test_other_classes_and_resolution_as_safetensors(pth, door, tmp_path):
-    code, _, err = door("convert_pt2ms", "--input", pth, "--output", tmp_path / "a.safetensors", "--num_classes", 3,
+def test_other_classes_and_resolution_as_safetensors(pth, script, tmp_path):
+    code, _, err = script("convert_pt2ms", "--input", pth, "--output", tmp_path / "a.safetensors", "--num_classes", 3,
                         "--image_size", 48)  # fmt: skip
     assert code == 0, err
     state, card = checkpoint.read(tmp_path / "a.safetensors")
@@ -98,8 +104,10 @@ def test_quick_answers_import_no_framework(arguments):
         ([], "--input and --output are needed"),
         (["--input", "a.pth", "--output", "b.txt"], "ends in '.txt'; allowed: .ckpt, .safetensors"),
         (["--input", "a.pth", "--output", "b.ckpt", "--to_pt"], "allowed: .pth, .pt, .bin, .safetensors"),
-        (["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"],
-         "command line: --num_classes is 'ten', allowed: a whole number, at least 0, or None"),
+        (
+            ["--input", "a.pth", "--output", "b.ckpt", "--num_classes", "ten"],
+            "command line: --num_classes is 'ten', allowed: a whole number, at least 0, or None",
+        ),
         (["--input", "none.pth", "--output", "b.ckpt"], "none.pth"),
         (["--input", "setup.cfg", "--output", "/dev/null/b.ckpt"], "cannot be written"),
     ],
@@ -108,8 +116,10 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, words, refused):
     assert words in refused(*arguments)
 
 
-def test_all_mistakes_come_at_once(door):
-    code, _, err = door("convert_pt2ms", "--input", "a.pth", "--model", "deit_tiny", "--num_classes", "ten", "--verfy")
+def test_all_mistakes_come_at_once(script):
+    code, _, err = script(
+        "convert_pt2ms", "--input", "a.pth", "--model", "deit_tiny", "--num_classes", "ten", "--verfy"
+    )
     assert (code, len(err.splitlines())) == (2, 4)
     assert err.startswith("error: 3 mistakes\n")
 
@@ -142,13 +152,13 @@ def test_weights_that_do_not_fit_write_nothing(refused, tmp_path):
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_a_difference_is_exit_code_1_and_leaves_the_old_file(pth, door, tmp_path, monkeypatch):
+def test_a_difference_is_exit_code_1_and_leaves_the_old_file(pth, script, tmp_path, monkeypatch):
     def altered(state, card, way_back=parity.to_official):
         return {**way_back(state, card), "norm.bias": np.ones(128, np.float32)}
 
     monkeypatch.setattr(parity, "to_official", altered)
     (tmp_path / "a.ckpt").write_bytes(b"old")
-    code, out, err = door("convert_pt2ms", "--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
+    code, out, err = script("convert_pt2ms", "--input", pth, "--output", tmp_path / "a.ckpt", "--verify")
     assert code == 1
     assert "DIFFERENT" in out
     assert err == f"nothing was written to {tmp_path / 'a.ckpt'}: PyTorch and MindSpore differ\n"
@@ -156,10 +166,12 @@ def test_a_difference_is_exit_code_1_and_leaves_the_old_file(pth, door, tmp_path
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
-def test_weights_that_are_not_finite_are_not_converted(door, tmp_path):
+def test_weights_that_are_not_finite_are_not_converted(script, tmp_path):
     state = {**official_state(MINI, CLASSES, SIZE), "norm.bias": np.full(128, np.nan, np.float32)}
     path = write_pth(tmp_path / "a.pth", state)
-    code, _, err = door("convert_pt2ms", "--input", path, "--output", tmp_path / "a.ckpt")
-    assert (code, err) == (2, f"error: {path}: 1 of {len(state)} tensors hold values that are not finite (NaN or "
-                              "infinity): norm.beta\n")
+    code, _, err = script("convert_pt2ms", "--input", path, "--output", tmp_path / "a.ckpt")
+    assert (code, err) == (
+        2,
+        f"error: {path}: 1 of {len(state)} tensors hold values that are not finite (NaN or infinity): norm.beta\n",
+    )
     assert os.listdir(tmp_path) == ["a.pth"]

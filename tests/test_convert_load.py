@@ -20,14 +20,15 @@ from convert_weights import (
 )
 from mindspore import nn
 
-from mindeit import checkpoint
-from mindeit.convert.load import create_model, load_model, load_to_train, load_weights, to_official
-from mindeit.convert.names import official_names
-from mindeit.convert.pos_embed import resize_pos_embed
-from mindeit.convert.torch_files import read_official, write_official
 from mindeit.errors import UserError
 from mindeit.layers.norm import LayerNorm
 from mindeit.models.registry import build
+from mindeit.weights import checkpoint
+from mindeit.weights.card import ModelCard
+from mindeit.weights.load import create_model, load_model, load_to_train, load_weights, to_official
+from mindeit.weights.names import official_names
+from mindeit.weights.position_tables import resize_pos_embed
+from mindeit.weights.torch_files import read_official, write_official
 
 GOLDEN_NAMES = json.loads((Path(__file__).parent / "golden" / "convert_names.json").read_text())
 
@@ -112,7 +113,7 @@ def test_hub_safetensors_are_read_like_the_pth(tmp_path, tiny_pth):
     assert all(np.array_equal(state[name], expected[name]) for name in expected)
 
 
-def test_checkpoint_without_card_is_recognised(tmp_path, tiny_pth):
+def test_checkpoint_without_card_is_identified(tmp_path, tiny_pth):
     state, card = load_weights(tiny_pth)
     checkpoint.write(tmp_path / "a.ckpt", state, None)
     again, told = load_weights(tmp_path / "a.ckpt")
@@ -133,8 +134,12 @@ def test_missing_unexpected_and_misshapen_are_listed_at_once(tmp_path):
     state["blocks.0.attn.extra"] = np.zeros(1, np.float32)
     state["blocks.5.mlp.fc1.bias"] = np.zeros(700, np.float32)
     text = message(write_pth(tmp_path / "a.pth", state))
-    for words in ("2 missing: blocks.3.norm1.weight, head.bias", "1 unexpected: blocks.0.attn.extra",
-                  "1 misshapen: blocks.5.mlp.fc1.bias (700,) instead of (768,)", str(tmp_path / "a.pth")):
+    for words in (
+        "2 missing: blocks.3.norm1.weight, head.bias",
+        "1 unexpected: blocks.0.attn.extra",
+        "1 misshapen: blocks.5.mlp.fc1.bias (700,) instead of (768,)",
+        str(tmp_path / "a.pth"),
+    ):
         assert words in text
 
 
@@ -208,7 +213,8 @@ def test_ambiguity_is_resolved_by_a_name(ambiguous_pth):
 
 def test_name_of_another_architecture_is_refused(tiny_pth, tmp_path):
     assert message(tiny_pth, model="deit_small_patch16_224") == (
-        f"{tiny_pth} holds {TINY}, not 'deit_small_patch16_224' (--model)")
+        f"{tiny_pth} holds {TINY}, not 'deit_small_patch16_224' (--model)"
+    )
     checkpoint.write(tmp_path / "a.ckpt", *load_weights(tiny_pth))
     assert f"a.ckpt holds {TINY}, not '{DISTILLED}'" in message(tmp_path / "a.ckpt", model=DISTILLED)
 
@@ -229,7 +235,8 @@ def test_wrong_request_is_one_line(tiny_pth, options, words):
 def test_unknown_suffix_and_missing_file_are_one_line(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"1")
     assert "unknown kind of file '.onnx'; allowed: .pth, .pt, .bin, .tar, .ckpt, .safetensors" in message(
-        tmp_path / "a.onnx")
+        tmp_path / "a.onnx"
+    )
     assert "none.pth" in message(tmp_path / "none.pth")
     assert "folder" in message(tmp_path)
 
@@ -241,7 +248,7 @@ def test_use_ema_of_our_own_file_is_refused(tmp_path, tiny_pth):
 
 def test_class_names_travel_until_the_head_is_new(tmp_path):
     state, card = load_weights(write_pth(tmp_path / "a.pth", official_state(TINY, num_classes=2)))
-    named = checkpoint.ModelCard(**{**vars(card), "class_names": ("cat", "dog")})
+    named = ModelCard(**{**vars(card), "class_names": ("cat", "dog")})
     checkpoint.write(tmp_path / "a.ckpt", state, named)
     assert load_weights(tmp_path / "a.ckpt", image_size=256)[1].class_names == ("cat", "dog")
     assert load_weights(tmp_path / "a.ckpt", num_classes=3)[1].class_names is None
@@ -281,8 +288,7 @@ def plain_small(request, tmp_path_factory) -> Path:
 
 def test_a_plain_model_starts_a_distilled_student_whose_heads_agree_at_first(plain_small):
     student, card, changes = load_to_train(plain_small, model=DISTILLED, num_classes=10, image_size=32)
-    assert changes == [
-        "the distillation token and head start from the class token and head (a plain model's weights)"]
+    assert changes == ["the distillation token and head start from the class token and head (a plain model's weights)"]
     assert (card.model, card.num_classes, card.image_size) == (DISTILLED, 10, 32)
     state = official_state(TINY, 10, 32)
     assert np.array_equal(student.dist_token.asnumpy(), state["cls_token"])
@@ -296,8 +302,10 @@ def test_a_plain_model_starts_a_distilled_student_whose_heads_agree_at_first(pla
 def test_for_another_head_and_size_each_change_is_told(plain_small):
     student, _, changes = load_to_train(plain_small, model=DISTILLED, num_classes=3, image_size=48)
     assert student.pos_embed.shape == (1, 2 + 9, 192)
-    assert changes[1:] == ["the head starts anew for 3 classes (the weights have 10)",
-                           "the position table is resized from 2 x 2 to 3 x 3 patches"]
+    assert changes[1:] == [
+        "the head starts anew for 3 classes (the weights have 10)",
+        "the position table is resized from 2 x 2 to 3 x 3 patches",
+    ]
 
 
 def test_a_distilled_model_that_lost_its_token_is_damaged_not_plain(tmp_path):

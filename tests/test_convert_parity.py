@@ -6,10 +6,10 @@ import pytest
 from convert_weights import DISTILLED, TINY, official_state, write_pth
 
 from mindeit.convert import parity
-from mindeit.convert.load import load_weights
 from mindeit.errors import UserError
+from mindeit.weights.load import load_weights
 
-SIZE = 64  # small pictures keep it quick
+SIZE = 64  # small images keep it quick
 MINI = "deit_mini_distilled_patch8_32"
 
 
@@ -51,7 +51,7 @@ def test_weights_that_are_not_numbers_never_pass(converted):
 def test_report_is_a_short_table(converted):
     report = parity.Report(TINY, 152, 22_900_000, 1.5e-6, 2.5e-7, None, "PyTorch 2.13.0, MindSpore 2.10.0 on CPU")
     assert str(report).splitlines() == [
-        f"parity of {TINY}: PyTorch 2.13.0, MindSpore 2.10.0 on CPU, 2 pictures",
+        f"parity of {TINY}: PyTorch 2.13.0, MindSpore 2.10.0 on CPU, 2 images",
         "  tensors mapped            152, 22.9 MB",
         "  logits, largest gap       1.5e-06 of their spread (limit 1e-04)",
         "  logits, mean gap          2.5e-07 of their spread",

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindeit.convert.pos_embed import bicubic_weights, resize_pos_embed
 from mindeit.errors import UserError
+from mindeit.weights.position_tables import bicubic_weights, resize_pos_embed
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "convert_pos_embed.npz")  # the official code's, four channels
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from convert_weights import TINY, official_state, write_pth
 
-from mindeit import checkpoint, create_model
-from mindeit.convert import pretrained
-from mindeit.convert.download import download, expected_hash
-from mindeit.convert.pretrained import cache_folder, catalog_table, fetch_pretrained
+from mindeit import create_model
 from mindeit.errors import UserError
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.spec import Published
+from mindeit.weights import checkpoint, pretrained
+from mindeit.weights.download import download, expected_hash
+from mindeit.weights.pretrained import cache_folder, catalog_table, fetch_pretrained
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -96,7 +96,8 @@ def published(server, tmp_path, monkeypatch) -> str:
     server.files[name] = content
     row = CATALOGUE[TINY]
     monkeypatch.setitem(
-        CATALOGUE, TINY, dataclasses.replace(row, published=dataclasses.replace(row.published, file=name)))
+        CATALOGUE, TINY, dataclasses.replace(row, published=dataclasses.replace(row.published, file=name))
+    )
     return name
 
 
@@ -178,8 +179,8 @@ def refused(server, name: str, folder: Path) -> str:
 
 def test_a_stalled_download_keeps_what_came(server, blob, tmp_path, monkeypatch):
     name, content = blob
-    monkeypatch.setattr("mindeit.convert.download._TIMEOUT", 0.3)
-    monkeypatch.setattr("mindeit.convert.download._TRIES", 1)
+    monkeypatch.setattr("mindeit.weights.download._TIMEOUT", 0.3)
+    monkeypatch.setattr("mindeit.weights.download._TRIES", 1)
     server.cut_at = [50_000]
     server.stall.clear()
     assert "(timed out); 50000 bytes are kept" in refused(server, name, tmp_path)
@@ -265,7 +266,8 @@ def test_offline_one_line_names_the_address_and_where_to_put_the_file(cache, pub
         fetch_pretrained(TINY)
     assert str(caught.value) == (
         f"cannot download http://127.0.0.1:9/{published} (Connection refused); "
-        f"or fetch it elsewhere and put it at {cache / published}")
+        f"or fetch it elsewhere and put it at {cache / published}"
+    )
     (cache / published).write_bytes(content)
     assert fetch_pretrained(TINY).exists()
 
@@ -337,7 +339,8 @@ def test_cache_is_in_the_home_folder_unless_told(monkeypatch):
 def test_without_a_mirror_the_authors_address_is_used(monkeypatch):
     monkeypatch.delenv("MINDEIT_URL", raising=False)
     assert pretrained._url(CATALOGUE[TINY].published) == (
-        "https://dl.fbaipublicfiles.com/deit/deit_tiny_patch16_224-a1311bcf.pth")
+        "https://dl.fbaipublicfiles.com/deit/deit_tiny_patch16_224-a1311bcf.pth"
+    )
 
 
 def test_table_shows_every_official_file_with_its_figures():
@@ -348,8 +351,11 @@ def test_table_shows_every_official_file_with_its_figures():
     assert row[1:8] == ["384", "87.6", "55.7", "1k", "distilled", "85.22", "97.2"]
     assert row[8].endswith("/deit_base_distilled_patch16_384-d0272ac0.pth")
     assert [line.split()[1:6] for line in lines if line.startswith("deit_base_patch16_LS ")] == [
-        ["224", "86.6", "17.5", "1k", "83.80"], ["384", "86.9", "55.5", "1k", "85.00"],
-        ["224", "86.6", "17.5", "21k", "85.70"], ["384", "86.9", "55.5", "21k", "86.70"]]
+        ["224", "86.6", "17.5", "1k", "83.80"],
+        ["384", "86.9", "55.5", "1k", "85.00"],
+        ["224", "86.6", "17.5", "21k", "85.70"],
+        ["384", "86.9", "55.5", "21k", "86.70"],
+    ]
     assert next(line.split() for line in lines if line.startswith("L60 "))[1:4] == ["224", "176.0", "28.1"]
 
 

@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 from convert_weights import same_bits, tensors, training_checkpoint, write_pth
 
-from mindeit.convert.torch_files import read_official, read_safetensors, write_official
 from mindeit.errors import UserError
+from mindeit.weights.torch_files import read_official, read_safetensors, write_official
 
 STATE = {
     "norm.weight": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
@@ -164,18 +164,26 @@ def rezipped(path, change, **options):
 
 def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
     write_pth(tmp_path / "a.pth", STATE)
-    rezipped(tmp_path / "a.pth", lambda name, content: content + bytes(10_000_000 * ("data/0" in name)),
-             compression=zipfile.ZIP_DEFLATED)
+    rezipped(
+        tmp_path / "a.pth",
+        lambda name, content: content + bytes(10_000_000 * ("data/0" in name)),
+        compression=zipfile.ZIP_DEFLATED,
+    )
     assert (tmp_path / "a.pth").stat().st_size < 100_000
     text = message(tmp_path / "a.pth")
     assert "in it is compressed, which torch.save never does: refused" in text
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
-@pytest.mark.parametrize(("call", "name"), [
-    (Runs(bytearray, 2**31 - 1), "builtins.bytearray"), (Runs(torch.FloatTensor, 10**5, 10**5), "torch.FloatTensor"),
-    (Runs(collections.OrderedDict, [(str(n), n) for n in range(100)]), "collections.OrderedDict"),
-], ids=["bytearray", "tensor", "copies"])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (Runs(bytearray, 2**31 - 1), "builtins.bytearray"),
+        (Runs(torch.FloatTensor, 10**5, 10**5), "torch.FloatTensor"),
+        (Runs(collections.OrderedDict, [(str(n), n) for n in range(100)]), "collections.OrderedDict"),
+    ],
+    ids=["bytearray", "tensor", "copies"],
+)
 def test_a_call_that_fills_the_memory_is_refused(call, name, zipped, tmp_path):
     content = {"model": tensors(STATE), "x": [call] * 5}
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)

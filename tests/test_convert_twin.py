@@ -7,7 +7,7 @@ import pytest
 import torch
 from convert_weights import DISTILLED, TINY, official_shapes, official_state, tensors
 
-from mindeit.convert.twin import build_twin
+from mindeit.torch_reference.deit import build_twin
 
 NAMES = json.loads((Path(__file__).parent / "golden" / "convert_names.json").read_text())
 

@@ -1,4 +1,5 @@
 """Official files of the zoo: told apart, converted strictly both ways, proven, resized."""
+
 from __future__ import annotations
 
 import json
@@ -11,14 +12,14 @@ from convert_weights import official_shapes, official_state, same_bits, tensors,
 from reference import GOLDEN, reference_tensor, samples
 
 from mindeit.convert import parity
-from mindeit.convert.load import create_model, load_weights, to_official
-from mindeit.convert.pos_embed import resize_pos_embed
-from mindeit.convert.recognise import recognise, table_image_size
-from mindeit.convert.torch_files import read_official, write_official
 from mindeit.errors import UserError
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import with_stem
 from mindeit.models.spec import Published
+from mindeit.weights.identify import identify, table_image_size
+from mindeit.weights.load import create_model, load_weights, to_official
+from mindeit.weights.position_tables import resize_pos_embed
+from mindeit.weights.torch_files import read_official, write_official
 
 MINIS = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32")
 
@@ -46,8 +47,9 @@ def test_the_authors_kinds_of_file_convert_and_are_proven(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    "deit_small_patch16_18x2_LS", "deit_tiny_patch16_LS_hMLP", "deit_base_patch16_LS_hMLP", "S60_multi"])
+@pytest.mark.parametrize(
+    "name", ["deit_small_patch16_18x2_LS", "deit_tiny_patch16_LS_hMLP", "deit_base_patch16_LS_hMLP", "S60_multi"]
+)
 def test_other_kinds_of_block_stem_and_head_are_proven_too(name, tmp_path):
     content = official_state(name, 7, 32)
     state, card = load_weights(write_pth(tmp_path / "a.pth", content), image_size=32)
@@ -64,12 +66,20 @@ def test_nearly_the_right_names_are_refused(tmp_path):
     assert "1 missing: blocks.0.attn.proj_w.weight; 1 unexpected: blocks.0.attn.proj_x.weight" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "size"), [
-    ("deit_base_patch16_LS", 384), ("deit_small_patch16_36", 224), ("cait_S24", 384), ("cait_S24_224", 224),
-    ("resmlpB_24", 224), ("deit_small_patch16_LS_hMLP", 224)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("deit_base_patch16_LS", 384),
+        ("deit_small_patch16_36", 224),
+        ("cait_S24", 384),
+        ("cait_S24_224", 224),
+        ("resmlpB_24", 224),
+        ("deit_small_patch16_LS_hMLP", 224),
+    ],
+)
 def test_weights_tell_their_resolution(name, size):
     shapes = official_shapes(name, image_size=size)
-    assert recognise(shapes) == name
+    assert identify(shapes) == name
     assert table_image_size(shapes) == size
 
 
@@ -103,9 +113,15 @@ def test_the_authors_file_name_tells_what_convolutions_do_not(tmp_path, monkeypa
     assert load_weights(path.rename(tmp_path / "a.pth"))[1].image_size == 32
 
 
-@pytest.mark.parametrize(("name", "stem", "expected"), [
-    ("deit_tiny_patch16_LS", "hmlp", "deit_tiny_patch16_LS_hMLP"), ("deit_tiny_patch16_LS_hMLP", "hmlp", None),
-    ("deit_base_patch16_LS_hMLP", "linear", "deit_base_patch16_LS"), ("deit_tiny_patch16_224", "linear", None)])
+@pytest.mark.parametrize(
+    ("name", "stem", "expected"),
+    [
+        ("deit_tiny_patch16_LS", "hmlp", "deit_tiny_patch16_LS_hMLP"),
+        ("deit_tiny_patch16_LS_hMLP", "hmlp", None),
+        ("deit_base_patch16_LS_hMLP", "linear", "deit_base_patch16_LS"),
+        ("deit_tiny_patch16_224", "linear", None),
+    ],
+)
 def test_a_stem_is_part_of_the_name(name, stem, expected):
     assert with_stem(name, stem) == (expected or name)
 
@@ -131,5 +147,6 @@ def test_other_classes_start_their_tokens_anew(tmp_path):
     state, card = load_weights(write_pth(tmp_path / "a.pth", content), num_classes=3, image_size=32)
     assert (card.num_classes, state["cls_token"].shape) == (3, (1, 3, 384))
     assert [name for name in state if name.startswith("head")] == [
-        f"head.{n}.{leaf}" for n in range(3) for leaf in ("weight", "bias")]
+        f"head.{n}.{leaf}" for n in range(3) for leaf in ("weight", "bias")
+    ]
     assert np.array_equal(state["blocks.7.gamma_1"], content["blocks.7.gamma_1"])

@@ -1,4 +1,5 @@
 """Random augmentation equals timm's given the same numbers, and follows its distributions given a seed."""
+
 from __future__ import annotations
 
 import json
@@ -23,7 +24,7 @@ PIXELS = np.load(GOLDEN / "data_augment_ops.npz")
 BICUBIC, FILL = Image.Resampling.BICUBIC, (124, 116, 104)
 
 
-def picture(width=120, height=90, seed=0) -> Image.Image:
+def image(width=120, height=90, seed=0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -48,18 +49,21 @@ def test_magnitudes_are_clipped_to_0_and_10():
 
 @pytest.mark.parametrize("size", [(224, 224), (31, 50), (50, 31), (5, 5), (1, 9), (9, 1), (2, 2)])
 def test_quick_shears_and_translations_equal_pillows_bit_for_bit(size):
-    source, rng = picture(*size), np.random.default_rng(0)
+    source, rng = image(*size), np.random.default_rng(0)
     for name, limit in (("ShearX", 0.3), ("ShearY", 0.3), ("TranslateXRel", 0.45), ("TranslateYRel", 0.45)):
         for value in (0.0, limit, -limit, limit / 2, 0.25, *rng.uniform(-limit, limit, 12)):
-            matrix = {"ShearX": (1, value, 0, 0, 1, 0), "ShearY": (1, 0, 0, value, 1, 0),
-                      "TranslateXRel": (1, 0, value * size[0], 0, 1, 0),
-                      "TranslateYRel": (1, 0, 0, 0, 1, value * size[1])}[name]
+            matrix = {
+                "ShearX": (1, value, 0, 0, 1, 0),
+                "ShearY": (1, 0, 0, value, 1, 0),
+                "TranslateXRel": (1, 0, value * size[0], 0, 1, 0),
+                "TranslateYRel": (1, 0, 0, 0, 1, value * size[1]),
+            }[name]
             expected = source.transform(size, Image.Transform.AFFINE, matrix, resample=BICUBIC, fillcolor=FILL)
             assert apply_op(name, (value,), source).tobytes() == expected.tobytes(), (name, value)
 
 
 def test_posterizing_to_0_bits_is_black():
-    assert not np.asarray(apply_op("PosterizeIncreasing", strength("PosterizeIncreasing", 10), picture())).any()
+    assert not np.asarray(apply_op("PosterizeIncreasing", strength("PosterizeIncreasing", 10), image())).any()
 
 
 def test_increasing_set_is_timms():
@@ -88,8 +92,10 @@ def test_rand_augment_draws_two_operations_with_probability_one_half():
 
 def test_mindcv_spelling_means_the_same():
     for seed in range(20):
-        a, b = (auto_augment(spec, (BICUBIC,), FILL)(picture(), np.random.default_rng(seed))
-                for spec in ("rand-m9-mstd0.5-inc1", "randaug-m9-mstd0.5-inc1"))
+        a, b = (
+            auto_augment(spec, (BICUBIC,), FILL)(image(), np.random.default_rng(seed))
+            for spec in ("rand-m9-mstd0.5-inc1", "randaug-m9-mstd0.5-inc1")
+        )
         assert a.tobytes() == b.tobytes()
 
 
@@ -97,7 +103,7 @@ def test_mindcv_spelling_means_the_same():
 def test_every_policy_keeps_size_and_mode(spec):
     augment, rng = auto_augment(spec, (BICUBIC, Image.Resampling.BILINEAR), FILL), np.random.default_rng(1)
     for _ in range(60):
-        result = augment(picture(), rng)
+        result = augment(image(), rng)
         assert (result.size, result.mode) == ((120, 90), "RGB")
 
 
@@ -121,7 +127,7 @@ def test_random_crops_follow_the_reference_distribution():
     assert quantiles == pytest.approx(expected["top_fraction"], abs=0.02)
 
 
-def test_a_picture_too_narrow_for_any_box_is_cut_in_the_middle():
+def test_a_image_too_narrow_for_any_box_is_cut_in_the_middle():
     assert middle_box(10, 1000, (0.75, 4 / 3)) == (0, (1000 - 13) // 2, 10, 13)
     assert middle_box(1000, 10, (0.75, 4 / 3)) == ((1000 - 13) // 2, 0, 13, 10)
     assert draw_crop_box(np.random.default_rng(0), 1, 1000)[2] == 1
@@ -135,7 +141,7 @@ def test_the_crop_filter_does_not_see_outside_the_box():
 
 
 def test_simple_crop_mirrors_four_pixels():
-    source = picture(64, 32)
+    source = image(64, 32)
     expected = np.pad(np.asarray(source), ((4, 4), (4, 4), (0, 0)), mode="reflect")
     assert np.array_equal(np.asarray(padded_crop(source, 32, 3, 7, BICUBIC)), expected[7:39, 3:35])
     corners = {draw_padded_corner(np.random.default_rng(seed), 64, 32, 32) for seed in range(3000)}
@@ -182,7 +188,7 @@ def test_unknown_erase_mode_is_one_line():
 
 
 def test_three_augment_picks_each_a_third_and_matches_pillow():
-    rng, source = np.random.default_rng(0), picture()
+    rng, source = np.random.default_rng(0), image()
     names = Counter(draw_three_augment(rng)[0] for _ in range(3000))
     assert [names[name] / 3000 for name in ("gray", "solarize", "blur")] == pytest.approx([1 / 3] * 3, abs=0.04)
     gray = np.asarray(three_augment(source, "gray", 1.0))
@@ -191,7 +197,7 @@ def test_three_augment_picks_each_a_third_and_matches_pillow():
 
 
 def test_jitter_applies_its_factors_in_the_drawn_order():
-    source = picture()
+    source = image()
     expected = ImageEnhance.Brightness(ImageEnhance.Color(source).enhance(0.8)).enhance(1.2)
     assert jitter(source, [("saturation", 0.8), ("brightness", 1.2)]).tobytes() == expected.tobytes()
     rng = np.random.default_rng(0)
@@ -201,18 +207,26 @@ def test_jitter_applies_its_factors_in_the_drawn_order():
     assert factors.min() == pytest.approx(0.7, abs=0.001) and factors.max() == pytest.approx(1.3, abs=0.001)
 
 
-@pytest.mark.parametrize("options", [{}, {"auto_augment": "3-augment", "simple_crop": True}, {"auto_augment": None},
-                                     {"auto_augment": "original", "interpolation": "random"}, {"hflip": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"auto_augment": "3-augment", "simple_crop": True},
+        {"auto_augment": None},
+        {"auto_augment": "original", "interpolation": "random"},
+        {"hflip": 0.0},
+    ],
+)
 def test_the_whole_pipeline_depends_on_the_generator_alone(options):
     transform = TrainTransform(48, **options)
-    a, b, c = (transform(picture(), np.random.default_rng(seed)) for seed in (5, 5, 6))
+    a, b, c = (transform(image(), np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert a.shape == (3, 48, 48) and a.dtype == np.float32 and np.isfinite(a).all()
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
-def test_half_of_the_pictures_are_flipped():
+def test_half_of_the_images_are_flipped():
     transform = TrainTransform(8, scale=(1.0, 1.0), ratio=(1.0, 1.0), auto_augment=None, color_jitter=0.0)
-    source = picture(8, 8)
+    source = image(8, 8)
     plain, flips = np.asarray(source), 0
     for seed in range(1000):
         result = np.asarray(transform.augment(source, np.random.default_rng(seed)))
@@ -226,14 +240,15 @@ def test_default_fill_is_the_imagenet_mean():
 
 
 def test_vertical_flips_come_as_often_as_asked_and_change_no_other_draw():
-    image, quiet = picture(32, 32), {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0, "auto_augment": None,
-                                     "color_jitter": 0, "erase_probability": 0}
-    upright = np.asarray(image)
+    quiet = {"hflip": 0, "auto_augment": None, "color_jitter": 0, "erase_probability": 0}
+    quiet.update(scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    source = image(32, 32)
+    upright = np.asarray(source)
     for vflip, expected in ((0, upright), (1, upright[::-1])):
-        done = TrainTransform(32, vflip=vflip, **quiet).augment(image, np.random.default_rng(0))
+        done = TrainTransform(32, vflip=vflip, **quiet).augment(source, np.random.default_rng(0))
         assert np.array_equal(np.asarray(done), expected)
     rng, half = np.random.default_rng(0), TrainTransform(32, vflip=0.5, **quiet)
-    flipped = [not np.array_equal(np.asarray(half.augment(image, rng)), upright) for _ in range(400)]
+    flipped = [not np.array_equal(np.asarray(half.augment(source, rng)), upright) for _ in range(400)]
     assert 160 < sum(flipped) < 240
 
 

@@ -1,4 +1,5 @@
 """Batches reuse memory that nobody looks at any more, and no other."""
+
 from __future__ import annotations
 
 import gc
@@ -35,8 +36,12 @@ def test_dropped_memory_is_used_again(kind):
 
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_a_view_or_a_buffer_keeps_its_memory(kind):
-    for look in (lambda batch: batch[1:], lambda batch: batch.reshape(-1)[5:].T[::2], memoryview,
-                 lambda batch: np.frombuffer(batch, np.uint8)):
+    for look in (
+        lambda batch: batch[1:],
+        lambda batch: batch.reshape(-1)[5:].T[::2],
+        memoryview,
+        lambda batch: np.frombuffer(batch, np.uint8),
+    ):
         memory = kind()
         batch = lend(memory, (4, 3, 8, 8))
         batch.fill(1)
@@ -62,8 +67,10 @@ def test_the_arrays_of_a_batch_lie_side_by_side_and_keep_all_of_it(kind):
 
 def test_batches_that_are_kept_stay_as_they_were():
     source = open_source("digits", None, "val")
-    for loader in (training_batches(source, TrainTransform(16), 30, epoch=0, seed=0, workers=Threads(2)),
-                   evaluation_batches(source, EvalTransform(16), 30, workers=Threads(2))):
+    for loader in (
+        training_batches(source, TrainTransform(16), 30, epoch=0, seed=0, workers=Threads(2)),
+        evaluation_batches(source, EvalTransform(16), 30, workers=Threads(2)),
+    ):
         kept = [images[3:5] for images, _ in loader]
         fresh = [images[3:5].copy() for images, _ in loader]  # every batch is dropped at once here
         assert all(np.array_equal(a, b) for a, b in zip(kept, fresh)) and len(kept) == len(fresh) == 12

@@ -1,4 +1,5 @@
-"""What damaged pictures get: one line that names them, never a crash or a hang."""
+"""What damaged images get: one line that names them, never a crash or a hang."""
+
 from __future__ import annotations
 
 import io
@@ -25,25 +26,31 @@ def jpeg(width=64, height=48, seed=0) -> bytes:
 
 def png_bomb(side: int) -> bytes:
     """A PNG of a few bytes whose header promises side x side pixels."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     pixels = zlib.compress(b"\0" * 100)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (b"", "the file is empty"),
-    (b"this is no picture\n" * 40, "not a picture (JPEG, PNG,"),
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture (JPEG, PNG,"),
-    (jpeg()[:-600], "truncated"),
-    (jpeg()[:150], ""),
-    (png_bomb(100000), "decompression bomb"),
-    (png_bomb(12000), "decompression bomb"),
-], ids=["empty", "text", "postscript", "truncated", "header only", "bomb", "small bomb"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"this is no image\n" * 40, "not an image (JPEG, PNG,"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image (JPEG, PNG,"),
+        (jpeg()[:-600], "truncated"),
+        (jpeg()[:150], ""),
+        (png_bomb(100000), "decompression bomb"),
+        (png_bomb(12000), "decompression bomb"),
+    ],
+    ids=["empty", "text", "postscript", "truncated", "header only", "bomb", "small bomb"],
+)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_damaged_file_is_one_line_that_names_it(tmp_path, content, reason):
-    path = tmp_path / "bad picture.JPEG"
+    path = tmp_path / "bad image.JPEG"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         decode_rgb(str(path), str(path))
@@ -65,24 +72,24 @@ def test_a_png_named_jpeg_is_read():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_500_mutated_files_give_a_picture_or_one_line():
+def test_500_mutated_files_give_a_image_or_one_line():
     rng = np.random.default_rng(0)
     whole = []
     for kind in ("JPEG", "PNG", "BMP", "WEBP", "TIFF"):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(file, kind)
         whole.append(file.getvalue())
-    outcomes = {"picture": 0, "error": 0}
+    outcomes = {"image": 0, "error": 0}
     for number in range(500):
         content = bytearray(whole[number % len(whole)])
         for place in rng.integers(len(content) if number % 2 else min(64, len(content)), size=1 + number % 9):
             content[place] = rng.integers(256)
         if number % 3 == 0:
-            content = content[:rng.integers(len(content))]
+            content = content[: rng.integers(len(content))]
         try:
-            picture = decode_rgb(io.BytesIO(bytes(content)), f"file {number}")
-            assert picture.mode == "RGB" and len(picture.tobytes()) == 3 * picture.width * picture.height
-            outcomes["picture"] += 1
+            image = decode_rgb(io.BytesIO(bytes(content)), f"file {number}")
+            assert image.mode == "RGB" and len(image.tobytes()) == 3 * image.width * image.height
+            outcomes["image"] += 1
         except UserError as error:
             assert str(error).startswith(f"cannot read image file {number}: ") and "\n" not in str(error)
             outcomes["error"] += 1
@@ -104,7 +111,8 @@ def by_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 needs_quick_jpeg = pytest.mark.skipif(
-    not images._QUICK_JPEG, reason="simplejpeg is not installed, or Pillow has another JPEG library")
+    not images._QUICK_JPEG, reason="simplejpeg is not installed, or Pillow has another JPEG library"
+)
 
 
 @needs_quick_jpeg
@@ -141,7 +149,7 @@ def test_2000_damaged_jpegs_fare_as_with_pillow_alone(monkeypatch):
         content = bytearray(jpeg(24, 20, number % 7))
         for place in rng.integers(len(content), size=1 + number % 3):
             content[place] = rng.integers(256)
-        content = bytes(content[:rng.integers(len(content))] if number % 10 == 0 else content)
+        content = bytes(content[: rng.integers(len(content))] if number % 10 == 0 else content)
         assert outcome(content) == by_pillow(content, monkeypatch)
         quick += images._decode_jpeg(io.BytesIO(content)) is not None
     assert 200 < quick < 1900
@@ -166,7 +174,7 @@ def test_list_images_takes_files_and_folders_sorted(tmp_path):
 def test_list_images_names_what_is_missing(tmp_path):
     (tmp_path / "bird.jpg").write_bytes(jpeg())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no such picture or folder: .*brid.jpg.*nearest: 'bird.jpg'"):
+    with pytest.raises(UserError, match="no such image or folder: .*brid.jpg.*nearest: 'bird.jpg'"):
         list_images([str(tmp_path / "brid.jpg")])
-    with pytest.raises(UserError, match="no pictures in folder .*empty"):
+    with pytest.raises(UserError, match="no images in folder .*empty"):
         list_images([str(tmp_path / "empty")])

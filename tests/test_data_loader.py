@@ -1,4 +1,5 @@
-"""Order, batches, randomness, bad pictures and workers of the loaders."""
+"""Order, batches, randomness, bad images and workers of the loaders."""
+
 from __future__ import annotations
 
 import io
@@ -36,7 +37,7 @@ ARRAYS = np.load(GOLDEN / "data_mixing_sampler.npz")
 
 
 class Shades(Source):
-    """n pictures whose pixels and labels tell which one they are; those in ``bad`` cannot be read."""
+    """n images whose pixels and labels tell which one they are; those in ``bad`` cannot be read."""
 
     def __init__(self, n: int, bad: tuple[int, ...] = ()):
         self.labels, self.class_names, self.bad = np.arange(n, dtype=np.int32), tuple(map(str, range(n))), bad
@@ -51,8 +52,14 @@ class Shades(Source):
         return f"shade {index}"
 
 
-WORKERS = [None, *(pytest.param(kind(count), id=f"{kind.__name__}-{count}")
-                   for kind, counts in ((Threads, (1, 2, 8)), (Processes, (1, 2, 5))) for count in counts)]
+WORKERS = [
+    None,
+    *(
+        pytest.param(kind(count), id=f"{kind.__name__}-{count}")
+        for kind, counts in ((Threads, (1, 2, 8)), (Processes, (1, 2, 5)))
+        for count in counts
+    ),
+]
 
 
 def stream(**options) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -68,9 +75,10 @@ def equal(one, two) -> bool:
 @pytest.mark.parametrize("n", [1, 7, 8, 23])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 4, 10])
-def test_each_picture_counts_once_over_all_ranks(n, ranks, batch_size):
-    loaders = [evaluation_batches(Shades(n), EvalTransform(8), batch_size, rank=rank, ranks=ranks)
-               for rank in range(ranks)]
+def test_each_image_counts_once_over_all_ranks(n, ranks, batch_size):
+    loaders = [
+        evaluation_batches(Shades(n), EvalTransform(8), batch_size, rank=rank, ranks=ranks) for rank in range(ranks)
+    ]
     batches = [batch for loader in loaders for batch in loader]
     assert all(x.shape == (batch_size, 3, 8, 8) and x.dtype == np.float32 and y.dtype == np.int32 for x, y in batches)
     labels = np.concatenate([labels for _, labels in batches])
@@ -85,7 +93,7 @@ def test_evaluation_pixels_are_the_transforms_and_padding_is_zero():
     assert all(np.array_equal(images[i], transform(source.read(i))) for i in range(5))
 
 
-def test_a_bad_picture_in_evaluation_is_named_or_skipped_and_listed():
+def test_a_bad_image_in_evaluation_is_named_or_skipped_and_listed():
     with pytest.raises(UserError, match="cannot read image shade 3: the file is empty"):
         list(evaluation_batches(Shades(6, bad=(3,)), EvalTransform(8), 4, workers=Threads(2)))
     batches = evaluation_batches(Shades(6, bad=(0, 3)), EvalTransform(8), 4, workers=Threads(2), skip_bad_images=True)
@@ -108,7 +116,7 @@ def test_repeated_augmentation_follows_the_official_rule(case):
         assert len(indices) == case["len_per_rank"] and np.array_equal(indices, expected[rank])
 
 
-def test_an_epoch_holds_the_documented_number_of_pictures():
+def test_an_epoch_holds_the_documented_number_of_images():
     labels = np.concatenate([labels for _, labels in stream(batch_size=256)])
     values, counts = np.unique(labels, return_counts=True)
     assert len(labels) == 256 and len(values) == 86 and sorted(counts)[:2] == [1, 3]
@@ -120,14 +128,15 @@ def test_an_epoch_holds_the_documented_number_of_pictures():
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_a_set_smaller_than_256_still_trains(n, batch_size, ranks, repeats):
     for rank in range(ranks):
-        batches = training_batches(Shades(n), TrainTransform(8), batch_size, epoch=0, seed=0, repeats=repeats,
-                                   rank=rank, ranks=ranks)
+        batches = training_batches(
+            Shades(n), TrainTransform(8), batch_size, epoch=0, seed=0, repeats=repeats, rank=rank, ranks=ranks
+        )
         shapes = [images.shape[0] for images, _ in batches]
         assert shapes == [batch_size] * max(1, n // ranks // batch_size)
         assert len(batches) == len(shapes) == batches_per_epoch(n, batch_size, repeats=repeats, ranks=ranks)
 
 
-def test_without_repeats_every_picture_comes_once_and_the_last_batch_may_be_odd():
+def test_without_repeats_every_image_comes_once_and_the_last_batch_may_be_odd():
     batches = stream(repeats=1, drop_last=False)
     assert sorted(np.concatenate([labels for _, labels in batches]).tolist()) == list(range(300))
     assert len(batches[-1][0]) == 300 % 32 and len(stream(repeats=0)) == 9
@@ -162,15 +171,14 @@ def test_two_ranks_see_what_one_rank_with_the_doubled_batch_sees():
             assert np.array_equal(images[rank::2], part) and np.array_equal(labels[rank::2], part_labels)
 
 
-def test_repeats_of_a_picture_differ():
+def test_repeats_of_a_image_differ():
     images, labels = stream(batch_size=6)[0]
     assert labels[0] == labels[1] == labels[2] != labels[3]
     assert not np.array_equal(images[0], images[1]) and not np.array_equal(images[1], images[2])
 
 
 def test_generators_of_different_places_are_independent():
-    places = [(0, 0, "picture", 0), (0, 0, "mixing", 0), (0, 1, "picture", 0), (1, 0, "picture", 0),
-              (0, 0, "picture", 1)]
+    places = [(0, 0, "image", 0), (0, 0, "mixing", 0), (0, 1, "image", 0), (1, 0, "image", 0), (0, 0, "image", 1)]
     assert len({generator(*place).random() for place in places}) == len(places)
 
 
@@ -180,8 +188,8 @@ def test_mixed_targets_come_with_the_batch():
     assert targets.sum(1) == pytest.approx(np.ones(32), abs=1e-5)
 
 
-# ---------------------------------------------------------------- bad pictures, workers
-def test_a_bad_picture_in_training_is_named_or_replaced_by_the_next():
+# ---------------------------------------------------------------- bad images, workers
+def test_a_bad_image_in_training_is_named_or_replaced_by_the_next():
     source, bad = Shades(40, bad=(7, 8)), {7, 8}
     with pytest.raises(UserError, match="cannot read image shade [78]: the file is empty"):
         list(training_batches(source, TrainTransform(8), 8, epoch=0, seed=0, workers=Threads(2)))
@@ -191,9 +199,10 @@ def test_a_bad_picture_in_training_is_named_or_replaced_by_the_next():
     assert sorted(batches.skipped) == ["shade 7", "shade 8"]
 
 
-def test_a_folder_of_nothing_but_bad_pictures_ends():
-    batches = training_batches(Shades(5, bad=tuple(range(5))), TrainTransform(8), 4, epoch=0, seed=0,
-                               skip_bad_images=True)
+def test_a_folder_of_nothing_but_bad_images_ends():
+    batches = training_batches(
+        Shades(5, bad=tuple(range(5))), TrainTransform(8), 4, epoch=0, seed=0, skip_bad_images=True
+    )
     with pytest.raises(UserError, match="100 images in a row cannot be read"):
         list(batches)
 
@@ -215,7 +224,7 @@ def test_memory_stays_flat_over_40_epochs():
     for epoch in range(40):
         for _ in training_batches(source, transform, 60, epoch=epoch, seed=0, workers=Threads(2), repeats=3):
             pass
-        sizes.append(process.memory_info().rss / 2 ** 20)
+        sizes.append(process.memory_info().rss / 2**20)
     assert np.mean(sizes[-5:]) - np.mean(sizes[5:10]) < 8  # MiB; one epoch's batches take 3.5
 
 
@@ -230,6 +239,7 @@ def test_the_wait_timer_measures_the_share_of_waiting():
         for number in range(5):
             time.sleep(0.03)
             yield number
+
     timer, seen = WaitTimer(slow()), []
     for number in timer:
         time.sleep(0.01)
@@ -243,6 +253,7 @@ def test_prefetching_hides_the_work_from_the_reader():
         def read(self, index):
             time.sleep(0.002)
             return super().read(index)
+
     shares = []
     for workers in (None, Threads(2)):
         timer = WaitTimer(training_batches(Slow(64), TrainTransform(8), 8, epoch=0, seed=0, workers=workers))

@@ -1,4 +1,5 @@
 """Mixup and CutMix equal timm's given lambda and box; their draws follow its distributions."""
+
 from __future__ import annotations
 
 import json
@@ -32,8 +33,9 @@ def test_mixing_equals_timm(case):
     assert mixed.dtype == targets.dtype == np.float32
 
 
-@pytest.mark.parametrize("case", [case for case in REFERENCE["mixup"] if "box_yl_yh_xl_xh" in case],
-                         ids=lambda case: case["key"])
+@pytest.mark.parametrize(
+    "case", [case for case in REFERENCE["mixup"] if "box_yl_yh_xl_xh" in case], ids=lambda case: case["key"]
+)
 def test_boxes_equal_timm(case):
     mix = cutmix(case["lam"], *array("mixup/images").shape[2:], *case["centre_yx"])
     assert list(mix.box) == case["box_yl_yh_xl_xh"] and mix.lam == pytest.approx(case["lam_used"])
@@ -67,13 +69,15 @@ def test_targets_sum_to_one_and_follow_the_pixels_for_any_batch(mode, batch):
     images = np.broadcast_to(labels[:, None, None, None], (batch, 3, 16, 16)).astype(np.float32)
     mixed, targets = Mixing(5, mode=mode, smoothing=0.0)(images.copy(), labels, np.random.default_rng(batch), 0)
     assert targets.shape == (batch, 5) and targets.sum(1) == pytest.approx(np.ones(batch), abs=1e-5)
-    # the picture's mean grey is the mix of two labels, which is what its target says
+    # the image's mean grey is the mix of two labels, which is what its target says
     assert mixed.mean((1, 2, 3)) == pytest.approx(targets @ np.arange(5), abs=1e-4)
 
 
 def test_modes_draw_once_per_batch_pair_or_sample():
-    distinct = {mode: [mix.lam for mix in Mixing(10, mode=mode).draw(np.random.default_rng(0), 0, 8, 32, 32)]
-                for mode in ("batch", "pair", "elem")}
+    distinct = {
+        mode: [mix.lam for mix in Mixing(10, mode=mode).draw(np.random.default_rng(0), 0, 8, 32, 32)]
+        for mode in ("batch", "pair", "elem")
+    }
     assert len(set(distinct["batch"])) == 1
     assert distinct["pair"] == distinct["pair"][::-1] and len(set(distinct["pair"])) == 4
     assert len(set(distinct["elem"])) == 8

@@ -1,4 +1,5 @@
 """Odd and hostile files of every kind of source: a result, or one line without anything before it."""
+
 from __future__ import annotations
 
 import csv
@@ -69,13 +70,16 @@ def test_a_first_row_that_names_a_file_is_no_heading(tmp_path, name):
     assert source.labels.tolist() == [1, 0] and source.notes == ()
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("labels.txt", b"pic_1.png 0\na.png 1\n", "names 'pic_1.png', which is not in .* \\(entry 1\\)"),
-    ("labels.csv", b"filename,label\nb.png,0\n", "names 'b.png', which is not in .* \\(entry 2\\)"),
-    ("labels.csv", b'"' + b"x" * 140_000 + b'",0\n', "not a table of file names and labels: field larger"),
-    ("labels.txt", b"x" * 140_000 + b" 0\n", "names 'xxxxx.*xx\\.\\.\\.', which is not in"),
-    ("labels.csv", b"a.png,0\0,1\n", "labels.csv"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("labels.txt", b"pic_1.png 0\na.png 1\n", "names 'pic_1.png', which is not in .* \\(entry 1\\)"),
+        ("labels.csv", b"filename,label\nb.png,0\n", "names 'b.png', which is not in .* \\(entry 2\\)"),
+        ("labels.csv", b'"' + b"x" * 140_000 + b'",0\n', "not a table of file names and labels: field larger"),
+        ("labels.txt", b"x" * 140_000 + b" 0\n", "names 'xxxxx.*xx\\.\\.\\.', which is not in"),
+        ("labels.csv", b"a.png,0\0,1\n", "labels.csv"),
+    ],
+)
 def test_odd_label_files_are_one_line(tmp_path, name, content, message, usual_csv):
     data = write(tmp_path, {"a.png": png(), name: content})
     with pytest.raises(UserError, match=message) as error:
@@ -97,7 +101,7 @@ def test_file_and_class_names_need_not_be_utf8(tmp_path):
 
 
 def test_a_script_prints_names_that_are_not_utf8():
-    code = "import mindeit.errors as e; e.front_door(lambda: print('a\\udcff'))()"
+    code = "import mindeit.errors as e; e.run_script(lambda: print('a\\udcff'))()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a\\udcff\n", b"")
 
@@ -118,9 +122,11 @@ def test_a_pipe_is_refused_at_once(tmp_path):
     data = str(tmp_path)
     with pytest.raises(UserError, match="cannot read image .*x.png: not a regular file"):
         open_source("image_folder", data, "train").read(0)
-    for dataset, split, message in (("inat2019", "val", "val2019.json is not valid json: .*not a regular file"),
-                                    ("webdataset", "train", "train-0.tar is not a whole tar file: .*not a regular"),
-                                    ("mindrecord", "train", "train.mindrecord is not a MindRecord file: .*not a reg")):
+    for dataset, split, message in (
+        ("inat2019", "val", "val2019.json is not valid json: .*not a regular file"),
+        ("webdataset", "train", "train-0.tar is not a whole tar file: .*not a regular"),
+        ("mindrecord", "train", "train.mindrecord is not a MindRecord file: .*not a reg"),
+    ):
         with pytest.raises(UserError, match=message):
             open_source(dataset, data, split)
     assert list_images([str(tmp_path / "train/a/x.png")])
@@ -132,10 +138,11 @@ def test_decoders_print_nothing_of_their_own(tmp_path):
     """Two TIFFs: one at which libtiff complains, one at which Pillow warns."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)).save(
-        file, "TIFF", compression="tiff_adobe_deflate")
+        file, "TIFF", compression="tiff_adobe_deflate"
+    )
     whole = file.getvalue()
     middle = len(whole) // 2
-    (tmp_path / "a.tif").write_bytes(whole[:middle] + bytes(40) + whole[middle + 40:])
+    (tmp_path / "a.tif").write_bytes(whole[:middle] + bytes(40) + whole[middle + 40 :])
     (tmp_path / "b.tif").write_bytes(struct.pack("<2sHLHHHLLL", b"II", 42, 8, 1, 256, 4, 2**20, 2**20, 0) + bytes(9))
     code = """
 import sys
@@ -153,13 +160,16 @@ for path in sys.argv[1:]:
 
 
 # ---------------------------------------------------------------- iNaturalist, MindRecord
-@pytest.mark.parametrize(("images", "annotations"), [
-    ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": Infinity}]'),
-    ('[{"id": NaN, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": 1}]'),
-    ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": 1e999}]'),
-    ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": 1.5}]'),
-    ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": [7], "category_id": 1}]'),
-])
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [
+        ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": Infinity}]'),
+        ('[{"id": NaN, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": 1}]'),
+        ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": 1e999}]'),
+        ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": 7, "category_id": 1.5}]'),
+        ('[{"id": 7, "file_name": "x.png"}]', '[{"image_id": [7], "category_id": 1}]'),
+    ],
+)
 def test_ids_that_are_no_whole_numbers_are_one_line(tmp_path, images, annotations):
     text = f'{{"images": {images}, "annotations": {annotations}, "categories": [{{"id": 1, "name": "owl"}}]}}'
     with pytest.raises(UserError, match="val2019.json (is not valid json|lacks)") as error:
@@ -182,8 +192,8 @@ ONE, TWO = ({"schema": [{"blob_fields": names}]} for names in (["image"], ["imag
 
 
 def test_a_record_of_two_columns_is_read(tmp_path):
-    picture = png(3)
-    content = struct.pack(">Q", len(picture)) + picture + struct.pack(">Q", 0)
+    image = png(3)
+    content = struct.pack(">Q", len(image)) + image + struct.pack(">Q", 0)
     blob = struct.pack("<Q", len(content)) + content
     source = open_source("mindrecord", record(tmp_path, blob, TWO, (0, 0, len(blob), 0)), "train")
     assert source.read(0).getpixel((0, 0)) == (3, 0, 0)
@@ -197,18 +207,21 @@ def test_a_record_with_a_wrong_length_is_one_line(tmp_path, length):
         source.read(0)
 
 
-@pytest.mark.parametrize(("header", "row", "message"), [
-    ({"schema": [{"blob_fields": {"image": 1}}]}, (0, 0, 10, 0), "is not a MindRecord file: blob_fields"),
-    ({**ONE, "page_size": 2**70}, (0, 0, 10, 0), "is not a MindRecord file: page_size"),
-    ({**ONE, "page_size": float("inf")}, (0, 0, 10, 0), "is not a MindRecord file: page_size"),
-    ({**ONE, "header_size": "4096"}, (0, 0, 10, 0), "is not a MindRecord file: page_size"),
-    (ONE, (2**62, 0, 10, 0), "do not belong together"),
-    (ONE, (0, -1, 10, 0), "do not belong together"),
-    (ONE, (0, 0, float("inf"), 0), "db is damaged"),
-    (ONE, (0, 0, "x", 0), "db is damaged"),
-    (ONE, (0, 0, 10, 2**32), "label 4294967296 is no class number"),
-    (ONE, (0, 0, 10, -2**32), "label -4294967296 of .* is outside"),
-])
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ({"schema": [{"blob_fields": {"image": 1}}]}, (0, 0, 10, 0), "is not a MindRecord file: blob_fields"),
+        ({**ONE, "page_size": 2**70}, (0, 0, 10, 0), "is not a MindRecord file: page_size"),
+        ({**ONE, "page_size": float("inf")}, (0, 0, 10, 0), "is not a MindRecord file: page_size"),
+        ({**ONE, "header_size": "4096"}, (0, 0, 10, 0), "is not a MindRecord file: page_size"),
+        (ONE, (2**62, 0, 10, 0), "do not belong together"),
+        (ONE, (0, -1, 10, 0), "do not belong together"),
+        (ONE, (0, 0, float("inf"), 0), "db is damaged"),
+        (ONE, (0, 0, "x", 0), "db is damaged"),
+        (ONE, (0, 0, 10, 2**32), "label 4294967296 is no class number"),
+        (ONE, (0, 0, 10, -(2**32)), "label -4294967296 of .* is outside"),
+    ],
+)
 def test_damaged_records_are_one_line(tmp_path, header, row, message):
     with pytest.raises(UserError, match=message):
         open_source("mindrecord", record(tmp_path, bytes(100), header, row), "train")
@@ -221,7 +234,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("resample", [BICUBIC, BILINEAR])
-def test_a_part_of_a_resized_picture_has_pillows_bits(resample, monkeypatch):
+def test_a_part_of_a_resized_image_has_pillows_bits(resample, monkeypatch):
     monkeypatch.setattr(resizing, "_WHOLE", 0)
     numbers = np.random.default_rng(1)
     for width, height, size in ((1, 600, 8), (3, 200, 40), (300, 2, 30), (40, 40, 41), (16, 17, 200), (7, 90, 90)):
@@ -241,7 +254,7 @@ def test_a_simple_crop_mirrors_as_numpy_does():
     for left in range(9):
         for top in (0, 3, 17, padded.shape[0] - size):
             crop = padded_crop(image, size, left, top, BICUBIC)
-            assert np.array_equal(np.asarray(crop), padded[top:top + size, left:left + size])
+            assert np.array_equal(np.asarray(crop), padded[top : top + size, left : left + size])
 
 
 def test_extreme_shapes_take_no_more_memory_than_others(tmp_path):
@@ -249,8 +262,9 @@ def test_extreme_shapes_take_no_more_memory_than_others(tmp_path):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header, rows = struct.pack(">IIBBBBB", 1, 60000, 8, 2, 0, 0, 0), zlib.compress(bytes(4 * 60000), 9)
-    (tmp_path / "tall.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows)
-                                        + chunk(b"IEND", b""))
+    (tmp_path / "tall.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
     Image.new("RGB", (40000, 2), (90, 90, 90)).save(tmp_path / "wide.jpg")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, shade in (("tall.png", 0), ("wide.jpg", 90)):

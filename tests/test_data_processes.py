@@ -1,4 +1,5 @@
 """Worker processes: what they share, how they end, and that nothing of them is left."""
+
 from __future__ import annotations
 
 import gc
@@ -47,8 +48,7 @@ class Loaded(Plain):
 
 
 def data(workers, source=None, batch_size=4, **options) -> TrainingData:
-    transform = TrainTransform(8, auto_augment=None, color_jitter=0, erase_probability=0,
-                               mean=(0, 0, 0), std=(1, 1, 1))
+    transform = TrainTransform(8, auto_augment=None, color_jitter=0, erase_probability=0, mean=(0, 0, 0), std=(1, 1, 1))
     return TrainingData(source or Plain(), transform, batch_size, seed=0, workers=workers, **options)
 
 
@@ -160,9 +160,9 @@ def test_too_little_memory_is_one_line():
     code = """
 import resource
 from test_data_processes import data, Processes
-from mindeit.errors import front_door
+from mindeit.errors import run_script
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-@front_door
+@run_script
 def main():
     for _ in data(Processes(1), batch_size=40).epoch(0):
         pass
@@ -177,8 +177,8 @@ main()
 PARENT = """
 import os, time
 from test_data_processes import Processes, children, data
-from mindeit.errors import front_door
-@front_door
+from mindeit.errors import run_script
+@run_script
 def main():
     train = data(Processes(3))
     next(iter(train.epoch(0)))
@@ -191,14 +191,25 @@ main()
 
 
 def python(code: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
-                          cwd=os.path.dirname(__file__), **options)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=os.path.dirname(__file__),
+        **options,
+    )
 
 
 def started() -> tuple[subprocess.Popen, list[int]]:
     """A process at work, and its three workers."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              cwd=os.path.dirname(__file__))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=os.path.dirname(__file__),
+    )
     return parent, [int(pid) for pid in parent.stdout.readline().split()]
 
 
@@ -226,7 +237,8 @@ def test_a_killed_worker_ends_the_run_with_one_line(number):
     assert parent.returncode == 2 and gone(pids)
     assert text.splitlines() == [
         f"error: a data worker process was killed by {number.name} (out of memory?); use fewer workers "
-        "(num_parallel_workers), or threads (python_multiprocessing False)"]
+        "(num_parallel_workers), or threads (python_multiprocessing False)"
+    ]
 
 
 def maps_of(pid: int, seconds: float = 20) -> str:
@@ -252,8 +264,9 @@ def test_no_worker_survives_its_parent_and_nothing_is_left(number):
 def test_a_worker_leaves_though_another_process_holds_the_parents_socket():
     """A process that the parent forked, as compilers do, holds copies of its files."""
     code = PARENT.replace("print(", "holder = os.fork(); holder or time.sleep(30) or os._exit(0); print(holder, ")
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                              cwd=os.path.dirname(__file__))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(__file__)
+    )
     holder, *pids = (int(pid) for pid in parent.stdout.readline().split())
     parent.kill()
     parent.wait()

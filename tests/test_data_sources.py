@@ -1,4 +1,5 @@
-"""Every kind of source yields the right pictures, labels and class names, and one line for a mistake."""
+"""Every kind of source yields the right images, labels and class names, and one line for a mistake."""
+
 from __future__ import annotations
 
 import io
@@ -53,8 +54,17 @@ def age(root) -> None:
 
 # ---------------------------------------------------------------- folders
 def test_class_folders_are_ordered_as_torchvision_orders_them(tmp_path):
-    data = write(tmp_path / "d", {"train/b/2.png": png(20), "train/b/10.PNG": png(10), "train/a/sub/x.png": png(2),
-                                  "train/a/z.png": png(1), "train/a/notes.txt": b"", "train/C/y.jpeg": png(30)})
+    data = write(
+        tmp_path / "d",
+        {
+            "train/b/2.png": png(20),
+            "train/b/10.PNG": png(10),
+            "train/a/sub/x.png": png(2),
+            "train/a/z.png": png(1),
+            "train/a/notes.txt": b"",
+            "train/C/y.jpeg": png(30),
+        },
+    )
     source = open_source("imagenet", data, "train")
     assert source.class_names == ("C", "a", "b") and source.num_classes == 3
     assert source.labels.tolist() == [0, 1, 1, 2, 2] and source.labels.dtype == np.int32
@@ -63,26 +73,35 @@ def test_class_folders_are_ordered_as_torchvision_orders_them(tmp_path):
 
 
 def test_validation_labels_come_from_the_training_classes(tmp_path):
-    data = write(tmp_path / "d", {"train/a/1.png": png(1), "train/b/1.png": png(1), "train/c/1.png": png(1),
-                                  "val/c/1.png": png(3)})
+    data = write(
+        tmp_path / "d",
+        {"train/a/1.png": png(1), "train/b/1.png": png(1), "train/c/1.png": png(1), "val/c/1.png": png(3)},
+    )
     source = open_source("image_folder", data, "val")
     assert source.labels.tolist() == [2] and source.num_classes == 3
 
 
 def test_the_training_split_numbers_the_classes_whatever_it_is_called(tmp_path):
-    data = write(tmp_path / "d", {"train/x/1.png": png(1), "mine/a/1.png": png(1), "mine/c/1.png": png(1),
-                                  "val/c/1.png": png(3)})
+    data = write(
+        tmp_path / "d", {"train/x/1.png": png(1), "mine/a/1.png": png(1), "mine/c/1.png": png(1), "val/c/1.png": png(3)}
+    )
     assert open_source("image_folder", data, "mine", train_split="mine").class_names == ("a", "c")
     held_out = open_source("image_folder", data, "val", train_split="mine")
     assert held_out.labels.tolist() == [1] and held_out.class_names == ("a", "c")
     assert len(open_source("digits", None, "mine", train_split="mine")) == len(open_source("digits", None, "train"))
 
 
-@pytest.mark.parametrize(("files", "message"), [
-    ({"train/a/1.png": png(1), "train/b/x.txt": b""}, r"no pictures in .*train/b \(.jpg"),
-    ({"train/x.png": png(1)}, "no class folders in .*train: expected .*<class>"),
-    ({"other/a/1.png": png(1)}, "no 'train' folder in .*and no labels.txt or labels.csv for a flat .*there is: other"),
-])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"train/a/1.png": png(1), "train/b/x.txt": b""}, r"no images in .*train/b \(.jpg"),
+        ({"train/x.png": png(1)}, "no class folders in .*train: expected .*<class>"),
+        (
+            {"other/a/1.png": png(1)},
+            "no 'train' folder in .*and no labels.txt or labels.csv for a flat .*there is: other",
+        ),
+    ],
+)
 def test_incomplete_folders_are_one_line(tmp_path, files, message):
     with pytest.raises(UserError, match=message) as error:
         open_source("imagenet", write(tmp_path / "d", files), "train")
@@ -95,10 +114,15 @@ def test_a_class_that_train_lacks_is_one_line(tmp_path):
         open_source("imagenet", data, "val")
 
 
-@pytest.mark.parametrize(("name", "text"), [("labels.txt", "x 1.png 1\ny.png 0\n"),
-                                            ("labels.csv", "x 1.png,1\ny.png,0\n"),
-                                            ("labels.csv", "filename,label\nx 1.png,1\ny.png,0\n"),
-                                            ("labels.txt", "x 1.png dog\ny.png cat\n")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.txt", "x 1.png 1\ny.png 0\n"),
+        ("labels.csv", "x 1.png,1\ny.png,0\n"),
+        ("labels.csv", "filename,label\nx 1.png,1\ny.png,0\n"),
+        ("labels.txt", "x 1.png dog\ny.png cat\n"),
+    ],
+)
 def test_a_flat_folder_is_read_through_its_label_file(tmp_path, name, text):
     data = write(tmp_path / "d", {"x 1.png": png(1), "y.png": png(2), name: text.encode()})
     source = open_source("imagenet", data, "val")
@@ -106,15 +130,18 @@ def test_a_flat_folder_is_read_through_its_label_file(tmp_path, name, text):
     assert source.class_names == (("cat", "dog") if "dog" in text else ("0", "1"))
 
 
-@pytest.mark.parametrize(("text", "classes", "message"), [
-    ("x.png 7\n", "a\nb\n", r"labels.txt: label 7 of x.png is outside 0\.\.1"),
-    ("x.png -1\n", "", r"label -1 of x.png is outside 0\.\.0"),
-    ("x.png dgo\n", "cat\ndog\n", "label 'dgo' is not in .*classes.txt .nearest: 'dog'"),
-    ("gone.png 0\n", "", "labels.txt names 'gone.png', which is not in"),
-    ("x.png 99999999\n", "", "label 99999999 is no class number"),
-    ("x.png\n", "", "labels.txt, entry 1: expected a file name and a label, found 'x.png'"),
-    ("", "", "labels.txt lists no pictures"),
-])
+@pytest.mark.parametrize(
+    ("text", "classes", "message"),
+    [
+        ("x.png 7\n", "a\nb\n", r"labels.txt: label 7 of x.png is outside 0\.\.1"),
+        ("x.png -1\n", "", r"label -1 of x.png is outside 0\.\.0"),
+        ("x.png dgo\n", "cat\ndog\n", "label 'dgo' is not in .*classes.txt .nearest: 'dog'"),
+        ("gone.png 0\n", "", "labels.txt names 'gone.png', which is not in"),
+        ("x.png 99999999\n", "", "label 99999999 is no class number"),
+        ("x.png\n", "", "labels.txt, entry 1: expected a file name and a label, found 'x.png'"),
+        ("", "", "labels.txt lists no images"),
+    ],
+)
 def test_wrong_label_files_are_one_line(tmp_path, text, classes, message):
     data = write(tmp_path / "d", {"x.png": png(1), "labels.txt": text.encode(), "classes.txt": classes.encode()})
     with pytest.raises(UserError, match=message):
@@ -128,10 +155,14 @@ def test_labels_beyond_the_models_classes_are_refused(tmp_path):
         open_source("imagenet", data, "val", num_classes=10)
 
 
-@pytest.mark.parametrize(("dataset", "folder", "message"), [
-    ("imagnet", ".", "dataset is 'imagnet'; allowed: image_folder, imagenet.*nearest: 'imagenet'"),
-    ("imagenet", None, "dataset 'imagenet' needs a data_dir"),
-    ("imagenet", "/no/such", "data_dir /no/such is not a folder")])
+@pytest.mark.parametrize(
+    ("dataset", "folder", "message"),
+    [
+        ("imagnet", ".", "dataset is 'imagnet'; allowed: image_folder, imagenet.*nearest: 'imagenet'"),
+        ("imagenet", None, "dataset 'imagenet' needs a data_dir"),
+        ("imagenet", "/no/such", "data_dir /no/such is not a folder"),
+    ],
+)
 def test_wrong_names_and_folders_are_one_line(dataset, folder, message):
     with pytest.raises(UserError, match=message):
         open_source(dataset, folder, "train")
@@ -146,6 +177,7 @@ def test_the_index_is_read_from_disk_until_a_folder_changes(tmp_path, own_cache,
 
     def no_walk(*args, **kwargs):
         raise AssertionError("walked the folder although nothing had changed")
+
     with monkeypatch.context() as patch:
         patch.setattr("mindeit.data.index_cache.os.walk", no_walk)
         assert shades(open_source("imagenet", data, "train")) == [1, 2]
@@ -161,7 +193,7 @@ def test_a_damaged_index_is_built_again(tmp_path, own_cache):
     open_source("imagenet", data, "train")
     (path,) = own_cache.glob("index-*.npz")
     whole = path.read_bytes()
-    for content in (b"", b"rubbish", whole[:len(whole) // 2]):
+    for content in (b"", b"rubbish", whole[: len(whole) // 2]):
         path.write_bytes(content)
         assert shades(open_source("imagenet", data, "train")) == [1]
 
@@ -204,8 +236,12 @@ def cifar_files(classes: int, kind: str) -> tuple[dict[str, bytes], np.ndarray, 
 @pytest.mark.parametrize("classes", [10, 100])
 def test_cifar_is_read_from_pickles_and_binaries(tmp_path, classes, kind):
     files, pixels, labels = cifar_files(classes, kind)
-    below = {(10, "pickle"): "cifar-10-batches-py", (10, "binary"): "cifar-10-batches-bin",
-             (100, "pickle"): "cifar-100-python", (100, "binary"): "."}[classes, kind]
+    below = {
+        (10, "pickle"): "cifar-10-batches-py",
+        (10, "binary"): "cifar-10-batches-bin",
+        (100, "pickle"): "cifar-100-python",
+        (100, "binary"): ".",
+    }[classes, kind]
     data = write(tmp_path / "d", {f"{below}/{name}": content for name, content in files.items()})
     source = open_source(f"cifar{classes}", data, "train")
     assert np.array_equal(source.labels, labels) and source.num_classes == classes
@@ -237,11 +273,15 @@ def test_a_pickle_that_runs_code_is_refused_unexecuted(tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "test_batch is not a plain pickle"), (b"\x80\x02", "test_batch is not a plain pickle"),
-    (pickle.dumps({b"data": 3}), "test_batch is not a CIFAR-10 batch"),
-    (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}), r"label 10 of picture 0 is outside"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "test_batch is not a plain pickle"),
+        (b"\x80\x02", "test_batch is not a plain pickle"),
+        (pickle.dumps({b"data": 3}), "test_batch is not a CIFAR-10 batch"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}), r"label 10 of image 0 is outside"),
+    ],
+)
 def test_damaged_cifar_is_one_line(tmp_path, content, message):
     files, _, _ = cifar_files(10, "pickle")
     with pytest.raises(UserError, match=message):
@@ -259,10 +299,14 @@ def test_cut_cifar_binary_and_missing_cifar_are_one_line(tmp_path):
 
 # ---------------------------------------------------------------- iNaturalist
 def inat_json(**changes) -> bytes:
-    content = {"images": [{"id": 7, "file_name": "train_val2019/Birds/3/x.png"},
-                          {"id": 8, "file_name": "train_val2019/Birds/1/y.png"}],
-               "annotations": [{"image_id": 7, "category_id": 3}, {"image_id": 8, "category_id": 1}],
-               "categories": [{"id": 3, "name": "owl"}, {"id": 1, "name": "gull"}, {"id": 0, "name": "ant"}]}
+    content = {
+        "images": [
+            {"id": 7, "file_name": "train_val2019/Birds/3/x.png"},
+            {"id": 8, "file_name": "train_val2019/Birds/1/y.png"},
+        ],
+        "annotations": [{"image_id": 7, "category_id": 3}, {"image_id": 8, "category_id": 1}],
+        "categories": [{"id": 3, "name": "owl"}, {"id": 1, "name": "gull"}, {"id": 0, "name": "ant"}],
+    }
     return json.dumps({**content, **changes}).encode()
 
 
@@ -280,10 +324,18 @@ def test_inaturalist_2018_takes_its_names_from_categories_json(tmp_path):
     assert open_source("inat2018", data, "train").class_names == ("n0", "n1", "n2", "n3")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"{", "val2019.json is not valid json"), (b"{}", "val2019.json lacks 'annotations'"),
-    (inat_json(categories=[{"id": 1, "name": "gull"}]), "category 3 of train_val2019/Birds/3/x.png is not among the 1"),
-    (inat_json(images=[]), "no pictures in split 'val'")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "val2019.json is not valid json"),
+        (b"{}", "val2019.json lacks 'annotations'"),
+        (
+            inat_json(categories=[{"id": 1, "name": "gull"}]),
+            "category 3 of train_val2019/Birds/3/x.png is not among the 1",
+        ),
+        (inat_json(images=[]), "no images in split 'val'"),
+    ],
+)
 def test_wrong_inaturalist_files_are_one_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         open_source("inat2019", write(tmp_path / "d", {"val2019.json": content}), "val")
@@ -303,23 +355,33 @@ def tar(rows: list[tuple[str, bytes]]) -> bytes:
 
 
 def test_tar_shards_are_read_in_order(tmp_path):
-    data = write(tmp_path / "d", {
-        "train-001.tar": tar([("k/3.jpg", png(3)), ("k/3.cls", b"2\n")]),
-        "train-000.tar": tar([("1.cls", b"0"), ("1.jpg", png(1)), ("2.png", png(2)), ("2.cls", b"1"),
-                                ("2.json", b"{}")]),
-        "classes.txt": b"ant\nbee\ncow\n"})
+    data = write(
+        tmp_path / "d",
+        {
+            "train-001.tar": tar([("k/3.jpg", png(3)), ("k/3.cls", b"2\n")]),
+            "train-000.tar": tar(
+                [("1.cls", b"0"), ("1.jpg", png(1)), ("2.png", png(2)), ("2.cls", b"1"), ("2.json", b"{}")]
+            ),
+            "classes.txt": b"ant\nbee\ncow\n",
+        },
+    )
     for _ in range(2):
         source = open_source("webdataset", data, "train")
         assert source.labels.tolist() == [0, 1, 2] and shades(source) == [1, 2, 3]
         assert source.class_names == ("ant", "bee", "cow") and source.where(2).endswith("train-001.tar: k/3.jpg")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (tar([("1.jpg", png(1))]), "picture 1.jpg has no .cls beside it"),
-    (tar([("1.jpg", png(1)), ("1.cls", b"dog")]), "1.cls holds b'dog' instead of a label number"),
-    (tar([("1.jpg", png(1)), ("1.cls", b"-4")]), "label -4 of 1.cls is outside"),
-    (tar([("1.jpg", png(1) * 40), ("1.cls", b"1")])[:1500], "train-0.tar is not a whole tar file"),
-    (b"rubbish" * 100, "train-0.tar is not a whole tar file"), (b"", "train-0.tar is not a whole tar file")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (tar([("1.jpg", png(1))]), "image 1.jpg has no .cls beside it"),
+        (tar([("1.jpg", png(1)), ("1.cls", b"dog")]), "1.cls holds b'dog' instead of a label number"),
+        (tar([("1.jpg", png(1)), ("1.cls", b"-4")]), "label -4 of 1.cls is outside"),
+        (tar([("1.jpg", png(1) * 40), ("1.cls", b"1")])[:1500], "train-0.tar is not a whole tar file"),
+        (b"rubbish" * 100, "train-0.tar is not a whole tar file"),
+        (b"", "train-0.tar is not a whole tar file"),
+    ],
+)
 def test_wrong_tar_shards_are_one_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         open_source("webdataset", write(tmp_path / "d", {"train-0.tar": content}), "train")
@@ -370,10 +432,12 @@ def test_mindrecord_finds_its_column_among_several_and_labels_without_an_index(r
 
 def test_damaged_mindrecords_are_one_line(records, tmp_path):
     whole = {name: (pathlib.Path(records) / name).read_bytes() for name in ("val.mindrecord", "val.mindrecord.db")}
-    for changed, message in (({"val.mindrecord": whole["val.mindrecord"][:4]}, "val.mindrecord is not a MindRecord"),
-                             ({"val.mindrecord": b"x" * 4000}, "val.mindrecord is not a MindRecord"),
-                             ({"val.mindrecord": whole["val.mindrecord"][:2 ** 24]}, "one is cut short"),
-                             ({"val.mindrecord.db": b"x" * 4000}, "val.mindrecord.db is damaged")):
+    for changed, message in (
+        ({"val.mindrecord": whole["val.mindrecord"][:4]}, "val.mindrecord is not a MindRecord"),
+        ({"val.mindrecord": b"x" * 4000}, "val.mindrecord is not a MindRecord"),
+        ({"val.mindrecord": whole["val.mindrecord"][: 2**24]}, "one is cut short"),
+        ({"val.mindrecord.db": b"x" * 4000}, "val.mindrecord.db is damaged"),
+    ):
         data = write(tmp_path / "d", {**whole, **changed})
         with pytest.raises(UserError, match=message):
             open_source("mindrecord", data, "val")
@@ -386,13 +450,18 @@ def test_damaged_mindrecords_are_one_line(records, tmp_path):
 
 # ---------------------------------------------------------------- fuzz
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("dataset", "name"), [("cifar10", "test_batch"), ("webdataset", "val.tar"),
-                                               ("inat2019", "val2019.json"), ("imagenet", "labels.csv")])
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("cifar10", "test_batch"), ("webdataset", "val.tar"), ("inat2019", "val2019.json"), ("imagenet", "labels.csv")],
+)
 def test_mutated_indices_give_a_source_or_one_line(tmp_path, dataset, name):
     rng = np.random.default_rng(1)
-    content = {"cifar10": cifar_files(10, "pickle")[0]["test_batch"], "inat2019": inat_json(),
-               "webdataset": tar([("1.jpg", png(1)), ("1.cls", b"1"), ("2.jpg", png(2)), ("2.cls", b"1")]),
-               "imagenet": b"x.png,1\ny.png,0\n"}[dataset]
+    content = {
+        "cifar10": cifar_files(10, "pickle")[0]["test_batch"],
+        "inat2019": inat_json(),
+        "webdataset": tar([("1.jpg", png(1)), ("1.cls", b"1"), ("2.jpg", png(2)), ("2.cls", b"1")]),
+        "imagenet": b"x.png,1\ny.png,0\n",
+    }[dataset]
     root = tmp_path / "d"
     write(root, {"x.png": png(1), "y.png": png(2)})
     outcomes = set()
@@ -400,7 +469,7 @@ def test_mutated_indices_give_a_source_or_one_line(tmp_path, dataset, name):
         damaged = bytearray(content)
         for place in rng.integers(len(damaged) if number % 2 else min(700, len(damaged)), size=1 + number % 5):
             damaged[place] = rng.integers(256)
-        (root / name).write_bytes(bytes(damaged[:rng.integers(1, len(damaged))] if number % 3 == 0 else damaged))
+        (root / name).write_bytes(bytes(damaged[: rng.integers(1, len(damaged))] if number % 3 == 0 else damaged))
         try:
             source = open_source(dataset, str(root), "val")
             outcomes.add("source")

@@ -1,4 +1,5 @@
 """Evaluation preprocessing equals torchvision's to the last bit."""
+
 from __future__ import annotations
 
 import io
@@ -49,29 +50,29 @@ def test_normalisation_equals_torch_for_every_level():
 def test_every_mode_becomes_the_rgb_that_pillow_makes(mode):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     if mode == "I;16":
-        picture = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+        image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
     else:
-        picture = Image.fromarray(noise).convert(mode)
+        image = Image.fromarray(noise).convert(mode)
     file = io.BytesIO()
-    picture.save(file, "JPEG" if mode == "CMYK" else "PNG")
+    image.save(file, "JPEG" if mode == "CMYK" else "PNG")
     expected = np.asarray(Image.open(file).convert("RGB"))
-    read = decode_rgb(file, "picture")
+    read = decode_rgb(file, "image")
     assert read.mode == "RGB" and np.array_equal(np.asarray(read), expected)
     assert EvalTransform(32)(read).shape == (3, 32, 32)
 
 
 def test_exif_orientation_is_ignored(tmp_path):
-    picture = Image.new("RGB", (60, 40), (200, 10, 10))
-    exif = picture.getexif()
+    image = Image.new("RGB", (60, 40), (200, 10, 10))
+    exif = image.getexif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "turned.jpg", exif=exif)
     assert decode_rgb(str(tmp_path / "turned.jpg"), "x").size == (60, 40)
 
 
 def test_progressive_jpeg_reads_like_a_baseline_one(tmp_path):
-    picture = Image.open(GOLDEN / "data_photos" / "chelsea_451x300.jpg")
+    image = Image.open(GOLDEN / "data_photos" / "chelsea_451x300.jpg")
     for name, progressive in (("a.jpg", False), ("b.jpg", True)):
-        picture.save(tmp_path / name, quality=90, progressive=progressive)
+        image.save(tmp_path / name, quality=90, progressive=progressive)
     a, b = (np.asarray(decode_rgb(str(tmp_path / name), name)) for name in ("a.jpg", "b.jpg"))
     assert np.array_equal(a, b)
 

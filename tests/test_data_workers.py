@@ -1,4 +1,5 @@
 """How many workers prepare images, and of which kind."""
+
 from __future__ import annotations
 
 import importlib
@@ -14,7 +15,7 @@ from mindeit.data.streams import generator, generators, uniform_draws
 from mindeit.errors import UserError
 from mindeit.runtime.cluster import Cluster, launched_local_ranks
 
-machine = importlib.import_module("mindeit.build.machine")  # the package shows a function of that name
+machine = importlib.import_module("mindeit.factory.environment")  # the package shows a function of that name
 
 
 def chosen(*words: object, ranks: int = 1):
@@ -26,8 +27,10 @@ def cores(monkeypatch, machine_has: int, bound_to: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(bound_to)), raising=False)
 
 
-@pytest.mark.parametrize(("machine_has", "bound_to", "ranks", "expected"), [
-    (4, 4, 1, 4), (192, 192, 8, 24), (192, 24, 8, 24), (2, 1, 2, 1), (64, 64, 1, 64), (1, 1, 8, 1), (8, 2, 1, 2)])
+@pytest.mark.parametrize(
+    ("machine_has", "bound_to", "ranks", "expected"),
+    [(4, 4, 1, 4), (192, 192, 8, 24), (192, 24, 8, 24), (2, 1, 2, 1), (64, 64, 1, 64), (1, 1, 8, 1), (8, 2, 1, 2)],
+)
 def test_a_rank_has_a_worker_for_each_of_its_cores(monkeypatch, machine_has, bound_to, ranks, expected):
     cores(monkeypatch, machine_has, bound_to)
     assert chosen(ranks=ranks).ahead == expected
@@ -51,11 +54,18 @@ def test_without_linux_workers_are_threads_and_asking_for_processes_is_one_line(
         chosen("--python_multiprocessing", "True")
 
 
-@pytest.mark.parametrize(("variables", "expected"), [
-    ({}, 1), ({"OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, 8),
-    ({"SLURM_STEP_NUM_TASKS": "12", "SLURM_STEP_TASKS_PER_NODE": "8,4"}, 8),
-    ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, 8),
-    ({"PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"}, 2), ({"MS_WORKER_NUM": "8"}, 8)], ids=str)
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 1),
+        ({"OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, 8),
+        ({"SLURM_STEP_NUM_TASKS": "12", "SLURM_STEP_TASKS_PER_NODE": "8,4"}, 8),
+        ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, 8),
+        ({"PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"}, 2),
+        ({"MS_WORKER_NUM": "8"}, 8),
+    ],
+    ids=str,
+)
 def test_ranks_beside_this_one_are_known_from_the_launcher(monkeypatch, variables, expected):
     for name in list(os.environ):
         if name.startswith(("OMPI_", "SLURM_", "PMI_", "MPI_", "MS_")):
@@ -66,7 +76,7 @@ def test_ranks_beside_this_one_are_known_from_the_launcher(monkeypatch, variable
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-@pytest.mark.parametrize("stream", ["picture", "mixing", "depth"])
+@pytest.mark.parametrize("stream", ["image", "mixing", "depth"])
 def test_generators_set_anew_are_those_made_one_by_one(seed, stream):
     positions = [0, 1, 2, 3843071, 2**32 - 1]
     for position, rng in zip(positions, generators(seed, 299, stream, positions)):
@@ -78,7 +88,7 @@ def test_generators_set_anew_are_those_made_one_by_one(seed, stream):
 
 def test_a_place_beyond_32_bits_is_refused():
     with pytest.raises(ValueError, match="32 bits"):
-        next(generators(0, 0, "picture", [2**32]))
+        next(generators(0, 0, "image", [2**32]))
 
 
 def test_draws_of_depth_come_from_their_positions():

@@ -1,4 +1,5 @@
 """Training steps compile for devices that are not here: a small model of each family, each optimizer once."""
+
 from __future__ import annotations
 
 import shutil
@@ -38,8 +39,9 @@ def small_try(folder: Path, name: str, device: str, ranks: int) -> tries.Try:
     return tries.Try(name, path, device, ranks)
 
 
-@pytest.mark.parametrize("name", [
-    name if name in ("deit", "patchconvnet") else pytest.param(name, marks=pytest.mark.slow) for name in SMALL])
+@pytest.mark.parametrize(
+    "name", [name if name in ("deit", "patchconvnet") else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
 def test_two_gpu_ranks_compile_and_keep_to_the_budget(runner, tmp_path, name):
     outcome = runner.run(small_try(tmp_path, name, "GPU", 2))
     assert (outcome.broke, outcome.over) == (None, [])
@@ -132,10 +134,13 @@ def test_other_recipes_do_not_share_a_try_with_deit_b(other):
 
 
 def test_types_without_a_kernel_are_taken_from_the_log():
-    log = ("[ERROR] KERNEL MatchKernelFunc] The kernel 'ConcatV2' does not support this kernel data type: "
-           "[Kernel Attr] all same: 0, input(Float32,Float16,Int64) , output(Float32).\n")
+    log = (
+        "[ERROR] KERNEL MatchKernelFunc] The kernel 'ConcatV2' does not support this kernel data type: "
+        "[Kernel Attr] all same: 0, input(Float32,Float16,Int64) , output(Float32).\n"
+    )
     assert tries.reason("RuntimeError: Initialize gpu kernel op failed", log) == (
-        "no kernel of ConcatV2 for input(Float32,Float16,Int64), output(Float32)")
+        "no kernel of ConcatV2 for input(Float32,Float16,Int64), output(Float32)"
+    )
 
 
 CHOSEN = "[INFO] DEVICE ascend_kernel_executor.cc] GenerateKernelMod] kernel opname:{}, kernel type:{}_kernel\n"
@@ -148,30 +153,48 @@ def test_kernels_of_a_log_are_counted_by_kind():
     assert kernel_log.read(log) == {"kernels": 2, "collectives": 1, "kinds": {"opapi": 1, "hccl": 1}}
 
 
-@pytest.mark.parametrize("log", [
-    "",
-    SELECTED,
-    SELECTED + STREAMS.format("start"),
-    SELECTED + STREAMS.format("start") + STREAMS.format("end") + CHOSEN.format("Add", "opapi"),
-])
+@pytest.mark.parametrize(
+    "log",
+    [
+        "",
+        SELECTED,
+        SELECTED + STREAMS.format("start"),
+        SELECTED + STREAMS.format("start") + STREAMS.format("end") + CHOSEN.format("Add", "opapi"),
+    ],
+)
 def test_a_log_that_ends_before_all_kernels_are_chosen_counts_nothing(log):
     assert kernel_log.read(log) is None
 
 
 def test_the_budget_names_what_exceeds_it():
-    numbers = {"launches": 1301, "d2h_bytes": 1024, "synchronisations": 2, "collectives": 1,
-               "h2d_bytes": 120, "image_bytes": 100}
+    numbers = {
+        "launches": 1301,
+        "d2h_bytes": 1024,
+        "synchronisations": 2,
+        "collectives": 1,
+        "h2d_bytes": 120,
+        "image_bytes": 100,
+    }
     expected = ["synchronisations 2 > 1", "launches 1,301 > 1,300", "h2d_bytes 1.20 x images > 1.1"]
     assert budget.exceeded("deit_b", "GPU", numbers) == expected
     assert budget.exceeded("deit_s", "GPU", {**numbers, "synchronisations": 1, "h2d_bytes": 110}) == []
     assert budget.exceeded("deit_b", "Ascend", {"kernels": 2001, "collectives": 5}) == [
-        "collectives 5 > 4", "kernels 2,001 > 2,000"]
+        "collectives 5 > 4",
+        "kernels 2,001 > 2,000",
+    ]
 
 
 def outcomes() -> dict[tries.Try, tries.Outcome]:
     first, second = (tries.Try("small", Path("small_gpu.yaml"), device, ranks) for device, ranks in tries.COLUMNS[:2])
-    numbers = {"launches": 1234, "d2d_copies": 5, "h2d_bytes": 103, "image_bytes": 100, "d2h_bytes": 5,
-               "synchronisations": 2, "planned_bytes": 3 * 2**30}
+    numbers = {
+        "launches": 1234,
+        "d2d_copies": 5,
+        "h2d_bytes": 103,
+        "image_bytes": 100,
+        "d2h_bytes": 5,
+        "synchronisations": 2,
+        "planned_bytes": 3 * 2**30,
+    }
     return {first: tries.Outcome("RuntimeError: why"), second: tries.Outcome(None, ["synchronisations 2 > 1"], numbers)}
 
 

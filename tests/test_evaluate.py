@@ -1,4 +1,5 @@
 """Accuracy and loss from logits."""
+
 from __future__ import annotations
 
 import numpy as np

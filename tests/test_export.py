@@ -1,4 +1,5 @@
 """export.py: files that give the model's answers, or none."""
+
 from __future__ import annotations
 
 import json
@@ -12,15 +13,17 @@ from exported_files import DEIT, REGNET, digits, export, write_checkpoint
 from test_validate import run_main
 from zoo import shallow
 
-from mindeit import UserError, checkpoint, load_model
-from mindeit.deploy import export as writer
-from mindeit.deploy import verify
-from mindeit.deploy.exported import Exported, sidecar
-from mindeit.deploy.metadata import Description
-from mindeit.deploy.predictor import on_arrays
-from mindeit.deploy.verify import normalised
+from mindeit import UserError, load_model
+from mindeit.export import verify
+from mindeit.export import writer as writer
+from mindeit.export.exported import Exported, sidecar
+from mindeit.export.metadata import Description
+from mindeit.export.verify import normalised
 from mindeit.models.registry import spec
+from mindeit.predict.predictor import on_arrays
 from mindeit.runtime.memory import machine_memory
+from mindeit.weights import checkpoint
+from mindeit.weights.card import card_for
 
 ZOO = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32")
 LIMIT = {"fp32": 1e-4, "fp16": 3e-2}  # of the spread of the model's logits
@@ -37,9 +40,9 @@ def in_graph_mode(graph_mode):
     """As the doors run."""
 
 
-def model_logits(checkpoint, pictures: np.ndarray, **options) -> np.ndarray:
+def model_logits(checkpoint, images: np.ndarray, **options) -> np.ndarray:
     model, card = load_model(checkpoint, **options)
-    return on_arrays(model)(normalised(pictures, card.mean, card.std))
+    return on_arrays(model)(normalised(images, card.mean, card.std))
 
 
 def gap(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -51,39 +54,46 @@ def gap(got: np.ndarray, wanted: np.ndarray) -> float:
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
 @pytest.mark.parametrize("name", [DEIT, REGNET, *ZOO])
 def test_a_file_of_any_batch_gives_the_models_logits(name, suffix, checkpoints, tmp_path, monkeypatch, capsys):
-    target, pictures = tmp_path / f"model.{suffix}", digits(7)
+    target, images = tmp_path / f"model.{suffix}", digits(7)
     assert export(monkeypatch, checkpoints[name], target) == 0
-    wanted = model_logits(checkpoints[name], pictures)
+    wanted = model_logits(checkpoints[name], images)
     shown = capsys.readouterr().out.splitlines()
     assert shown[-2].startswith("largest difference from the model: ")
     assert shown[-2].endswith("limit 1e-04: ok")
     assert shown[-1].startswith(f"wrote {target}: {name}, ")
     file = Exported(target)
     for count in (1, 5, 7):
-        images = normalised(pictures[:count], file.card.mean, file.card.std)
-        assert gap(file(images), wanted[:count]) < LIMIT["fp32"]
+        batch = normalised(images[:count], file.card.mean, file.card.std)
+        assert gap(file(batch), wanted[:count]) < LIMIT["fp32"]
 
 
 KINDS = {
     "one at a time": ["--batch", "1"],
     "four at a time": ["--batch", "4"],
     "half precision": ["--precision", "fp16"],
-    "uint8 pictures": ["--preprocess"],
-    "uint8 pictures, three at a time, half precision": ["--preprocess", "--batch", "3", "--precision", "fp16"],
+    "uint8 images": ["--preprocess"],
+    "uint8 images, three at a time, half precision": ["--preprocess", "--batch", "3", "--precision", "fp16"],
 }
-QUICK = (("one at a time", "onnx"), ("four at a time", "mindir"), ("uint8 pictures", "mindir"),
-         ("uint8 pictures, three at a time, half precision", "onnx"))
-CASES = [pytest.param(kind, suffix, marks=() if (kind, suffix) in QUICK else pytest.mark.slow)
-         for kind in KINDS for suffix in ("onnx", "mindir")]
+QUICK = (
+    ("one at a time", "onnx"),
+    ("four at a time", "mindir"),
+    ("uint8 images", "mindir"),
+    ("uint8 images, three at a time, half precision", "onnx"),
+)
+CASES = [
+    pytest.param(kind, suffix, marks=() if (kind, suffix) in QUICK else pytest.mark.slow)
+    for kind in KINDS
+    for suffix in ("onnx", "mindir")
+]
 
 
 @pytest.mark.parametrize(("kind", "suffix"), CASES)
 def test_every_kind_of_file_gives_the_models_logits(kind, suffix, checkpoints, tmp_path, monkeypatch):
-    target, pictures = tmp_path / f"model.{suffix}", digits(5)
+    target, images = tmp_path / f"model.{suffix}", digits(5)
     assert export(monkeypatch, checkpoints[DEIT], target, *KINDS[kind]) == 0
     file = Exported(target)
-    got = file(normalised(pictures, file.card.mean, file.card.std))
-    assert gap(got, model_logits(checkpoints[DEIT], pictures)) < LIMIT[file.description.precision]
+    got = file(normalised(images, file.card.mean, file.card.std))
+    assert gap(got, model_logits(checkpoints[DEIT], images)) < LIMIT[file.description.precision]
 
 
 def test_pieces_make_no_difference(checkpoints, tmp_path, monkeypatch):
@@ -100,36 +110,36 @@ def test_pieces_make_no_difference(checkpoints, tmp_path, monkeypatch):
 def test_both_heads_are_the_models_two(suffix, checkpoints, tmp_path, monkeypatch):
     from mindspore import Tensor
 
-    target, pictures = tmp_path / f"model.{suffix}", digits(3)
+    target, images = tmp_path / f"model.{suffix}", digits(3)
     assert export(monkeypatch, checkpoints[DEIT], target, "--heads", "both", "--batch", "3") == 0
     model, card = load_model(checkpoints[DEIT])
-    images = normalised(pictures, card.mean, card.std)
-    wanted = model.set_train(True)(Tensor(images))  # no dropout here: training differs by its two outputs alone
+    batch = normalised(images, card.mean, card.std)
+    wanted = model.set_train(True)(Tensor(batch))  # no dropout here: training differs by its two outputs alone
     file = Exported(target)
     assert file.description.outputs == ("cls_logits", "dist_logits")
-    for got, want in zip(file.outputs(images), wanted):
+    for got, want in zip(file.outputs(batch), wanted):
         assert gap(got, want.asnumpy()) < LIMIT["fp32"]
-    assert gap(file(images), (wanted[0] + wanted[1]).asnumpy() / 2) < LIMIT["fp32"]
+    assert gap(file(batch), (wanted[0] + wanted[1]).asnumpy() / 2) < LIMIT["fp32"]
 
 
 @pytest.mark.parametrize("name", [DEIT, REGNET])
 def test_without_classes_a_file_gives_features(name, checkpoints, tmp_path, monkeypatch):
-    target, pictures = tmp_path / "model.onnx", digits(3)
+    target, images = tmp_path / "model.onnx", digits(3)
     assert export(monkeypatch, checkpoints[name], target, "--num_classes", "0", "--batch", "3") == 0
-    wanted = model_logits(checkpoints[name], pictures, num_classes=0)
+    wanted = model_logits(checkpoints[name], images, num_classes=0)
     file = Exported(target)
     assert file.description.outputs == ("features",)
     assert wanted.shape == (3, 128 if name == DEIT else 192)
-    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+    assert gap(file(normalised(images, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
 
 
 def test_another_resolution_resizes_the_position_table(checkpoints, tmp_path, monkeypatch):
-    target, pictures = tmp_path / "model.onnx", digits(2, 48)
+    target, images = tmp_path / "model.onnx", digits(2, 48)
     assert export(monkeypatch, checkpoints[DEIT], target, "--image_size", "48", "--batch", "2") == 0
     file = Exported(target)
     assert file.card.image_size == 48
-    wanted = model_logits(checkpoints[DEIT], pictures, image_size=48)
-    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+    wanted = model_logits(checkpoints[DEIT], images, image_size=48)
+    assert gap(file(normalised(images, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
 
 
 def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_path, monkeypatch):
@@ -191,9 +201,9 @@ def test_an_official_file_is_exported_like_a_checkpoint(tmp_path, monkeypatch):
 
     source = write_pth(tmp_path / "deit.pth", official_state(DEIT, 10, 32))
     assert export(monkeypatch, source, tmp_path / "deit.onnx", "--model", DEIT, "--batch", "2") == 0
-    file, pictures = Exported(tmp_path / "deit.onnx"), digits(2)
-    wanted = model_logits(source, pictures, model=DEIT)
-    assert gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
+    file, images = Exported(tmp_path / "deit.onnx"), digits(2)
+    wanted = model_logits(source, images, model=DEIT)
+    assert gap(file(normalised(images, file.card.mean, file.card.std)), wanted) < LIMIT["fp32"]
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
@@ -211,9 +221,9 @@ def test_a_large_model_has_its_weights_beside_it(suffix, checkpoints, tmp_path, 
     assert names == {target.name, f"{target.name}.data", *([f"{target.name}.json"] if suffix == "mindir" else [])}
     assert target.stat().st_size < checkpoints[DEIT].stat().st_size / 2
     moved = target.parent.rename(tmp_path / "moved") / target.name
-    file, pictures = Exported(moved), digits(2)
-    got = file(normalised(pictures, file.card.mean, file.card.std))
-    assert gap(got, model_logits(checkpoints[DEIT], pictures)) < LIMIT["fp32"]
+    file, images = Exported(moved), digits(2)
+    got = file(normalised(images, file.card.mean, file.card.std))
+    assert gap(got, model_logits(checkpoints[DEIT], images)) < LIMIT["fp32"]
     (tmp_path / "moved" / f"{target.name}.data").unlink()
     with pytest.raises(UserError, match=f"model.{suffix}.data"):
         Exported(moved)
@@ -231,7 +241,7 @@ def test_a_file_that_differs_is_not_kept(suffix, checkpoints, tmp_path, monkeypa
 
 
 def test_a_wrong_file_leaves_the_one_before_it(checkpoints, tmp_path, monkeypatch, capsys):
-    from mindeit.deploy import onnx_operators
+    from mindeit.export import onnx_operators
 
     target = tmp_path / "model.onnx"
     assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "1") == 0
@@ -244,23 +254,30 @@ def test_a_wrong_file_leaves_the_one_before_it(checkpoints, tmp_path, monkeypatc
 
 
 def test_an_operator_without_an_onnx_form_is_named(checkpoints, tmp_path, monkeypatch, capsys):
-    from mindeit.deploy import onnx_operators
+    from mindeit.export import onnx_operators
 
     monkeypatch.delitem(onnx_operators.OPERATORS, "Sigmoid")
     assert export(monkeypatch, checkpoints[REGNET], tmp_path / "model.onnx", "--batch", "1") == 2
-    assert capsys.readouterr().err == ("error: s1/b1/se/fc2: no ONNX form is known for MindSpore's Sigmoid; allowed: "
-                                       "--format MINDIR\n")
+    assert capsys.readouterr().err == (
+        "error: s1/b1/se/fc2: no ONNX form is known for MindSpore's Sigmoid; allowed: --format MINDIR\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 BAD_INPUT = [
     (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX or AIR"),
     (["--format", None], "command line: --format is missing (kind of file)"),
-    (["--format", "AIR", "--output", None], "format AIR needs Ascend's toolkit, missing libascend_hal.so, "
-     "libascendcl.so, libge_runner.so, libhccl.so, Python package te, Python package hccl; allowed here: MINDIR, ONNX"),
+    (
+        ["--format", "AIR", "--output", None],
+        "format AIR needs Ascend's toolkit, missing libascend_hal.so, "
+        "libascendcl.so, libge_runner.so, libhccl.so, Python package te, Python package hccl; allowed here: MINDIR, "
+        "ONNX",
+    ),
     (["--ckpt_path", "/nope.ckpt"], "/nope.ckpt: no such file"),
-    (["--ckpt_path", None], "no weights: give --ckpt_path FILE, or --pretrained True --model NAME for the official "
-                            "ones"),
+    (
+        ["--ckpt_path", None],
+        "no weights: give --ckpt_path FILE, or --pretrained True --model NAME for the official ones",
+    ),
     (["--pretrained", "True"], "--pretrained needs --model NAME, and no --ckpt_path"),
     (["--output", "/proc/model.onnx"], "/proc/model.onnx: cannot write there: No such file or directory"),
     (["--output", "model.mindir"], "output model.mindir ends in '.mindir'; format ONNX allows .onnx"),
@@ -270,10 +287,16 @@ BAD_INPUT = [
     (["--heads", "none"], "command line: --heads is 'none', allowed: mean or both"),
     (["--num_classes", "5"], "command line: --num_classes is '5', allowed: 0 or None"),
     (["--image_size", "33"], "image_size is 33; allowed: multiples of the patch size 8"),
-    (["--model", "deit_tiny"], "command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python "
-                               "convert_pt2ms.py --list shows all"),
-    (["--batch", "99999999999"], "--batch is 99999999999: a batch of images of 32 pixels takes 1,144,409 GiB of "
-                                 "memory, this machine has {memory} GiB"),
+    (
+        ["--model", "deit_tiny"],
+        "command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python "
+        "convert_pt2ms.py --list shows all",
+    ),
+    (
+        ["--batch", "99999999999"],
+        "--batch is 99999999999: a batch of images of 32 pixels takes 1,144,409 GiB of "
+        "memory, this machine has {memory} GiB",
+    ),
     (["--use_ema"], "{ckpt} holds one set of weights; use_ema is for training checkpoints"),
     (["--ckpt_path", "nameless.ckpt"], "nameless.ckpt: the weights fit no known model"),
     (["--ckpt_path", "{regnet}", "--heads", "both"], "heads is both, but regnety_mini_32 has one head; allowed: mean"),
@@ -299,17 +322,29 @@ def test_bad_input_is_one_line_and_nothing_is_written(change, message, checkpoin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [
-    f"deit_{size}_{kind}patch16_{pixels}" for size, kind, pixels in (
-        ("tiny", "", 224), ("small", "", 224), ("base", "", 224), ("tiny", "distilled_", 224),
-        ("small", "distilled_", 224), ("base", "distilled_", 224), ("base", "", 384), ("base", "distilled_", 384))])
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"deit_{size}_{kind}patch16_{pixels}"
+        for size, kind, pixels in (
+            ("tiny", "", 224),
+            ("small", "", 224),
+            ("base", "", 224),
+            ("tiny", "distilled_", 224),
+            ("small", "distilled_", 224),
+            ("base", "distilled_", 224),
+            ("base", "", 384),
+            ("base", "distilled_", 384),
+        )
+    ],
+)
 def test_all_deit_models_as_onnx(name, tmp_path, monkeypatch):
     assert full_size_gap(name, tmp_path / "model.onnx", monkeypatch) < LIMIT["fp32"]
 
 
 def test_a_token_for_each_class_is_exported(tmp_path, capsys):
     """One block of S60_multi; `export` compares the file with the model."""
-    card = checkpoint.card_for(spec("S60_multi"), 7, 32, None)
+    card = card_for(spec("S60_multi"), 7, 32, None)
     model = shallow("S60_multi", num_classes=7, image_size=32)
     writer.export(model, Description(card), tmp_path / "multi.onnx", "ONNX")
     assert "limit 1e-04: ok" in capsys.readouterr().out
@@ -318,8 +353,10 @@ def test_a_token_for_each_class_is_exported(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
-@pytest.mark.parametrize("name", ["deit_small_patch16_18x2_LS", "deit_small_patch16_LS_hMLP", "cait_XXS24_224",
-                                  "resmlp_12", "S60", "S60_multi"])
+@pytest.mark.parametrize(
+    "name",
+    ["deit_small_patch16_18x2_LS", "deit_small_patch16_LS_hMLP", "cait_XXS24_224", "resmlp_12", "S60", "S60_multi"],
+)
 def test_the_zoo_in_full_size(name, suffix, tmp_path, monkeypatch):
     assert full_size_gap(name, tmp_path / f"model.{suffix}", monkeypatch) < LIMIT["fp32"]
 
@@ -334,9 +371,9 @@ def full_size_gap(name: str, target: Path, monkeypatch) -> float:
     size = spec(name).image_size
     source = write_checkpoint(target.parent, name, 1000, size)
     assert export(monkeypatch, source, target) == 0
-    file, pictures = Exported(target), digits(2, size)
-    wanted = model_logits(source, pictures)
-    return gap(file(normalised(pictures, file.card.mean, file.card.std)), wanted)
+    file, images = Exported(target), digits(2, size)
+    wanted = model_logits(source, images)
+    return gap(file(normalised(images, file.card.mean, file.card.std)), wanted)
 
 
 def test_files_that_are_none_are_refused(tmp_path, checkpoints, monkeypatch):

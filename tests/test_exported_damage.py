@@ -1,4 +1,5 @@
 """Exported files that were changed, or are not what they say: one line, never a prediction."""
+
 from __future__ import annotations
 
 import json
@@ -13,10 +14,10 @@ from onnx import TensorProto, helper
 from PIL import Image
 from test_validate import run_main
 
-from mindeit.deploy.exported import Exported
-from mindeit.deploy.file_digest import sidecar, write_digest
 from mindeit.errors import UserError
-from mindeit.integrity import DIGEST_KEY
+from mindeit.export.exported import Exported
+from mindeit.export.file_digest import sidecar, write_digest
+from mindeit.weights.integrity import DIGEST_KEY
 
 SUFFIXES = (".onnx", ".mindir")
 IMAGES = np.zeros((2, 3, 32, 32), np.float32)
@@ -55,8 +56,10 @@ def test_a_flipped_bit_is_refused_wherever_it_is(suffix, files, capfd):
         content = bytearray(whole)
         content[at] ^= 1 << draw.randrange(8)
         path.write_bytes(content)
-        assert message(path) == (f"{path} is damaged or was changed: its content does not match the digest it carries; "
-                                 "--no-check takes it as it is")
+        assert message(path) == (
+            f"{path} is damaged or was changed: its content does not match the digest it carries; "
+            "--no-check takes it as it is"
+        )
     assert capfd.readouterr().err == ""
 
 
@@ -104,7 +107,8 @@ def test_results_that_are_not_finite_end_every_door(files, digits, monkeypatch, 
         shown = capsys.readouterr()
         assert shown.err.splitlines()[-1] == (
             f"error: {path}: the results are not finite (NaN or infinity): the weights are damaged, or the precision "
-            "is too low")
+            "is too low"
+        )
         assert "%" not in shown.out
 
 
@@ -122,10 +126,13 @@ def test_no_check_takes_a_changed_file(files, monkeypatch, capsys):
 
 
 def tiny_graph(path, texts, kind=TensorProto.FLOAT, shape=(2, 3, 32, 32), classes=10) -> None:
-    """Sums of each picture's values, described as whatever ``texts`` say."""
+    """Sums of each image's values, described as whatever ``texts`` say."""
     width = int(np.prod(shape[1:]))
-    nodes = [helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
-             helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["logits"])]
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["logits"]),
+    ]
     weights = helper.make_tensor("w", TensorProto.FLOAT, (width, classes), np.ones(width * classes, np.float32))
     taken = helper.make_tensor_value_info("images", kind, shape)
     given = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (shape[0], classes))
@@ -136,13 +143,19 @@ def tiny_graph(path, texts, kind=TensorProto.FLOAT, shape=(2, 3, 32, 32), classe
     path.write_bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"kind": TensorProto.INT64}, "takes tensor(int64) (2, 3, 32, 32), but describes itself as taking tensor(float) "
-     "(2, 3, 32, 32); export it anew (export.py)"),
-    ({"shape": (2, 3072)}, "takes tensor(float) (2, 3072), but describes itself as taking tensor(float)"),
-    ({"shape": (2, 3, 48, 48)}, "cannot be run on float32 (2, 3, 32, 32) ("),
-    ({"classes": 7}, "gives [(2, 7)] for 2 pictures, but describes itself as giving logits of 10 classes"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"kind": TensorProto.INT64},
+            "takes tensor(int64) (2, 3, 32, 32), but describes itself as taking tensor(float) "
+            "(2, 3, 32, 32); export it anew (export.py)",
+        ),
+        ({"shape": (2, 3072)}, "takes tensor(float) (2, 3072), but describes itself as taking tensor(float)"),
+        ({"shape": (2, 3, 48, 48)}, "cannot be run on float32 (2, 3, 32, 32) ("),
+        ({"classes": 7}, "gives [(2, 7)] for 2 images, but describes itself as giving logits of 10 classes"),
+    ],
+)
 def test_an_onnx_file_that_is_not_what_it_says_is_one_line(options, words, files):
     texts = {entry.key: entry.value for entry in onnx.load(files / "a.onnx").metadata_props if entry.key != DIGEST_KEY}
     tiny_graph(files / "b.onnx", texts, **options)
@@ -167,26 +180,34 @@ def test_a_mindir_file_that_fails_at_its_first_run_is_one_line(files, capfd):
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path, monkeypatch, capsys):
-    from mindeit import checkpoint as checkpoints
+    from mindeit.weights import checkpoint as checkpoints
 
     path = write_checkpoint(tmp_path, DEIT)
     state, card = checkpoints.read(path)
     state["norm.beta"][3] = np.inf
     checkpoints.write(path, state, card)
-    for script, words in (("predict.py", ["--ckpt_path", str(path), str(tmp_path / "p.png")]),
-                          ("export.py", ["--ckpt_path", str(path), "--format", "ONNX"]),
-                          ("convert_pt2ms.py", ["--input", str(path), "--output", str(tmp_path / "b.safetensors")])):
+    for script, words in (
+        ("predict.py", ["--ckpt_path", str(path), str(tmp_path / "p.png")]),
+        ("export.py", ["--ckpt_path", str(path), "--format", "ONNX"]),
+        ("convert_pt2ms.py", ["--input", str(path), "--output", str(tmp_path / "b.safetensors")]),
+    ):
         Image.new("RGB", (40, 40)).save(tmp_path / "p.png")
         assert run_main(script, words, monkeypatch) == 2
-        assert capsys.readouterr().err == (f"error: {path}: 1 of {len(state)} tensors hold values that are not finite "
-                                           "(NaN or infinity): norm.beta\n")
+        assert capsys.readouterr().err == (
+            f"error: {path}: 1 of {len(state)} tensors hold values that are not finite (NaN or infinity): norm.beta\n"
+        )
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".safetensors", ".onnx", ".mindir"])
-@pytest.mark.parametrize(("script", "option", "words"), [
-    ("predict.py", "--ckpt_path", ["p.png"]), ("validate.py", "--ckpt_path", ["--data_dir", "."]),
-    ("export.py", "--ckpt_path", ["--format", "ONNX"]), ("convert_pt2ms.py", "--input", ["--output", "a.ckpt"]),
-])
+@pytest.mark.parametrize(
+    ("script", "option", "words"),
+    [
+        ("predict.py", "--ckpt_path", ["p.png"]),
+        ("validate.py", "--ckpt_path", ["--data_dir", "."]),
+        ("export.py", "--ckpt_path", ["--format", "ONNX"]),
+        ("convert_pt2ms.py", "--input", ["--output", "a.ckpt"]),
+    ],
+)
 def test_a_name_of_300_characters_is_one_line(script, option, words, suffix, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("val/a", "val/b", "train/a", "train/b"):

@@ -1,4 +1,5 @@
 """Where results go: only regular files are replaced; devices, pipes, links and the screen stay what they are."""
+
 from __future__ import annotations
 
 import json

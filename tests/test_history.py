@@ -1,4 +1,5 @@
-"""History: lines that survive kills, resuming without doubles, TensorBoard's events; and the picture of the curves."""
+"""History: lines that survive kills, resuming without doubles, TensorBoard's events; and the image of the curves."""
+
 from __future__ import annotations
 
 import json
@@ -38,8 +39,8 @@ def events(folder: Path) -> list:
         data = path.read_bytes()
         while data:
             (size,) = struct.unpack("<Q", data[:8])  # then its checksum (4), the event, its checksum (4)
-            found.append(Event.FromString(data[12:12 + size]))
-            data = data[16 + size:]
+            found.append(Event.FromString(data[12 : 12 + size]))
+            data = data[16 + size :]
     return found
 
 
@@ -126,9 +127,17 @@ def test_half_a_line_at_the_end_is_dropped(tmp_path, rest):
 
 
 BAD = {
-    "cut": '{"epo', "no epoch": '{"loss": 1}', "null": '{"epoch": null}', "a number": "7", "a list": "[]",
-    "infinite": '{"epoch": Infinity}', "half": '{"epoch": 1.5}', "text": '{"epoch": 2, "loss": "low"}',
-    "a list in it": '{"epoch": 2, "loss": [1]}', "deep": "[" * 100_000, "many digits": '{"epoch": 1' + "0" * 5000 + "}",
+    "cut": '{"epo',
+    "no epoch": '{"loss": 1}',
+    "null": '{"epoch": null}',
+    "a number": "7",
+    "a list": "[]",
+    "infinite": '{"epoch": Infinity}',
+    "half": '{"epoch": 1.5}',
+    "text": '{"epoch": 2, "loss": "low"}',
+    "a list in it": '{"epoch": 2, "loss": [1]}',
+    "deep": "[" * 100_000,
+    "many digits": '{"epoch": 1' + "0" * 5000 + "}",
 }
 
 
@@ -260,23 +269,32 @@ COLOURS = {"training": "#4c72b0", "validation": "#dd8452", "EMA": "#55a868", "lr
 
 def panels(path: Path) -> list[dict[str, np.ndarray]]:
     """For each of three panels: curve -> (points, 2) rows and columns of its colour."""
-    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    third = picture.shape[1] // 3
-    wanted = {name: [int(colour[at:at + 2], 16) for at in (1, 3, 5)] for name, colour in COLOURS.items()}
-    parts = [picture[:, third * n:third * (n + 1)] for n in range(3)]
+    image = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    third = image.shape[1] // 3
+    wanted = {name: [int(colour[at : at + 2], 16) for at in (1, 3, 5)] for name, colour in COLOURS.items()}
+    parts = [image[:, third * n : third * (n + 1)] for n in range(3)]
     return [{name: np.argwhere((part == rgb).all(-1)) for name, rgb in wanted.items()} for part in parts]
 
 
 @pytest.mark.parametrize("epochs", [1, 12, 300])
 def test_curves_show_losses_accuracies_and_rate_in_their_panels(tmp_path, epochs):
     records = [
-        {"epoch": n, "lr": 1e-3 / (1 + n), "train_loss": 7 - n / 100, "val_loss": 5 - n / 100, "acc1": 1 + n / 9,
-         "ema_acc1": 3 + n / 8} for n in range(epochs)
+        {
+            "epoch": n,
+            "lr": 1e-3 / (1 + n),
+            "train_loss": 7 - n / 100,
+            "val_loss": 5 - n / 100,
+            "acc1": 1 + n / 9,
+            "ema_acc1": 3 + n / 8,
+        }
+        for n in range(epochs)
     ]
     draw(records, tmp_path / "curves.png")
     loss, accuracy, rate = panels(tmp_path / "curves.png")
-    assert all(len(found) > 5 for found in (loss["training"], loss["validation"], accuracy["training"],
-                                             accuracy["EMA"], rate["lr"]))
+    assert all(
+        len(found) > 5
+        for found in (loss["training"], loss["validation"], accuracy["training"], accuracy["EMA"], rate["lr"])
+    )
     assert len(loss["EMA"]) == len(accuracy["validation"]) == len(rate["training"]) == 0
     assert os.listdir(tmp_path) == ["curves.png"]
 
@@ -306,12 +324,12 @@ def test_the_best_epoch_is_marked(tmp_path):
     assert 0.2 < (heights[1] - heights[0]) / (477 - 2 * heights[0]) < 0.45
 
 
-def test_nothing_to_draw_still_gives_a_picture(tmp_path):
+def test_nothing_to_draw_still_gives_a_image(tmp_path):
     draw([], tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size == (1430, 440)
 
 
-def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_image_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "curves.png").mkdir()
     with pytest.raises(UserError, match="curves.png: is a folder, the name of a file is needed"):
         draw([], tmp_path / "curves.png")

@@ -1,4 +1,5 @@
 """Kernels with a gradient of their own, against autodiff of the plain formula in float64 (PyTorch's)."""
+
 from __future__ import annotations
 
 import ctypes
@@ -180,11 +181,11 @@ def heap_in_use() -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="counts by glibc's mallinfo2")
-@pytest.mark.parametrize(("kernel", "shapes"), [
-    (gelu.choose, ((2000, 1000),)),
-    (Normalised, ((2000, 1000),)),
-    (gain.choose, ((4, 500, 1000), (4, 1, 1))),
-], ids=["gelu", "softmax", "gain"])
+@pytest.mark.parametrize(
+    ("kernel", "shapes"),
+    [(gelu.choose, ((2000, 1000),)), (Normalised, ((2000, 1000),)), (gain.choose, ((4, 500, 1000), (4, 1, 1)))],
+    ids=["gelu", "softmax", "gain"],
+)
 def test_a_graph_of_halves_keeps_no_lists_of_places(kernel, shapes, graph_mode):
     """MindSpore's products and sums of halves keep 16 bytes an element; a block has some twenty of them."""
     x, *others = (ops.ones(shape, ms.float16) for shape in shapes)

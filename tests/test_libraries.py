@@ -1,4 +1,5 @@
 """What the GPU's and Ascend's back ends need, on folders and packages made up for the test."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -12,8 +13,18 @@ from conftest import ROOT
 from mindeit.errors import UserError
 from mindeit.runtime import device, environment, libraries
 
-NO_CUDA = ", ".join(("libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libcufft.so.10", "libcurand.so.10",
-                     "libcusolver.so.11", "libcusparse.so.11", "libnvrtc.so.11.2"))
+NO_CUDA = ", ".join(
+    (
+        "libcudart.so.11.0",
+        "libcublas.so.11",
+        "libcudnn.so.8",
+        "libcufft.so.10",
+        "libcurand.so.10",
+        "libcusolver.so.11",
+        "libcusparse.so.11",
+        "libnvrtc.so.11.2",
+    )
+)
 
 
 @pytest.fixture
@@ -57,7 +68,8 @@ def test_a_gpu_s_line_says_what_is_missing_and_wanted(cuda_home, monkeypatch):
         device.setup("GPU")
     assert str(refused.value) == (
         f"device GPU is not available: missing CUDA 11 (CUDA_HOME is {home}, which is 12.2), {NO_CUDA} "
-        "(wanted: CUDA 11.6 to 11.8 with CUDA_HOME, and cuDNN 8); --device_target CPU works anywhere")
+        "(wanted: CUDA 11.6 to 11.8 with CUDA_HOME, and cuDNN 8); --device_target CPU works anywhere"
+    )
 
 
 def test_nothing_is_missing_where_all_libraries_open(cuda_home, monkeypatch):
@@ -109,8 +121,22 @@ def test_the_environment_is_told_where_mindspore_does_not_load(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError\n")
     paths = os.pathsep.join((str(tmp_path), str(ROOT / "src")))
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "env.py")], capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": paths})
+        [sys.executable, str(ROOT / "scripts" / "env.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert done.stdout.startswith(f"Python: {sys.version.split()[0]}\nmindeit: ")
     assert {line.split(":")[0] for line in done.stdout.splitlines()} >= {
-        "mindspore", "numpy", "mindcv", "torch", "mpi4py", "OS", "CPU", "GPU", "Ascend", "launcher"}
+        "mindspore",
+        "numpy",
+        "mindcv",
+        "torch",
+        "mpi4py",
+        "OS",
+        "CPU",
+        "GPU",
+        "Ascend",
+        "launcher",
+    }

@@ -1,4 +1,5 @@
 """The losses against values and gradients of the official PyTorch code in float64."""
+
 from __future__ import annotations
 
 import json
@@ -9,7 +10,7 @@ import pytest
 from mindspore import Tensor, nn
 from reference import GOLDEN
 
-from mindeit.losses import binary_cross_entropy, cross_entropy, hard_distillation, soft_distillation
+from mindeit.objectives.losses import binary_cross_entropy, cross_entropy, hard_distillation, soft_distillation
 
 NUMBERS = json.loads((GOLDEN / "losses.json").read_text())
 ARRAYS = np.load(GOLDEN / "losses.npz")
@@ -65,14 +66,17 @@ def test_distillation_and_its_gradients_match_the_official_code(case, mode):
         assert np.abs(gradient.asnumpy() - ARRAYS[f"{case['gradient']}/{name}"]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "targets"), [
-    ("cross_entropy", smoothed(0)),
-    ("label_smoothing_0.1", smoothed(0.1)),
-    ("label_smoothing_0.3", smoothed(0.3)),
-    ("soft_target", ARRAYS["soft_targets"]),
-    ("soft_target_mix_smooth0", ARRAYS["mix_targets_smooth0"]),
-    ("soft_target_mix_smooth0.1", ARRAYS["mix_targets_smooth0.1"]),
-])
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("cross_entropy", smoothed(0)),
+        ("label_smoothing_0.1", smoothed(0.1)),
+        ("label_smoothing_0.3", smoothed(0.3)),
+        ("soft_target", ARRAYS["soft_targets"]),
+        ("soft_target_mix_smooth0", ARRAYS["mix_targets_smooth0"]),
+        ("soft_target_mix_smooth0.1", ARRAYS["mix_targets_smooth0.1"]),
+    ],
+)
 def test_cross_entropy_of_soft_targets_matches_the_official_code(name, targets, mode):
     value, _ = value_and_gradient(cross_entropy, ARRAYS["logits"], targets)
     assert value == pytest.approx(NUMBERS["criteria"][name], rel=TOLERANCE)

@@ -1,4 +1,5 @@
 """Ranks wait for one another over sockets, here as threads of one process."""
+
 from __future__ import annotations
 
 import json
@@ -8,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from training_runs import write_pictures
+from training_runs import write_images
 
-from mindeit.build import agreement
 from mindeit.config import parse
 from mindeit.data import open_source
 from mindeit.errors import UserError
+from mindeit.factory import agreement
 from mindeit.runtime import meeting
 from mindeit.runtime.cluster import Cluster, naming_a_late_rank
 from mindeit.runtime.meeting import disagreements
@@ -75,6 +76,7 @@ def test_a_rank_that_left_is_named_on_both_sides(monkeypatch):
                     line._connection.close()
                 return "left"
             return place.wait()
+
         return act
 
     assert together(2, leave(1)) == ["rank 1 has left; its own output says why", "left"]
@@ -121,23 +123,23 @@ class Compared(Cluster):
 
 def compared(folder: Path, *words: object, weights: Path) -> dict:
     config = parse([*map(str, words), "--data_dir", str(folder), "--distributed", "True"], description="")
-    pictures = {split: open_source("image_folder", str(folder), split) for split in ("train", "val")}
+    images = {split: open_source("image_folder", str(folder), split) for split in ("train", "val")}
     cluster = Compared(0, 2, 2)
-    agreement.check(config, cluster, pictures=pictures, weights={"the student": weights, "the teacher": None})
+    agreement.check(config, cluster, images=images, weights={"the student": weights, "the teacher": None})
     return cluster.values
 
 
 def test_ranks_agree_in_what_the_run_depends_on_and_not_in_where_it_lies(tmp_path):
-    one, other = (write_pictures(tmp_path / name, train=4, val=2) for name in ("node1", "node2"))
+    one, other = (write_images(tmp_path / name, train=4, val=2) for name in ("node1", "node2"))
     weights = [folder / "start.ckpt" for folder in (one, other)]
     for path in weights:
         path.write_bytes(b"the same")
     here = compared(one, "--num_parallel_workers", 1, weights=weights[0])
     assert here == compared(other, "--ckpt_save_dir", tmp_path, weights=weights[1])
-    assert {"lr", "the version of mindspore", "the list of pictures of train", "the file of the student"} <= set(here)
+    assert {"lr", "the version of mindspore", "the list of images of train", "the file of the student"} <= set(here)
 
     (other / "train" / "a" / "00.png").rename(other / "train" / "a" / "renamed.png")
     weights[1].write_bytes(b"another")
     there = compared(other, "--lr", 0.5, weights=weights[1])
     found = [line.split(" is ")[0] for line in disagreements([here, there])]
-    assert found == ["lr", "the list of pictures of train", "the file of the student"]
+    assert found == ["lr", "the list of images of train", "the file of the student"]

@@ -1,4 +1,5 @@
 """MindCV's own door to this project's models."""
+
 from __future__ import annotations
 
 import subprocess
@@ -48,10 +49,17 @@ def test_mindcv_gives_maps_of_chosen_blocks_and_other_channels():
     assert "blocks.0.norm1.gamma" in {parameter.name for parameter in model.get_parameters()}
 
 
-@pytest.mark.parametrize("name, options, message", [
-    ("regnety_mini_32", {"features_only": True}, "features_only is for models of patches; regnety_mini_32 has none"),
-    ("deit_mini_patch8_32_LS", {"out_indices": [1]}, "out_indices is for features_only=True"),
-])
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        (
+            "regnety_mini_32",
+            {"features_only": True},
+            "features_only is for models of patches; regnety_mini_32 has none",
+        ),
+        ("deit_mini_patch8_32_LS", {"out_indices": [1]}, "out_indices is for features_only=True"),
+    ],
+)
 def test_what_a_model_cannot_give_is_one_line(name, options, message):
     import_module("mindeit.mindcv")
 
@@ -65,4 +73,5 @@ def test_without_mindcv_one_line_says_so():
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "mindeit.errors.UserError: mindeit.mindcv registers models with MindCV, which is not installed "
-        "(pip install mindcv)")
+        "(pip install mindcv)"
+    )

@@ -1,4 +1,5 @@
 """The models against numbers of the official PyTorch code (float64 logits are the truth)."""
+
 from __future__ import annotations
 
 import re
@@ -8,14 +9,14 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from reference import NUMBERS, SHAPES, direction, golden, official_state, pictures
+from reference import NUMBERS, SHAPES, direction, golden, images, official_state
 from zoo import fill, shallow
 
 import mindeit
-from mindeit.checkpoint import load_strict
-from mindeit.convert.names import official_names, rename
 from mindeit.models.registry import build
 from mindeit.models.summary import summary
+from mindeit.weights.checkpoint import load_strict
+from mindeit.weights.names import official_names, rename
 
 pytestmark = pytest.mark.xdist_group("test_models")  # they share compiled models
 TINY, DISTILLED = "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
@@ -38,7 +39,7 @@ def with_reference_weights(name: str) -> nn.Cell:
 
 @cache
 def logits(name: str, mode: str) -> Tensor:
-    return with_reference_weights(name)(Tensor(pictures()))
+    return with_reference_weights(name)(Tensor(images()))
 
 
 @cache
@@ -47,14 +48,14 @@ def training(mode: str) -> tuple:
     model = with_reference_weights(DISTILLED).set_train(True)
     labels = Tensor(np.array(NUMBERS["gradient"]["labels"], np.int32))
 
-    def loss_of(images):
-        cls_logits, dist_logits = model(images)
+    def loss_of(batch):
+        cls_logits, dist_logits = model(batch)
         loss = ops.cross_entropy(cls_logits, labels) + ops.cross_entropy(dist_logits, labels)
         return loss, cls_logits, dist_logits
 
     weights = model.trainable_params()
     function = ms.value_and_grad(loss_of, None, ms.ParameterTuple(weights), has_aux=True)
-    (loss, *heads), gradients = function(Tensor(pictures()))
+    (loss, *heads), gradients = function(Tensor(images()))
     return loss, heads, {weight.name: gradient for weight, gradient in zip(weights, gradients)}
 
 
@@ -89,7 +90,7 @@ def test_both_heads_match_the_official_code_in_training(mode):
 
 
 def test_forward_features_are_the_tokens_after_the_last_norm():
-    tokens = with_reference_weights(DISTILLED).forward_features(Tensor(pictures()))
+    tokens = with_reference_weights(DISTILLED).forward_features(Tensor(images()))
     assert tokens.shape == (2, 198, 192)
     assert gap(tokens[:, :2], golden(f"{DISTILLED}/feat64")) < TOLERANCE
 
@@ -98,8 +99,8 @@ def test_tokens_and_attentions_are_the_same_in_graph_mode():
     model, found = fill(shallow(DISTILLED, num_classes=5, image_size=32)), {}
     for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
         ms.set_context(mode=mode)
-        images = Tensor(pictures(1, 32))
-        found[mode] = [one.asnumpy() for one in (model.forward_features(images), *model.attentions(images))]
+        batch = Tensor(images(1, 32))
+        found[mode] = [one.asnumpy() for one in (model.forward_features(batch), *model.attentions(batch))]
     for one, other in zip(*found.values()):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -108,7 +109,7 @@ def test_without_classes_the_class_token_comes_out():
     model = build(TINY, num_classes=0)
     state = {k: v for k, v in official_state(TINY).items() if not k.startswith("head")}
     load_strict(model, rename(state, {official: own for own, official in official_names(model).items()}), "reference")
-    features = model.set_train(False)(Tensor(pictures()))
+    features = model.set_train(False)(Tensor(images()))
     assert gap(features, golden(f"{TINY}/feat64")) < TOLERANCE
 
 
@@ -129,9 +130,9 @@ def test_the_whole_gradient_matches_the_official_code(mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ALL if n not in (TINY, DISTILLED, "regnety_160")])
 def test_every_model_matches_its_pytorch_twin(name):
-    from mindeit.checkpoint import card_for
     from mindeit.convert.parity import verify
     from mindeit.models.registry import spec
+    from mindeit.weights.card import card_for
 
     model = build(name)
     ours = {official: own for own, official in official_names(model).items()}
@@ -228,12 +229,12 @@ def test_drop_path_keeps_or_drops_whole_samples_and_keeps_the_mean(mode):
 def test_another_image_size_builds_the_matching_position_table(mode):
     model = shallow(DISTILLED, 1, image_size=96, num_classes=7).set_train(False)
     assert model.pos_embed.shape == (1, 6 * 6 + 2, 192)
-    assert model(Tensor(pictures(1, 96))).shape == (1, 7)
+    assert model(Tensor(images(1, 96))).shape == (1, 7)
 
 
 def test_dropout_acts_in_training_only():
     model = shallow(TINY, 1, drop_rate=0.5, num_classes=5, image_size=32)
-    x = Tensor(pictures(1, 32))
+    x = Tensor(images(1, 32))
     model.set_train(False)
     assert np.array_equal(model(x).asnumpy(), model(x).asnumpy())
     model.set_train(True)
@@ -242,7 +243,7 @@ def test_dropout_acts_in_training_only():
 
 def test_attentions_give_each_blocks_weights():
     model = with_reference_weights(TINY)
-    maps = model.attentions(Tensor(pictures(1)))
+    maps = model.attentions(Tensor(images(1)))
     assert len(maps) == 12
     assert {tuple(m.shape) for m in maps} == {(1, 3, 197, 197)}
     assert np.allclose(maps[-1].asnumpy().sum(-1), 1, atol=1e-5)
@@ -256,7 +257,7 @@ def test_half_precision_stays_near_float32(level, mode):
 
     model = build(DISTILLED)
     load_strict(model, {p.name: p.asnumpy() for p in with_reference_weights(DISTILLED).get_parameters()}, "reference")
-    found = precision.apply(model.set_train(False), level)(Tensor(pictures()))
+    found = precision.apply(model.set_train(False), level)(Tensor(images()))
     assert found.dtype == ms.float16
     assert 1e-5 < gap(found, golden(f"{DISTILLED}/logits64")) < 0.02
 
@@ -270,10 +271,16 @@ def test_list_models_takes_a_pattern():
     assert mindeit.list_models("resnet*") == []
 
 
-@pytest.mark.parametrize(("size", "message"), [
-    ({"num_classes": 2_000_000_000}, "num_classes is 2000000000: the head of deit_tiny_patch16_224 takes 1,431 GiB"),
-    ({"image_size": 800_000}, "image_size is 800000: an image takes 7,153 GiB"),
-])
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (
+            {"num_classes": 2_000_000_000},
+            "num_classes is 2000000000: the head of deit_tiny_patch16_224 takes 1,431 GiB",
+        ),
+        ({"image_size": 800_000}, "image_size is 800000: an image takes 7,153 GiB"),
+    ],
+)
 def test_what_no_memory_holds_is_refused_at_once(size, message):
     with pytest.raises(mindeit.UserError, match=f"^{message} of memory, this machine has [0-9,]+ GiB$"):
         mindeit.create_model("deit_tiny_patch16_224", **size)

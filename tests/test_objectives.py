@@ -1,4 +1,5 @@
 """What each objective computes, and whom it leaves alone."""
+
 from __future__ import annotations
 
 import functools
@@ -13,9 +14,10 @@ from reference import GOLDEN
 
 from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
-from mindeit.losses import binary_cross_entropy, cross_entropy, hard_distillation, soft_distillation
 from mindeit.models.deit import VisionTransformer
-from mindeit.objectives import CoSub, Distilled, Supervised, TeacherView, resize_matrix
+from mindeit.objectives import CoSub, Distilled, Supervised, TeacherView
+from mindeit.objectives.losses import binary_cross_entropy, cross_entropy, hard_distillation, soft_distillation
+from mindeit.objectives.teacher import resize_matrix
 from mindeit.runtime import device, precision
 
 BATCH, SIZE, CLASSES = 4, 32, 5
@@ -34,8 +36,17 @@ def targets() -> Tensor:
 
 def student(distilled: bool = True, drop_path_rate: float = 0.0) -> VisionTransformer:
     device.seed(5)
-    model = VisionTransformer(embed_dim=16, depth=2, num_heads=2, patch_size=16, distilled=distilled,
-                              num_classes=CLASSES, image_size=SIZE, drop_path_rate=drop_path_rate, drop_rate=0.0)
+    model = VisionTransformer(
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        patch_size=16,
+        distilled=distilled,
+        num_classes=CLASSES,
+        image_size=SIZE,
+        drop_path_rate=drop_path_rate,
+        drop_rate=0.0,
+    )
     for parameter in model.get_parameters():
         if parameter.name.startswith("head") and parameter.ndim == 2:
             parameter.set_data(parameter * 30)  # scores far from even
@@ -92,12 +103,15 @@ class Fixed(nn.Cell):
 # -- values -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "alpha", "value"), [
-    ("soft", 0.5, 1.8990183854368081),
-    ("soft", 0.3, 2.5658367060448564),
-    ("hard", 0.5, 3.1223417664373003),
-    ("hard", 0.3, 3.299830734645152),
-])
+@pytest.mark.parametrize(
+    ("kind", "alpha", "value"),
+    [
+        ("soft", 0.5, 1.8990183854368081),
+        ("soft", 0.3, 2.5658367060448564),
+        ("hard", 0.5, 3.1223417664373003),
+        ("hard", 0.3, 3.299830734645152),
+    ],
+)
 def test_distilled_gives_the_official_numbers(kind, alpha, value, mode):
     arrays = np.load(GOLDEN / "losses.npz")
     pupil = Fixed(arrays["logits"], arrays["logits_kd"], distilled=True)
@@ -106,10 +120,11 @@ def test_distilled_gives_the_official_numbers(kind, alpha, value, mode):
     assert float(loss) == pytest.approx(value, rel=2e-6)
 
 
-@pytest.mark.parametrize("options", [
-    {"kind": "hard"},
-    {"kind": "soft", "tau": 3.0, "reduction": "batchmean", "alpha": 0.9},
-], ids=["hard", "soft"])
+@pytest.mark.parametrize(
+    "options",
+    [{"kind": "hard"}, {"kind": "soft", "tau": 3.0, "reduction": "batchmean", "alpha": 0.9}],
+    ids=["hard", "soft"],
+)
 def test_the_class_head_learns_the_targets_and_the_other_head_the_teacher(options, mode):
     pupil, teacher = student(), ConvNet()
     wanted = teacher.set_train(False)(images())
@@ -163,8 +178,10 @@ def test_names_of_the_student_stay_as_in_checkpoints_and_the_teachers_are_no_par
 def test_distillation_goes_on_where_the_student_trains_in_evaluation_mode(mode):
     """Fine-tuning without stochastic depth: set_train(False), and yet both heads come out."""
     calm, lively = student(), student(drop_path_rate=0.9)
-    losses = [float(Distilled(pupil, ConvNet(), cross_entropy, alpha=0.0).set_train(False)(images(), targets()))
-              for pupil in (calm, lively)]
+    losses = [
+        float(Distilled(pupil, ConvNet(), cross_entropy, alpha=0.0).set_train(False)(images(), targets()))
+        for pupil in (calm, lively)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] == pytest.approx(float(cross_entropy(calm(images())[0], targets())), rel=1e-5)
 
@@ -212,41 +229,42 @@ def test_no_gradient_reaches_the_teacher_even_when_asked_for(mode):
     assert np.abs(of_student.asnumpy()).max() > 0
 
 
-def pillow(picture: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+def pillow(image: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize("size", [20, 32, 48])
-def test_the_teacher_sees_the_pictures_at_its_resolution_and_normalisation(size, mode):
+def test_the_teacher_sees_the_images_at_its_resolution_and_normalisation(size, mode):
     mean, std = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
     view = TeacherView(image_size=size, mean=mean, std=std, student_size=SIZE, student_mean=MEAN, student_std=STD)
     pixels = np.random.default_rng(2).random((BATCH, 3, SIZE, SIZE)).astype(np.float32)
 
-    def normalised(pictures, mean, std):
+    def normalised(images, mean, std):
         mean, std = (np.array(v, np.float32)[:, None, None] for v in (mean, std))
-        return ((pictures - mean) / std).astype(np.float32)
+        return ((images - mean) / std).astype(np.float32)
 
-    wanted = normalised(np.stack([[pillow(plane, size) for plane in picture] for picture in pixels]), mean, std)
+    wanted = normalised(np.stack([[pillow(plane, size) for plane in image] for image in pixels]), mean, std)
     seen = view(Tensor(normalised(pixels, MEAN, STD)))
     assert seen.shape == (BATCH, 3, size, size)
     assert np.abs(seen.asnumpy() - wanted).max() < 1e-5
 
 
-def test_resizing_keeps_flat_pictures_flat():
+def test_resizing_keeps_flat_images_flat():
     for to in (20, 48):
         assert np.abs(resize_matrix(SIZE, to).sum(1) - 1).max() < 1e-6
 
 
 def test_a_view_that_changes_nothing_is_the_identity():
     view = TeacherView(image_size=SIZE, student_size=SIZE, **SAME)
-    pictures = images()
-    assert view.construct(pictures) is pictures
+    batch = images()
+    assert view.construct(batch) is batch
 
 
 def test_distilled_shows_its_teacher_the_view(mode):
     teacher = ConvNet()
-    view = TeacherView(image_size=48, student_size=SIZE, student_mean=MEAN, student_std=STD, mean=(0, 0, 0),
-                       std=(1, 1, 1))
+    view = TeacherView(
+        image_size=48, student_size=SIZE, student_mean=MEAN, student_std=STD, mean=(0, 0, 0), std=(1, 1, 1)
+    )
     pupil = student()
     wanted = teacher.set_train(False)(view(images()))
     plain = teacher(images())
@@ -304,7 +322,7 @@ def test_cosub_draws_other_paths_for_each_half(mode):
 
 
 def test_cosub_takes_its_paths_from_a_shared_table(mode):
-    """The table has a column per picture the student sees: ``views`` times the batch."""
+    """The table has a column per image the student sees: ``views`` times the batch."""
     objective = CoSub(student(False, 0.5)).set_train(True)
     draws = share_draws(objective.student, objective.views * BATCH)
     losses = []
@@ -344,14 +362,19 @@ def test_losses_are_float32_and_near_where_the_models_compute_in_half(kind):
 # -- mistakes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"kind": "sof"}, "distillation_type is 'sof'; allowed: soft, hard (nearest: 'soft')"),
-    ({"kind": "none"}, "distillation_type is 'none'; allowed: soft, hard"),
-    ({"reduction": "batchmeans"},
-     "distillation_reduction is 'batchmeans'; allowed: official, batchmean (nearest: 'batchmean')"),
-    ({"alpha": 1.5}, "distillation_alpha is 1.5; allowed: 0 to 1"),
-    ({"tau": 0.0}, "distillation_tau is 0.0; allowed: above 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "sof"}, "distillation_type is 'sof'; allowed: soft, hard (nearest: 'soft')"),
+        ({"kind": "none"}, "distillation_type is 'none'; allowed: soft, hard"),
+        (
+            {"reduction": "batchmeans"},
+            "distillation_reduction is 'batchmeans'; allowed: official, batchmean (nearest: 'batchmean')",
+        ),
+        ({"alpha": 1.5}, "distillation_alpha is 1.5; allowed: 0 to 1"),
+        ({"tau": 0.0}, "distillation_tau is 0.0; allowed: above 0"),
+    ],
+)
 def test_an_impossible_option_is_one_line(options, message):
     with pytest.raises(UserError) as error:
         Distilled(student(), ConvNet(), cross_entropy, **options)
@@ -364,7 +387,8 @@ def test_a_student_without_a_distillation_head_is_one_line():
             Distilled(pupil, ConvNet(), cross_entropy)
         assert str(error.value) == (
             "the student has no distillation head; distillation needs a model that has one, such as "
-            "deit_tiny_distilled_patch16_224, or distillation_type none")
+            "deit_tiny_distilled_patch16_224, or distillation_type none"
+        )
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["ours", "another library's"])
@@ -374,8 +398,10 @@ def test_a_teacher_of_other_classes_is_one_line(foreign):
         del teacher.num_classes
     with pytest.raises(UserError) as error:
         Distilled(student(), teacher, cross_entropy)
-    assert str(error.value) == ("the teacher tells 7 classes apart, the student 5; "
-                                "distillation needs a teacher trained on the student's classes")
+    assert str(error.value) == (
+        "the teacher tells 7 classes apart, the student 5; "
+        "distillation needs a teacher trained on the student's classes"
+    )
 
 
 def test_cosub_of_a_distilled_student_is_one_line():

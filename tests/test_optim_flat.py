@@ -1,4 +1,5 @@
 """Flat buffers: what is in them, in which order, and that a model which keeps halves trains as one that casts them."""
+
 from __future__ import annotations
 
 import mindspore as ms
@@ -6,25 +7,33 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from mindeit.losses import cross_entropy
 from mindeit.models.registry import build
 from mindeit.objectives import Supervised
+from mindeit.objectives.losses import cross_entropy
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import Trained, trained_parameters
 from mindeit.runtime import precision
-from mindeit.training.scaling import LossScale, StepState
+from mindeit.training.loss_scale import LossScale, StepState
 from mindeit.training.step import Gradients
 
-FAMILIES = ("deit_mini_distilled_patch8_32", "deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32",
-            "patchconvnet_mini_32", "regnety_mini_32")
+FAMILIES = (
+    "deit_mini_distilled_patch8_32",
+    "deit_mini_patch8_32_LS",
+    "cait_mini_patch8_32",
+    "resmlp_mini_patch8_32",
+    "patchconvnet_mini_32",
+    "regnety_mini_32",
+)
 
 
 def trained() -> list[Trained]:
     """Two shapes that alternate, one of them at two decays."""
     rng = np.random.default_rng(0)
     rows = (("a", (2, 3), 0.1), ("b", (4,), 0.0), ("c", (2, 3), 0.1), ("d", (2, 3), 0.0), ("e", (4,), 0.0))
-    return [Trained(Parameter(Tensor(rng.standard_normal(shape).astype(np.float32)), name=name), decay, 1.0)
-            for name, shape, decay in rows]
+    return [
+        Trained(Parameter(Tensor(rng.standard_normal(shape).astype(np.float32)), name=name), decay, 1.0)
+        for name, shape, decay in rows
+    ]
 
 
 def test_buffers_hold_equal_decays_and_within_them_equal_shapes_side_by_side():
@@ -32,7 +41,10 @@ def test_buffers_hold_equal_decays_and_within_them_equal_shapes_side_by_side():
     assert [(group.decay, group.size) for group in flat.groups] == [(0.1, 12), (0.0, 14)]
     assert [parameter.name for parameter in flat.parameters] == ["a", "c", "b", "e", "d"]
     assert [(stack.shape, stack.count) for group in flat.groups for stack in group.stacks] == [
-        ((2, 3), 2), ((4,), 2), ((2, 3), 1)]
+        ((2, 3), 2),
+        ((4,), 2),
+        ((2, 3), 1),
+    ]
     expected = np.concatenate([parameter.asnumpy().ravel() for parameter in flat.parameters])
     assert np.array_equal(np.concatenate([buffer.asnumpy() for buffer in flat.weights]), expected)
 
@@ -49,8 +61,9 @@ def test_values_come_out_by_name_and_go_in_again():
 
 def test_gradients_join_in_the_order_of_the_buffers(mode):
     flat = FlatParameters(trained())
-    gradients = ms.mutable(tuple(Tensor(np.full(one.shape, number, np.float32))
-                                 for number, one in enumerate(flat.parameters)))
+    gradients = ms.mutable(
+        tuple(Tensor(np.full(one.shape, number, np.float32)) for number, one in enumerate(flat.parameters))
+    )
     joined = np.concatenate([buffer.asnumpy() for buffer in flat.join(gradients)])
     sizes = [one.size for one in flat.parameters]
     assert np.array_equal(joined, np.repeat(np.arange(5, dtype=np.float32), sizes))
@@ -69,7 +82,8 @@ def test_parameters_are_copies_of_their_buffers_in_their_own_type(mode):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if number else ()) for number, name in enumerate(FAMILIES)])
+    "name", [pytest.param(name, marks=pytest.mark.slow if number else ()) for number, name in enumerate(FAMILIES)]
+)
 def test_a_model_that_keeps_halves_has_the_gradients_of_one_that_casts_them(name, graph_mode):
     found = []
     for keeps in (False, True):

@@ -1,4 +1,5 @@
 """Which parameters train, decay and slow down, against the official code's groups."""
+
 from __future__ import annotations
 
 import json
@@ -8,10 +9,10 @@ from conftest import ROOT
 from mindspore import Parameter, Tensor, nn
 from zoo import FIGURES, shallow
 
-from mindeit.convert.names import official_names
 from mindeit.errors import UserError
 from mindeit.models.registry import build
 from mindeit.optim.groups import trained_parameters
+from mindeit.weights.names import official_names
 
 OFFICIAL = json.loads((ROOT / "tests" / "golden" / "optim_groups.json").read_text())
 DISTILLED = "deit_tiny_distilled_patch16_224"
@@ -81,7 +82,10 @@ def test_frozen_are_names_and_beginnings_of_names(model):
     trained = trained_parameters(model, 0.05, freeze=("pos_embed", "patch_embed", "blocks.1", "head."))
     frozen = {p.name for p in model.get_parameters()} - set(names(trained))
     assert {name.rpartition(".")[0] or name for name in frozen if not name.startswith("blocks")} == {
-        "pos_embed", "patch_embed.proj", "head"}
+        "pos_embed",
+        "patch_embed.proj",
+        "head",
+    }
     assert {name.split(".")[1] for name in frozen if name.startswith("blocks")} == {"1"}  # not 10 and 11
     assert not any(p.requires_grad for p in model.get_parameters() if p.name in frozen)
 

@@ -1,4 +1,5 @@
 """Each optimizer against PyTorch's, or against its paper's formula in float64, in both modes."""
+
 from __future__ import annotations
 
 import functools
@@ -21,8 +22,13 @@ GRAPH_IS_SLOW = pytest.mark.parametrize(
 )
 NAMES = ("adamw", "lamb", "sgd", "lion", "adan")
 # name, shape, decay, lr_scale: two groups, one of them at half the learning rate, and a weight that starts at zero
-CASES = (("weight", (7, 5), 0.05, 1.0), ("bias", (7,), 0.0, 1.0), ("early.weight", (3, 2, 4), 0.05, 0.5),
-         ("early.bias", (3,), 0.0, 0.5), ("zero.weight", (4, 4), 0.05, 1.0))
+CASES = (
+    ("weight", (7, 5), 0.05, 1.0),
+    ("bias", (7,), 0.0, 1.0),
+    ("early.weight", (3, 2, 4), 0.05, 0.5),
+    ("early.bias", (3,), 0.0, 0.5),
+    ("zero.weight", (4, 4), 0.05, 1.0),
+)
 
 
 def start():
@@ -44,8 +50,10 @@ def rate(step):
 
 
 def fresh(name, values=None, **options):
-    trained = [Trained(Parameter(Tensor(value), name=case[0]), case[2], case[3])
-               for case, value in zip(CASES, values or start())]
+    trained = [
+        Trained(Parameter(Tensor(value), name=case[0]), case[2], case[3])
+        for case, value in zip(CASES, values or start())
+    ]
     flat = FlatParameters(trained)
     return Moved(create(name, flat, **options), flat), [one.parameter for one in trained]
 
@@ -104,8 +112,10 @@ def by_formula(formula):
         if formula is lamb:
             norm = np.sqrt(sum((grad**2).sum() for grad in grads))
             grads = [grad / max(1, norm) for grad in grads]
-        weights = [formula(weight, grad, memory, rate(step) * case[3], case[2], step)
-                   for weight, grad, memory, case in zip(weights, grads, memories, CASES)]
+        weights = [
+            formula(weight, grad, memory, rate(step) * case[3], case[2], step)
+            for weight, grad, memory, case in zip(weights, grads, memories, CASES)
+        ]
     return weights
 
 
@@ -167,8 +177,11 @@ def test_the_others_follow_their_papers(mode, formula):
     assert largest_gap(ours(formula.__name__), by_formula(formula)) < 5e-6
 
 
-@pytest.mark.parametrize(("formula", "betas"), [(lamb, (0.8, 0.95)), (lion, (0.5, 0.8)), (adan, (0.9, 0.8, 0.95))],
-                         ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("formula", "betas"),
+    [(lamb, (0.8, 0.95)), (lion, (0.5, 0.8)), (adan, (0.9, 0.8, 0.95))],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_betas_reach_the_formula(formula, betas):
     expected = by_formula(functools.partial(formula, betas=betas)) if formula is not lamb else None
     found = ours(formula.__name__, betas=betas)

@@ -1,4 +1,5 @@
 """Learning rates against timm's, which the official code uses, and between whole epochs."""
+
 from __future__ import annotations
 
 import json
@@ -36,8 +37,9 @@ def test_warm_up_takes_its_epochs_and_the_second_one_is_already_faster():
 
 
 def test_multi_step_decay_steps_at_its_milestones():
-    schedule = Schedule(1.0, 10, "multi_step_decay", warmup_epochs=0, multi_step_decay_milestones=(2, 3, 7),
-                        decay_rate=0.5)
+    schedule = Schedule(
+        1.0, 10, "multi_step_decay", warmup_epochs=0, multi_step_decay_milestones=(2, 3, 7), decay_rate=0.5
+    )
     assert [schedule.lr_at(epoch) for epoch in range(9)] == [1, 1, 0.5, 0.25, 0.25, 0.25, 0.25, 0.125, 0.125]
 
 

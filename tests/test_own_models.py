@@ -1,22 +1,29 @@
 """Models of one's own, other shapes of known ones, and what timm's and MindCV's users call on them."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from training_runs import SMALL, door, write_pictures
+from training_runs import SMALL, script, write_images
 
 import mindeit
-from mindeit import checkpoint as checkpoints
-from mindeit.checkpoint import card_for
 from mindeit.errors import UserError
 from mindeit.models import registry
 from mindeit.models.registry import build, spec
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights.card import card_for
 
-__all__ = ["door"]
+__all__ = ["script"]
 
-MINIS = ("deit_mini_distilled_patch8_32", "deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32",
-         "patchconvnet_mini_32", "regnety_mini_32")
+MINIS = (
+    "deit_mini_distilled_patch8_32",
+    "deit_mini_patch8_32_LS",
+    "cait_mini_patch8_32",
+    "resmlp_mini_patch8_32",
+    "patchconvnet_mini_32",
+    "regnety_mini_32",
+)
 
 
 def images(channels: int = 3, count: int = 2) -> Tensor:
@@ -83,10 +90,13 @@ def test_intermediates_are_what_the_blocks_gave(name):
     assert np.array_equal(chosen[1].asnumpy(), maps[-1].asnumpy())
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"indices": [9]}, r"indices is \[9\]; allowed: a number of last blocks, or which, from -2 to 1"),
-    ({"output_fmt": "NHWC"}, "output_fmt is 'NHWC'; allowed: NCHW, NLC"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"indices": [9]}, r"indices is \[9\]; allowed: a number of last blocks, or which, from -2 to 1"),
+        ({"output_fmt": "NHWC"}, "output_fmt is 'NHWC'; allowed: NCHW, NLC"),
+    ],
+)
 def test_wrong_intermediates_are_one_line(wrong, message):
     with pytest.raises(UserError, match=message):
         build(MINIS[0], num_classes=5).forward_intermediates(images(), **wrong)
@@ -98,12 +108,15 @@ def test_a_model_takes_other_shapes_and_timms_words():
     assert model.set_train(False)(Tensor(np.zeros((1, 4, 16, 16), np.float32))).shape == (1, 3)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"dept": 2}, r"deit_mini_patch8_32_LS has no option 'dept' \(nearest: 'depth'\); allowed: embed_dim, depth, "),
-    ({"depth": 0}, "depth is 0; allowed: 1 and more"),
-    ({"in_chans": 0}, "in_channels is 0; allowed: 1 and more"),
-    ({"num_heads": 3}, "embed_dim is 128; allowed: multiples of num_heads 3"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"dept": 2}, r"deit_mini_patch8_32_LS has no option 'dept' \(nearest: 'depth'\); allowed: embed_dim, depth, "),
+        ({"depth": 0}, "depth is 0; allowed: 1 and more"),
+        ({"in_chans": 0}, "in_channels is 0; allowed: 1 and more"),
+        ({"num_heads": 3}, "embed_dim is 128; allowed: multiples of num_heads 3"),
+    ],
+)
 def test_wrong_shapes_are_one_line(wrong, message):
     with pytest.raises(UserError, match=message):
         mindeit.create_model("deit_mini_patch8_32_LS", **wrong)
@@ -165,37 +178,49 @@ mindeit.register_model(mindeit.ModelSpec("mean_color", "mean", 32, 1.0, {"width"
 """
 
 
-def test_a_plugins_model_goes_the_whole_way(tmp_path, door, forgotten):
+def test_a_plugins_model_goes_the_whole_way(tmp_path, script, forgotten):
     (tmp_path / "mine.py").write_text(PLUGIN)
-    pictures, own = write_pictures(tmp_path / "pictures"), ("--plugin", "mine.py")
+    images, own = write_images(tmp_path / "images"), ("--plugin", "mine.py")
     for words in (
-        ("train", *SMALL, *own, "--model", "mean_color", "--data_dir", pictures, "--epoch_size", 1, "--mode", 1),
-        ("validate", *own, "--ckpt_path", "outputs/last.ckpt", "--data_dir", pictures),
-        ("predict", *own, "--ckpt_path", "outputs/last.ckpt", pictures / "val" / "a" / "00.png"),
+        ("train", *SMALL, *own, "--model", "mean_color", "--data_dir", images, "--epoch_size", 1, "--mode", 1),
+        ("validate", *own, "--ckpt_path", "outputs/last.ckpt", "--data_dir", images),
+        ("predict", *own, "--ckpt_path", "outputs/last.ckpt", images / "val" / "a" / "00.png"),
         ("export", *own, "--ckpt_path", "outputs/last.ckpt", "--format", "ONNX", "--output", "mean.onnx"),
-        ("validate", "--ckpt_path", "mean.onnx", "--data_dir", pictures),
+        ("validate", "--ckpt_path", "mean.onnx", "--data_dir", images),
     ):
-        code, _, err = door(*words)
+        code, _, err = script(*words)
         assert code == 0, f"{words}\n{err}"
 
 
-@pytest.mark.parametrize("text, message", [
-    ("x = 1\nraise ValueError('no')\n", "plugin mine.py, line 2: ValueError: no"),
-    ("x = (\n", "plugin mine.py, line 1: SyntaxError: '(' was never closed"),
-    ("import mindeit\nmindeit.register_model(mindeit.ModelSpec('m', 'diet', 8))", "plugin mine.py: model 'm': unknown"),
-])
-def test_a_plugin_that_fails_is_one_line(text, message, tmp_path, door):
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("x = 1\nraise ValueError('no')\n", "plugin mine.py, line 2: ValueError: no"),
+        ("x = (\n", "plugin mine.py, line 1: SyntaxError: '(' was never closed"),
+        (
+            "import mindeit\nmindeit.register_model(mindeit.ModelSpec('m', 'diet', 8))",
+            "plugin mine.py: model 'm': unknown",
+        ),
+    ],
+)
+def test_a_plugin_that_fails_is_one_line(text, message, tmp_path, script):
     (tmp_path / "mine.py").write_text(text)
-    code, _, err = door("validate", "--plugin", "mine.py", "--model", "deit_mini_patch8_32_LS")
+    code, _, err = script("validate", "--plugin", "mine.py", "--model", "deit_mini_patch8_32_LS")
     assert code == 2
     assert err.startswith(f"error: command line: {message}")
 
 
-@pytest.mark.parametrize("row, message", [
-    (mindeit.ModelSpec("a b", "deit", 32), "model name 'a b'; allowed: letters, digits"),
-    (mindeit.ModelSpec("deit_tiny_patch16_224", "deit", 32), "there is a model 'deit_tiny_patch16_224' already"),
-    (mindeit.ModelSpec("mine", "diet", 32), r"'mine': unknown family 'diet' \(nearest: 'deit'\); hand in its builder"),
-])
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (mindeit.ModelSpec("a b", "deit", 32), "model name 'a b'; allowed: letters, digits"),
+        (mindeit.ModelSpec("deit_tiny_patch16_224", "deit", 32), "there is a model 'deit_tiny_patch16_224' already"),
+        (
+            mindeit.ModelSpec("mine", "diet", 32),
+            r"'mine': unknown family 'diet' \(nearest: 'deit'\); hand in its builder",
+        ),
+    ],
+)
 def test_wrong_registrations_are_one_line(row, message, forgotten):
     with pytest.raises(UserError, match=message):
         mindeit.register_model(row)

@@ -1,4 +1,5 @@
 """predict.py and mindeit.Predictor."""
+
 from __future__ import annotations
 
 import json
@@ -13,13 +14,13 @@ from PIL import Image
 from test_validate import run_main
 
 import mindeit
-from mindeit import checkpoint as checkpoints
-from mindeit.deploy import attention_maps
-from mindeit.deploy.predictor import class_names
+from mindeit.predict import attention_maps
+from mindeit.predict.predictor import class_names
+from mindeit.weights import checkpoint as checkpoints
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("b/bird.jpg", "a/bird.jpg", "a/cat.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -27,30 +28,41 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def test_predictions_are_named_sorted_and_add_up(predictor, pictures):
-    best = predictor.predict(pictures / "a" / "cat.png", top_k=10)
+def test_predictions_are_named_sorted_and_add_up(predictor, images):
+    best = predictor.predict(images / "a" / "cat.png", top_k=10)
     scores = [guess.score for guess in best]
     assert scores == sorted(scores, reverse=True)
     assert sum(scores) == pytest.approx(1)
     assert [guess.name for guess in best] == [str(guess.label) for guess in best]
-    assert len(predictor.predict(pictures / "a" / "cat.png")) == 5
+    assert len(predictor.predict(images / "a" / "cat.png")) == 5
 
 
-def test_the_script_says_what_the_predictor_says(run, checkpoint, predictor, pictures):
-    done = run("predict.py", "--ckpt_path", checkpoint, "a", "b/bird.jpg", "--top_k", 2, "--output", "out.json",
-               "--attention", "maps")
+def test_the_script_says_what_the_predictor_says(run, checkpoint, predictor, images):
+    done = run(
+        "predict.py",
+        "--ckpt_path",
+        checkpoint,
+        "a",
+        "b/bird.jpg",
+        "--top_k",
+        2,
+        "--output",
+        "out.json",
+        "--attention",
+        "maps",
+    )
     assert done.returncode == 0, done.stderr
-    results = json.loads((pictures / "out.json").read_text())
+    results = json.loads((images / "out.json").read_text())
     assert [entry["image"] for entry in results] == ["a/bird.jpg", "a/cat.png", "b/bird.jpg"]
     for entry in results:
-        want = predictor.predict(pictures / entry["image"], top_k=2)
+        want = predictor.predict(images / entry["image"], top_k=2)
         assert [(g["label"], g["name"]) for g in entry["predictions"]] == [(g.label, g.name) for g in want]
         assert [g["score"] for g in entry["predictions"]] == pytest.approx([g.score for g in want], rel=1e-4)
     maps = [entry["attention"] for entry in results]
     assert maps == ["maps/bird_attention.png", "maps/cat_attention.png", "maps/bird_attention_2.png"]
     assert done.stdout.splitlines()[0] == "a/bird.jpg"
     assert f"{results[0]['predictions'][0]['score']:7.2%}" in done.stdout.splitlines()[1]
-    with Image.open(pictures / maps[0]) as drawn:
+    with Image.open(images / maps[0]) as drawn:
         assert drawn.width > drawn.height > 100
         assert np.asarray(drawn.convert("RGB")).std() > 20
 
@@ -62,28 +74,32 @@ def test_maps_have_names_of_their_own_and_never_an_images(tmp_path):
     names = attention_maps.file_names(images, str(tmp_path / "b" / ".." / "a"))
     assert len(set(map(os.path.realpath, [*names, *images]))) == 2 * len(images)
     assert [os.path.basename(name) for name in names] == [
-        "bird_attention_2.png", "bird_attention_3.png", "bird_attention_attention.png",
-        "bird_attention_2_attention.png", "cat_attention.png"]
+        "bird_attention_2.png",
+        "bird_attention_3.png",
+        "bird_attention_attention.png",
+        "bird_attention_2_attention.png",
+        "cat_attention.png",
+    ]
     assert names == attention_maps.file_names(images, str(tmp_path / "b" / ".." / "a"))
 
 
-def test_drawing_beside_the_images_leaves_them_as_they_are(tmp_path, pictures, monkeypatch, capsys):
+def test_drawing_beside_the_images_leaves_them_as_they_are(tmp_path, images, monkeypatch, capsys):
     """One of them has the name that the other's map would take."""
-    monkeypatch.chdir(pictures)
+    monkeypatch.chdir(images)
     path = write_checkpoint(tmp_path, "deit_mini_patch8_32_LS")
-    (pictures / "b" / "bird_attention.png").write_bytes((pictures / "a" / "cat.png").read_bytes())
-    before = {image: image.read_bytes() for image in (pictures / "b").iterdir()}
+    (images / "b" / "bird_attention.png").write_bytes((images / "a" / "cat.png").read_bytes())
+    before = {image: image.read_bytes() for image in (images / "b").iterdir()}
     assert run_main("predict.py", ["--ckpt_path", str(path), "b", "--attention", "b", "--mode", "1"], monkeypatch) == 0
     assert {image: image.read_bytes() for image in before} == before
-    assert len(list((pictures / "b").iterdir())) == 4
+    assert len(list((images / "b").iterdir())) == 4
 
 
 @pytest.mark.parametrize("name", ["$5_$9", "$x$", "a\\frac{", "猫\nb"])
 def test_a_class_may_have_any_name(name, tmp_path):
-    picture = Image.fromarray(np.full((32, 32, 3), 9, np.uint8))
+    image = Image.fromarray(np.full((32, 32, 3), 9, np.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        attention_maps.draw(tmp_path / "a.png", picture, {"rollout": np.eye(4)}, f"{name} (3.0%)")
+        attention_maps.draw(tmp_path / "a.png", image, {"rollout": np.eye(4)}, f"{name} (3.0%)")
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
@@ -117,10 +133,10 @@ def test_a_token_for_each_class_shows_that_class():
 
 @pytest.mark.parametrize("name", ["deit_mini_patch8_32_LS", "cait_mini_patch8_32", "patchconvnet_mini_32"])
 def test_attention_of_each_family_is_drawn(name, tmp_path):
-    from mindeit.checkpoint import card_for
-    from mindeit.deploy.describe import draw_attention
-    from mindeit.deploy.predictor import Predictor
     from mindeit.models.registry import build, spec
+    from mindeit.predict.describe import draw_attention
+    from mindeit.predict.predictor import Predictor
+    from mindeit.weights.card import card_for
 
     predictor = Predictor.of(build(name, num_classes=3), card_for(spec(name), 3))
     pixels = np.random.default_rng(0).standard_normal((3, 32, 32)).astype(np.float32)
@@ -129,11 +145,11 @@ def test_attention_of_each_family_is_drawn(name, tmp_path):
         assert drawn.width > 100 and np.asarray(drawn.convert("RGB")).std() > 20
 
 
-def test_the_drawn_picture_is_the_one_the_model_saw(predictor, pictures):
-    pixels = predictor.pixels(pictures / "a" / "cat.png")
+def test_the_drawn_image_is_the_one_the_model_saw(predictor, images):
+    pixels = predictor.pixels(images / "a" / "cat.png")
     seen = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
-    with Image.open(pictures / "a" / "cat.png") as picture:
-        resized = picture.resize((48, 40), Image.Resampling.BICUBIC)
+    with Image.open(images / "a" / "cat.png") as image:
+        resized = image.resize((48, 40), Image.Resampling.BICUBIC)
     assert np.array_equal(np.asarray(seen), np.asarray(resized.crop((8, 4, 40, 36))))
 
 
@@ -149,9 +165,9 @@ def test_class_names_come_from_the_checkpoint_or_imagenet(checkpoint):
 def test_a_model_without_attention_says_so(tmp_path):
     from mindspore import nn
 
-    from mindeit.checkpoint import card_for
-    from mindeit.deploy.predictor import Predictor
     from mindeit.models.registry import spec
+    from mindeit.predict.predictor import Predictor
+    from mindeit.weights.card import card_for
 
     predictor = Predictor.of(nn.Identity(), card_for(spec("regnety_160"), 10))
     with pytest.raises(mindeit.UserError, match="regnety_160 has no attention to show"):
@@ -161,28 +177,30 @@ def test_a_model_without_attention_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "command line: images is missing (picture files, folders of them, or URLs)"),
-        (["a", "--output", "b/../a/cat.png"], "command line: --output is b/../a/cat.png, which is read; allowed: "
-         "another name"),
-        (["/nope.jpg"], "no such picture or folder: /nope.jpg"),
-        (["broken.jpg"], "cannot read image broken.jpg: not a picture (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"),
+        ([], "command line: images is missing (image files, folders of them, or URLs)"),
+        (
+            ["a", "--output", "b/../a/cat.png"],
+            "command line: --output is b/../a/cat.png, which is read; allowed: another name",
+        ),
+        (["/nope.jpg"], "no such image or folder: /nope.jpg"),
+        (["broken.jpg"], "cannot read image broken.jpg: not an image (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"),
         (["a", "--top_k", "0"], "command line: --top_k is '0', allowed: a whole number, at least 1"),
     ],
 )
-def test_bad_input_is_one_line(words, message, checkpoint, pictures, monkeypatch, capsys):
-    monkeypatch.chdir(pictures)
-    (pictures / "broken.jpg").write_text("text")
+def test_bad_input_is_one_line(words, message, checkpoint, images, monkeypatch, capsys):
+    monkeypatch.chdir(images)
+    (images / "broken.jpg").write_text("text")
     assert run_main("predict.py", ["--ckpt_path", str(checkpoint), *words], monkeypatch) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_unreadable_pictures_can_be_left_out(checkpoint, pictures, monkeypatch, capsys):
-    monkeypatch.chdir(pictures)
-    (pictures / "a" / "broken.jpg").write_text("text")
+def test_unreadable_images_can_be_left_out(checkpoint, images, monkeypatch, capsys):
+    monkeypatch.chdir(images)
+    (images / "a" / "broken.jpg").write_text("text")
     words = ["--ckpt_path", str(checkpoint), "a", "--skip_bad_images", "--mode", "1"]
     assert run_main("predict.py", words, monkeypatch) == 0
     shown = capsys.readouterr()
     assert "left out: cannot read image a/broken.jpg" in shown.err
-    assert "1 of 3 pictures were left out" in shown.err
+    assert "1 of 3 images were left out" in shown.err
     assert "a/bird.jpg" in shown.out
     assert "a/cat.png" in shown.out

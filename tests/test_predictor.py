@@ -1,4 +1,5 @@
 """mindeit.Predictor: what it takes, how it runs, what it refuses."""
+
 from __future__ import annotations
 
 import io
@@ -14,9 +15,9 @@ from exported_files import DEIT, write_checkpoint
 from PIL import Image
 
 import mindeit
-from mindeit.deploy import inputs
-from mindeit.deploy import predictor as predictors
 from mindeit.models.registry import build
+from mindeit.predict import inputs
+from mindeit.predict import predictor as predictors
 from mindeit.runtime import device
 
 
@@ -196,7 +197,7 @@ def test_a_model_at_hand_is_a_source(source, plain, folder, monkeypatch):
 
 def test_a_name_means_the_official_weights(source, plain, folder, monkeypatch):
     monkeypatch.setitem(device._graphs, "wanted", False)
-    monkeypatch.setattr("mindeit.convert.pretrained.fetch_pretrained", {DEIT: source}.__getitem__)
+    monkeypatch.setattr("mindeit.weights.pretrained.fetch_pretrained", {DEIT: source}.__getitem__)
     assert mindeit.Predictor(DEIT).predict(folder / "a.png") == plain.predict(folder / "a.png")
 
 
@@ -214,8 +215,14 @@ def test_what_is_no_model_is_refused(given, message):
     assert message in str(caught.value)
 
 
-FAMILIES = [DEIT, "deit_mini_patch8_32_LS", "cait_mini_patch8_32", "resmlp_mini_patch8_32", "patchconvnet_mini_32",
-            "regnety_mini_32"]
+FAMILIES = [
+    DEIT,
+    "deit_mini_patch8_32_LS",
+    "cait_mini_patch8_32",
+    "resmlp_mini_patch8_32",
+    "patchconvnet_mini_32",
+    "regnety_mini_32",
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,4 +1,5 @@
 """Progress: lines in a pipe, a bar on a terminal, nothing where it is not wanted."""
+
 from __future__ import annotations
 
 import fcntl

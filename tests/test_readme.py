@@ -1,4 +1,5 @@
 """What the README says of models and files is so; journeys/test_documents.py runs its blocks."""
+
 from __future__ import annotations
 
 import re

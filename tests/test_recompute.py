@@ -1,4 +1,5 @@
 """Activations computed again in the backward pass: the same numbers, less memory."""
+
 from __future__ import annotations
 
 import os
@@ -10,31 +11,39 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
-from training_runs import SMALL, arrays, door, write_pictures
+from training_runs import SMALL, arrays, script, write_images
 
 from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
 from mindeit.layers.recompute import recompute_blocks
-from mindeit.losses import binary_cross_entropy, cross_entropy
 from mindeit.models.cait import CaiT
 from mindeit.models.deit import VisionTransformer
 from mindeit.models.registry import build
 from mindeit.objectives import CoSub, Distilled, Supervised
+from mindeit.objectives.losses import binary_cross_entropy, cross_entropy
 from mindeit.runtime import device, precision
 
-__all__ = ["door"]
+__all__ = ["script"]
 BATCH, SIZE, CLASSES = 4, 32, 5
 
 
 def vision_transformer(*, distilled: bool = False, drop_rate: float = 0.0, **sizes: int) -> VisionTransformer:
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 16, "image_size": SIZE, **sizes}
-    return VisionTransformer(
-        distilled=distilled, num_classes=CLASSES, drop_path_rate=0.5, drop_rate=drop_rate, **sizes)
+    return VisionTransformer(distilled=distilled, num_classes=CLASSES, drop_path_rate=0.5, drop_rate=drop_rate, **sizes)
 
 
 def class_attention_transformer() -> CaiT:
-    return CaiT(embed_dim=32, depth=2, num_heads=2, patch_size=16, init_scale=1.0, num_classes=CLASSES,
-                image_size=SIZE, drop_path_rate=0.5, drop_rate=0.0)
+    return CaiT(
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        patch_size=16,
+        init_scale=1.0,
+        num_classes=CLASSES,
+        image_size=SIZE,
+        drop_path_rate=0.5,
+        drop_rate=0.0,
+    )
 
 
 def distilled() -> Distilled:
@@ -74,12 +83,15 @@ def gradients(objective: nn.Cell) -> dict[str, np.ndarray]:
     return {"loss": loss.asnumpy(), **{one.name: grad.asnumpy() for one, grad in zip(step.weights, grads)}}
 
 
-@pytest.mark.parametrize(("kind", "level"), [
-    ("supervised", "O2"),
-    pytest.param("distilled", "O0", marks=pytest.mark.slow),
-    pytest.param("class attention", "O0", marks=pytest.mark.slow),
-    pytest.param("two submodels", "O0", marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        ("supervised", "O2"),
+        pytest.param("distilled", "O0", marks=pytest.mark.slow),
+        pytest.param("class attention", "O0", marks=pytest.mark.slow),
+        pytest.param("two submodels", "O0", marks=pytest.mark.slow),
+    ],
+)
 def test_loss_and_gradients_are_the_same_bits(kind, level, graph_mode):
     found = []
     for again in (False, True):
@@ -156,8 +168,10 @@ def take_a_gradient(*, again: bool) -> None:
 
 def peak(how: str) -> int:
     """MiB of a process that takes one gradient."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent),
-                                                                             os.environ.get("PYTHONPATH")]))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
+    }
     done = subprocess.run([sys.executable, "-c", PEAK, how], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])
@@ -171,19 +185,19 @@ def test_the_peak_is_lower():
     assert recomputed < plain - 100
 
 
-def test_a_run_with_accumulation_ends_with_the_same_weights(door, tmp_path):
-    write_pictures(tmp_path / "images", train=32)
+def test_a_run_with_accumulation_ends_with_the_same_weights(script, tmp_path):
+    write_images(tmp_path / "images", train=32)
     options = (*SMALL, "--data_dir", "images", "--epoch_size", 1, "--gradient_accumulation_steps", 2,
                "--drop_path_rate", 0.3, "--val_while_train", False)  # fmt: skip
     for folder, again in (("plain", False), ("again", True)):
-        code, _, err = door("train", *options, "--recompute", again, "--ckpt_save_dir", folder)
+        code, _, err = script("train", *options, "--recompute", again, "--ckpt_save_dir", folder)
         assert code == 0, err
     plain, again = (arrays(tmp_path / folder / "last.ckpt") for folder in ("plain", "again"))
     assert plain.keys() == again.keys()
     assert [name for name in plain if not np.array_equal(plain[name], again[name])] == []
 
 
-def test_operator_by_operator_it_is_refused(door):
-    code, out, err = door("train", "--dataset", "digits", "--recompute", True, "--mode", "pynative")
+def test_operator_by_operator_it_is_refused(script):
+    code, out, err = script("train", "--dataset", "digits", "--recompute", True, "--mode", "pynative")
     assert (code, out) == (2, "")
     assert "recompute True (command line), mode 1 (command line): only graphs compute again" in err

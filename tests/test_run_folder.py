@@ -1,4 +1,5 @@
 """One run at a time works in a folder, and nothing that a run did not write is replaced."""
+
 from __future__ import annotations
 
 import os
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 from test_saved import damage, state_at
 
-from mindeit import checkpoint as checkpoints
 from mindeit.errors import UserError
+from mindeit.training.run_checkpoints import save
 from mindeit.training.run_folder import CONFIG_MARK, RunFolder
-from mindeit.training.saved import save
+from mindeit.weights import checkpoint as checkpoints
 
 HOLD = """
 import os, sys, time
@@ -89,23 +90,29 @@ def found(path: Path, resume: object) -> object:
         assert {one: one.read_bytes() for one in path.iterdir()} == before
 
 
-@pytest.mark.parametrize("names", [("last.ckpt",), ("-best.ckpt",), ("=best.ckpt",), ("epoch-0003.ckpt",),
-                                   ("history.jsonl",), ("curves.png",)])
+@pytest.mark.parametrize(
+    "names",
+    [("last.ckpt",), ("-best.ckpt",), ("=best.ckpt",), ("epoch-0003.ckpt",), ("history.jsonl",), ("curves.png",)],
+)
 @pytest.mark.parametrize("resume", [None, "elsewhere"])
 def test_a_folder_with_anything_that_a_new_run_would_replace_is_refused(names, resume, tmp_path):
     folder, elsewhere = folder_with(tmp_path / "b", *names), folder_with(tmp_path / "a", "last.ckpt")
     with pytest.raises(UserError) as error:
         found(folder, resume and elsewhere / "last.ckpt")
-    assert str(error.value) == (f"{folder} holds a run already ({names[0].lstrip('-=')}); --resume auto goes on with "
-                                "it, or choose another --ckpt_save_dir")
+    assert str(error.value) == (
+        f"{folder} holds a run already ({names[0].lstrip('-=')}); --resume auto goes on with "
+        "it, or choose another --ckpt_save_dir"
+    )
 
 
 def test_auto_refuses_to_begin_anew_over_damaged_checkpoints(tmp_path):
     folder = folder_with(tmp_path / "b", "-best.ckpt", "-last.ckpt")
     with pytest.raises(UserError) as error:
         found(folder, "auto")
-    assert str(error.value) == (f"{folder}: no sound checkpoint among last.ckpt, best.ckpt; move them away to begin "
-                                "anew, or choose another --ckpt_save_dir")
+    assert str(error.value) == (
+        f"{folder}: no sound checkpoint among last.ckpt, best.ckpt; move them away to begin "
+        "anew, or choose another --ckpt_save_dir"
+    )
 
 
 def test_a_configuration_that_no_run_wrote_is_never_replaced(tmp_path):

@@ -1,4 +1,5 @@
 """scripts/serve.py: many requests at once, and bad ones."""
+
 from __future__ import annotations
 
 import http.client

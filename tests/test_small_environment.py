@@ -1,4 +1,5 @@
 """An exported ONNX file where only NumPy, Pillow and onnxruntime are installed."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,4 +1,5 @@
 """train.py as a user runs it: what a run leaves behind, fine-tuning, and every recipe."""
+
 from __future__ import annotations
 
 import json
@@ -9,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from training_runs import SMALL, STUDENT, arrays, door, finish, history, write_model, write_pictures
+from training_runs import SMALL, STUDENT, arrays, finish, history, script, write_images, write_model
 
-from mindeit import checkpoint as checkpoints
 from mindeit.config import parse
-from mindeit.training import saved
+from mindeit.training import run_checkpoints
+from mindeit.weights import checkpoint as checkpoints
 
-__all__ = ["door"]
+__all__ = ["script"]
 ONLY_STEPS = ("--val_while_train", False, "--ema", False)  # what is not compiled takes no time
 CONFIG = ("--config", ROOT / "configs" / "base" / "digits.yaml")
 
@@ -30,9 +31,9 @@ def digits_run(tmp_path_factory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """Three classes."""
-    return write_pictures(tmp_path_factory.mktemp("pictures"), train=24)
+    return write_images(tmp_path_factory.mktemp("images"), train=24)
 
 
 def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
@@ -48,7 +49,7 @@ def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
     [events] = (folder / "tensorboard").iterdir()
     assert b"ema_acc1" in events.read_bytes()
     assert re.search(rf"epoch 2/2: loss {records[1]['train_loss']:.4f}, .* Acc@1 {records[1]['acc1']:.3f} ", text)
-    record = saved.load(folder / "last.ckpt").record
+    record = run_checkpoints.load(folder / "last.ckpt").record
     assert (record["epoch"], record["batch"], record["config"]["model"]) == (2, 0, STUDENT)
 
 
@@ -62,7 +63,9 @@ def test_a_run_tells_what_it_does_from_its_first_line_to_its_last(digits_run):
     assert re.fullmatch("run: 2 epochs of 22 updates of 64 images, learning rate .* in epoch 1, into "
                         f"{folder}", lines[3])  # fmt: skip
     assert [line for line in lines if line.startswith("compil")][::2] == [
-        "compiling the evaluation", "compiling the training step"]
+        "compiling the evaluation",
+        "compiling the training step",
+    ]
     assert len([line for line in lines if re.fullmatch(r"compiled the .* in [\d.]+ s", line)]) == 2
     best = max(history(folder), key=lambda record: record["acc1"])
     assert f"best Acc@1 {best['acc1']:.3f} (epoch {best['epoch']}) in {folder}/best.ckpt, best EMA " in lines[-2]
@@ -73,7 +76,7 @@ def test_a_run_tells_what_it_does_from_its_first_line_to_its_last(digits_run):
 def test_the_configuration_of_a_run_is_taken_by_config(digits_run):
     folder, _ = digits_run
     again = parse(["-c", str(folder / "config.yaml")], description="")
-    made = saved.load(folder / "last.ckpt").record
+    made = run_checkpoints.load(folder / "last.ckpt").record
     assert json.loads(json.dumps(again.flat())) == made["config"]
     text = (folder / "config.yaml").read_text()
     assert f"# command: {made['made']['command']}\n" in text
@@ -82,13 +85,20 @@ def test_the_configuration_of_a_run_is_taken_by_config(digits_run):
     assert re.search(r"^# weight_decay: 0.05 +# default$", text, re.M)
 
 
-def test_a_checkpoint_is_shown(digits_run, door):
+def test_a_checkpoint_is_shown(digits_run, script):
     folder, _ = digits_run
-    code, out, err = door("validate", "--show", True, "--ckpt_path", folder / "best.ckpt")
+    code, out, err = script("validate", "--show", True, "--ckpt_path", folder / "best.ckpt")
     assert code == 0, err
     best = max(history(folder), key=lambda record: record["acc1"])
-    for line in (f"model: {STUDENT}, 32 pixels", "classes: 10 (", f"epoch: {best['epoch']}; ", "command: python ",
-                 f"acc1: {best['acc1']:.4g}", "optimizer: adamw", "set: "):
+    for line in (
+        f"model: {STUDENT}, 32 pixels",
+        "classes: 10 (",
+        f"epoch: {best['epoch']}; ",
+        "command: python ",
+        f"acc1: {best['acc1']:.4g}",
+        "optimizer: adamw",
+        "set: ",
+    ):
         assert f"\n{line}" in f"\n{out}", out
 
 
@@ -96,9 +106,9 @@ def test_a_checkpoint_is_shown(digits_run, door):
     ("name", "more", "key"),
     [("last", (), "acc1"), ("last", ("--use_ema", True), "ema_acc1"), ("best_ema", (), "ema_acc1")],
 )
-def test_validation_of_a_checkpoint_gives_the_accuracy_of_training(name, more, key, digits_run, door, tmp_path):
+def test_validation_of_a_checkpoint_gives_the_accuracy_of_training(name, more, key, digits_run, script, tmp_path):
     folder, text = digits_run
-    code, out, err = door(
+    code, out, err = script(
         "validate", "--dataset", "digits", "--batch_size", 50, "--ckpt_path", folder / f"{name}.ckpt", *more,
         "--output", "out.json",
     )  # fmt: skip
@@ -113,10 +123,11 @@ def test_validation_of_a_checkpoint_gives_the_accuracy_of_training(name, more, k
     assert f"* Acc@1 {found['acc1']:.3f} " in out
 
 
-def test_prediction_takes_the_checkpoints_of_a_run(digits_run, pictures, door, tmp_path):
+def test_prediction_takes_the_checkpoints_of_a_run(digits_run, images, script, tmp_path):
     for name in ("last.ckpt", "best_ema.ckpt"):
-        code, _, err = door("predict", "--ckpt_path", digits_run[0] / name, pictures / "val" / "a", "--output",
-                            "out.json", "--mode", 1)
+        code, _, err = script(
+            "predict", "--ckpt_path", digits_run[0] / name, images / "val" / "a", "--output", "out.json", "--mode", 1
+        )
         assert code == 0, err
         found = json.loads((tmp_path / "out.json").read_text())
         assert len(found) == 5
@@ -131,11 +142,11 @@ def changed(before: Path, after: Path, prefix: str = "") -> set[str]:
 
 
 def test_fine_tuning_renews_heads_resizes_the_table_and_leaves_alone_what_is_frozen(
-    digits_run, pictures, door, tmp_path
+    digits_run, images, script, tmp_path
 ):
     source = digits_run[0] / "last.ckpt"
-    code, _, err = door(
-        "train", *SMALL, "--data_dir", pictures, "--ckpt_path", source, "--use_ema", True, "--image_resize", 48,
+    code, _, err = script(
+        "train", *SMALL, "--data_dir", images, "--ckpt_path", source, "--use_ema", True, "--image_resize", 48,
         "--train_mode", False, "--freeze", "patch_embed", "blocks.0", "--epoch_size", 1, "--ckpt_save_dir", "run",
         *ONLY_STEPS,
     )  # fmt: skip
@@ -151,11 +162,11 @@ def test_fine_tuning_renews_heads_resizes_the_table_and_leaves_alone_what_is_fro
     assert different == set(state) - frozen
 
 
-def test_attn_only_trains_attention_head_and_table(digits_run, door, tmp_path):
-    """On pictures of the checkpoint's classes, so that both heads are kept."""
-    source, pictures = digits_run[0] / "last.ckpt", write_pictures(tmp_path / "ten", classes="0123456789")
-    code, _, err = door(
-        "train", *SMALL, "--data_dir", pictures, "--ckpt_path", source, "--attn_only", True, "--epoch_size", 1,
+def test_attn_only_trains_attention_head_and_table(digits_run, script, tmp_path):
+    """On images of the checkpoint's classes, so that both heads are kept."""
+    source, images = digits_run[0] / "last.ckpt", write_images(tmp_path / "ten", classes="0123456789")
+    code, _, err = script(
+        "train", *SMALL, "--data_dir", images, "--ckpt_path", source, "--attn_only", True, "--epoch_size", 1,
         "--ckpt_save_dir", "run", *ONLY_STEPS,
     )  # fmt: skip
     assert code == 0, err
@@ -175,12 +186,12 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_lowers_the_loss(name, pictures, door, tmp_path):
+def test_a_recipe_lowers_the_loss(name, images, script, tmp_path):
     if "teacher.ckpt" in RECIPES[name]:
         write_model(tmp_path / "teacher.ckpt", "regnety_mini_32", 3)
     plain = ("--mixup", 0, "--cutmix", 0, "--auto_augment", "none", "--re_prob", 0, "--aug_repeats", 0)
     epochs = 2 if "pynative" in name else 4  # of three steps, each of a second there
-    code, _, err = door("train", *SMALL, *plain, "--data_dir", pictures, "--epoch_size", epochs, "--ckpt_save_dir",
+    code, _, err = script("train", *SMALL, *plain, "--data_dir", images, "--epoch_size", epochs, "--ckpt_save_dir",
                         "run", *ONLY_STEPS, *RECIPES[name])  # fmt: skip
     assert code == 0, err
     losses = [record["train_loss"] for record in history(tmp_path / "run")]
@@ -189,11 +200,11 @@ def test_a_recipe_lowers_the_loss(name, pictures, door, tmp_path):
 
 
 @pytest.mark.slow
-def test_submodels_teach_each_other(pictures, door, tmp_path):
-    code, _, err = door(
+def test_submodels_teach_each_other(images, script, tmp_path):
+    code, _, err = script(
         "train", "--model", "deit_tiny_patch16_224", "--image_resize", 32, "--batch_size", 8, "--cosub", True,
         "--loss", "BCE", "--drop_path_rate", 0.3, "--warmup_epochs", 0, "--lr", 0.02, "--epoch_size", 3,
-        "--data_dir", pictures, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0,
+        "--data_dir", images, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0,
     )  # fmt: skip
     assert code == 0, err
     losses = [record["train_loss"] for record in history(tmp_path / "run")]
@@ -201,14 +212,14 @@ def test_submodels_teach_each_other(pictures, door, tmp_path):
 
 
 @pytest.mark.parametrize("level", ["O2", pytest.param("O3", marks=pytest.mark.slow)])
-def test_half_precision_finds_its_loss_scale(level, pictures, door, tmp_path):
+def test_half_precision_finds_its_loss_scale(level, images, script, tmp_path):
     """The first scale overflows in float16: such updates are left out until it fits."""
-    code, _, err = door(
-        "train", *SMALL, "--data_dir", pictures, "--amp_level", level, "--loss_scale", 2.0**24, "--epoch_size", 6,
+    code, _, err = script(
+        "train", *SMALL, "--data_dir", images, "--amp_level", level, "--loss_scale", 2.0**24, "--epoch_size", 6,
         "--lr", 0.02, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0, *ONLY_STEPS,
     )  # fmt: skip
     assert code == 0, err
-    record = saved.load(tmp_path / "run" / "last.ckpt").record
+    record = run_checkpoints.load(tmp_path / "run" / "last.ckpt").record
     assert record["scale"]["dynamic"] is True
     assert 1 <= record["scale"]["value"] < 2.0**24
     assert 0 < record["step"] < 18

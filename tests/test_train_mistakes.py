@@ -1,4 +1,5 @@
 """What bad input gets: one line, exit code 2, and nothing overwritten."""
+
 from __future__ import annotations
 
 import resource
@@ -7,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import SMALL, STUDENT, arrays, assert_same_run, door, finish, write_model, write_pictures
+from training_runs import SMALL, STUDENT, arrays, assert_same_run, finish, script, write_images, write_model
 
-__all__ = ["door"]
+__all__ = ["script"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Pictures, models of several kinds, damaged files, and a run of one epoch in ``run``."""
+    """Images, models of several kinds, damaged files, and a run of one epoch in ``run``."""
     folder = tmp_path_factory.mktemp("place")
-    write_pictures(folder / "pictures", train=24)
-    write_pictures(folder / "gap", train=24)
-    for picture in (folder / "gap" / "train" / "b").iterdir():
-        picture.unlink()
+    write_images(folder / "images", train=24)
+    write_images(folder / "gap", train=24)
+    for image in (folder / "gap" / "train" / "b").iterdir():
+        image.unlink()
     for split in ("train", "val"):
-        shutil.copytree(folder / "pictures" / split, folder / "renamed" / split)
+        shutil.copytree(folder / "images" / split, folder / "renamed" / split)
         (folder / "renamed" / split / "c").rename(folder / "renamed" / split / "d")
     (folder / "cats.txt").write_text("train/a/00.png cat\n")
     write_model(folder / "teacher.ckpt", "regnety_mini_32", 3)
@@ -46,7 +47,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def options(folder: Path) -> tuple:
-    return (*SMALL, "--data_dir", folder / "pictures", "--epoch_size", 1, "--num_parallel_workers", 1)
+    return (*SMALL, "--data_dir", folder / "images", "--epoch_size", 1, "--num_parallel_workers", 1)
 
 
 def others(folder: Path) -> tuple:
@@ -57,15 +58,15 @@ def others(folder: Path) -> tuple:
 MISTAKES = {
     "no data_dir": (("--data_dir", "none"), "dataset 'image_folder' needs a data_dir; only 'digits' needs none"),
     "no such data_dir": (("--data_dir", "{0}/nowhere"), "data_dir {0}/nowhere is not a folder"),
-    "empty class": (("--data_dir", "{0}/gap"), "no pictures in {0}/gap/train/b"),
-    "no such split": (("--train_split", "tarin"), "no 'tarin' folder in {0}/pictures"),
-    "few classes": (("--num_classes", 2), "{0}/pictures has 3 classes, num_classes 2"),
+    "empty class": (("--data_dir", "{0}/gap"), "no images in {0}/gap/train/b"),
+    "no such split": (("--train_split", "tarin"), "no 'tarin' folder in {0}/images"),
+    "few classes": (("--num_classes", 2), "{0}/images has 3 classes, num_classes 2"),
     "other classes held out": (("--label_file", "{0}/cats.txt"),
-                               "{0}/pictures (val): class 'cat' is none of the 3 classes of its split 'train'"),
+                               "{0}/images (val): class 'cat' is none of the 3 classes of its split 'train'"),
     "resume renamed": (("--data_dir", "{0}/renamed", "--resume", "{0}/run/last.ckpt"),
                        "{0}/run/last.ckpt: cannot be resumed, class 2 is 'd' now, it was saved as 'c'"),
     "unknown model": (("--model", "deit_mini_patch8_32"), "deit_mini_patch8_32"),
-    "large batch": (("--batch_size", 25), "has 24 pictures to train on, fewer than one step takes: batch_size 25 x 1"),
+    "large batch": (("--batch_size", 25), "has 24 images to train on, fewer than one step takes: batch_size 25 x 1"),
     "accumulation": (("--gradient_accumulation_steps", 4), "gradient_accumulation_steps is 4, but an epoch has 3"),
     "no folder": (("--ckpt_save_dir", "{0}/file"), "{0}/file/last.ckpt: cannot write there: "),
     "a run is there": (("--ckpt_save_dir", "{0}/run"), "{0}/run holds a run already (last.ckpt); --resume auto"),
@@ -119,14 +120,14 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_gets_one_line_before_any_work(name, place, door, tmp_path, monkeypatch):
+def test_a_mistake_gets_one_line_before_any_work(name, place, script, tmp_path, monkeypatch):
     monkeypatch.setenv("MINDEIT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("MINDEIT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("mindeit.runtime.log.note", lambda line: None)  # of heads that start anew
     before = contents(place)
     words, expected = MISTAKES[name]
     words = [str(word).format(place) for word in words]
-    code, out, err = door("train", *options(place), "--ckpt_save_dir", "run", *words)
+    code, out, err = script("train", *options(place), "--ckpt_save_dir", "run", *words)
     assert (code, out) == (2, ""), err
     *before_it, line = err.splitlines()
     assert line.startswith("error: ")
@@ -136,10 +137,10 @@ def test_a_mistake_gets_one_line_before_any_work(name, place, door, tmp_path, mo
     assert not list(tmp_path.glob("run/*"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(place, door, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(place, script, tmp_path):
     """The weights are lost in the last update of an epoch, before any loss shows it."""
     resumed = ("--resume", place / "run" / "last.ckpt", "--epoch_size", 3, "--min_lr", 0, "--val_while_train", False)
-    code, _, err = door("train", *options(place), *resumed, "--ckpt_save_dir", "run", "--lr", 1e32)
+    code, _, err = script("train", *options(place), *resumed, "--ckpt_save_dir", "run", "--lr", 1e32)
     assert code == 2
     line = err.splitlines()[-1]
     assert line.startswith("error: the ")
@@ -149,13 +150,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(place, door, tmp_path):
     assert not list((tmp_path / "run").glob("*.ckpt"))
 
 
-def test_weights_that_are_not_finite_are_never_saved(place, door, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(place, script, tmp_path):
     """One update an epoch: the loss of each is finite, what it does to the weights is not."""
     shutil.copytree(place / "run", tmp_path / "run")
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
     more = ("--resume", "auto", "--epoch_size", 2, "--batch_size", 24, "--scheduler", "constant", "--lr", 3e38,
             "--unscale_lr", True, "--weight_decay", 1e10, "--val_while_train", False)  # fmt: skip
-    code, _, err = door("train", *options(place), *more, "--ckpt_save_dir", "run")
+    code, _, err = script("train", *options(place), *more, "--ckpt_save_dir", "run")
     assert code == 2
     assert "error: the weights are no longer finite after step 4 (epoch 2, lr 3e+38, loss scale 1); " in err
     assert err.endswith("last good checkpoint: run/last.ckpt\n")
@@ -163,14 +164,14 @@ def test_weights_that_are_not_finite_are_never_saved(place, door, tmp_path):
     assert all(np.isfinite(value).all() for value in arrays(tmp_path / "run" / "last.ckpt").values())
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(place, door, tmp_path):
+def test_a_full_disk_keeps_the_last_good_checkpoint(place, script, tmp_path):
     shutil.copytree(place / "run", tmp_path / "run")
     before = (tmp_path / "run" / "last.ckpt").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         more = ("--resume", "auto", "--epoch_size", 2, "--val_while_train", False)
-        code, _, err = door("train", *options(place), "--ckpt_save_dir", "run", *more)
+        code, _, err = script("train", *options(place), "--ckpt_save_dir", "run", *more)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 2
@@ -181,23 +182,23 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(place, door, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")} == set()
 
 
-def test_an_epoch_outlives_its_evaluation_and_a_dry_run_finds_what_would_end_it(place, door, tmp_path):
-    """The last of 13 held-out pictures, in the second batch, cannot be read."""
-    shutil.copytree(place / "pictures", tmp_path / "pictures")
-    last = sorted((tmp_path / "pictures" / "val").rglob("*.png"))[-1]
+def test_an_epoch_outlives_its_evaluation_and_a_dry_run_finds_what_would_end_it(place, script, tmp_path):
+    """The last of 13 held-out images, in the second batch, cannot be read."""
+    shutil.copytree(place / "images", tmp_path / "images")
+    last = sorted((tmp_path / "images" / "val").rglob("*.png"))[-1]
     whole = last.read_bytes()
     last.write_bytes(whole[:60])
     command = ("train", *options(tmp_path), "--ckpt_save_dir", "run", "--resume", "auto")
-    code, _, err = door(*command, "--dry_run", True)
+    code, _, err = script(*command, "--dry_run", True)
     assert (code, f"{last.name}" in err.splitlines()[-1]) == (2, True), err
     assert not (tmp_path / "run").exists()
-    code, _, err = door(*command)
+    code, _, err = script(*command)
     assert code == 2
     assert "evaluated after step 3 (epoch 1, " in err.splitlines()[-1]
     assert err.splitlines()[-1].endswith("last good checkpoint: run/last.ckpt")
     assert {path.name for path in (tmp_path / "run").glob("*.ckpt")} == {"last.ckpt"}
     last.write_bytes(whole)
-    code, _, err = door(*command)
+    code, _, err = script(*command)
     assert code == 0, err
     assert_same_run(tmp_path / "run", place / "run")
     assert (tmp_path / "run" / "best.ckpt").exists()

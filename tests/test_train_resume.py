@@ -1,4 +1,5 @@
 """A run that is stopped, by a signal or without warning, goes on as if nothing had happened: bit for bit."""
+
 from __future__ import annotations
 
 import random
@@ -7,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from training_runs import SMALL, arrays, assert_same_run, door, finish, start, wait_for, write_model, write_pictures
+from training_runs import SMALL, arrays, assert_same_run, finish, script, start, wait_for, write_images, write_model
 
-from mindeit.training import saved
+from mindeit.training import run_checkpoints
 
-__all__ = ["door"]
+__all__ = ["script"]
 EPOCHS = 3  # of 8 batches, 4 updates
 
 
@@ -20,7 +21,7 @@ def whole(tmp_path_factory) -> tuple[Path, tuple]:
     """An uninterrupted run with all that draws random numbers, and its options."""
     folder = tmp_path_factory.mktemp("whole")
     options = (
-        *SMALL, "--data_dir", write_pictures(folder / "pictures"), "--epoch_size", EPOCHS, "--lr", 0.05,
+        *SMALL, "--data_dir", write_images(folder / "images"), "--epoch_size", EPOCHS, "--lr", 0.05,
         "--aug_repeats", 3, "--drop_path_rate", 0.3, "--gradient_accumulation_steps", 2, "--ema_decay", 0.9,
         "--distillation_type", "hard", "--teacher_ckpt_path", write_model(folder / "t.ckpt", "regnety_mini_32", 3),
         "--keep_checkpoint_max", 1,
@@ -29,7 +30,7 @@ def whole(tmp_path_factory) -> tuple[Path, tuple]:
     return folder / "run", options
 
 
-def test_signals_save_and_the_run_goes_on_exactly(whole, door, tmp_path):
+def test_signals_save_and_the_run_goes_on_exactly(whole, script, tmp_path):
     """The first one mostly arrives during the last update of an epoch."""
     folder, options = whole
     options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
@@ -40,11 +41,11 @@ def test_signals_save_and_the_run_goes_on_exactly(whole, door, tmp_path):
         wait_for(moment, log, process)
         process.send_signal(sent)
         assert process.wait(60) == code, log.read_text()
-        record = saved.load(tmp_path / "run" / "last.ckpt").record
+        record = run_checkpoints.load(tmp_path / "run" / "last.ckpt").record
         assert record["batch"] > 0
         line = f"stopped in epoch {record['epoch'] + 1} after step {record['step']}; --resume auto goes on from there"
         assert log.read_text().splitlines()[-1] == line
-    code, _, err = door("train", *options)
+    code, _, err = script("train", *options)
     assert code == 0, err
     assert_same_run(folder, tmp_path / "run")
 
@@ -74,8 +75,8 @@ def kill_at_random(whole: tuple, folder: Path, kills: int, seed: int) -> None:
         finished = process.wait() == 0
         done += 1
         announced = [int(line[6]) for line in log.read_text().splitlines() if "/3: loss" in line]
-        newest = saved.newest_sound(folder / "run") if (folder / "run").exists() else None
-        held = saved.load(newest).record["epoch"] if newest else 0
+        newest = run_checkpoints.newest_sound(folder / "run") if (folder / "run").exists() else None
+        held = run_checkpoints.load(newest).record["epoch"] if newest else 0
         assert held >= max(announced, default=0), log.read_text()
         if finished or held == EPOCHS:
             assert_same_run(reference, folder / "run")
@@ -95,10 +96,10 @@ def test_twenty_kills_never_lose_a_checkpoint(whole, tmp_path):
     kill_at_random(whole, tmp_path, kills=20, seed=2)
 
 
-def test_a_finished_run_has_nothing_left_to_do(whole, door, tmp_path):
+def test_a_finished_run_has_nothing_left_to_do(whole, script, tmp_path):
     folder, options = whole
     before = (folder / "last.ckpt").read_bytes()
-    code, _, err = door("train", *options, "--ckpt_save_dir", folder, "--resume", "auto")
+    code, _, err = script("train", *options, "--ckpt_save_dir", folder, "--resume", "auto")
     assert code == 0
     assert "nothing left to do: 3 of 3 epochs are done (epoch_size)\ndone before: best Acc@1 " in err
     assert "next: python validate.py --ckpt_path " in err.splitlines()[-1]

@@ -1,4 +1,5 @@
 """A model of each family learns the embedded digits, by its shipped file."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """The training step against the official code, and against itself in other divisions of the same work."""
+
 from __future__ import annotations
 
 import json
@@ -7,31 +8,33 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
-from reference import GOLDEN, official_state, pictures, samples, table
+from reference import GOLDEN, images, official_state, samples, table
 from zoo import fill
 
-from mindeit import objectives, optim
-from mindeit.checkpoint import load_strict
-from mindeit.convert.names import official_names, rename
+from mindeit import optim
 from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
-from mindeit.losses import binary_cross_entropy, cross_entropy
 from mindeit.models.registry import build
+from mindeit.objectives import Distilled, Supervised
+from mindeit.objectives.losses import binary_cross_entropy, cross_entropy
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import trained_parameters
 from mindeit.runtime import device
 from mindeit.runtime.graph import compiled, to_device
-from mindeit.training.live import Live
 from mindeit.training.loop import LateReader
-from mindeit.training.scaling import GROWTH_INTERVAL, LossScale, StepState
+from mindeit.training.loss_scale import GROWTH_INTERVAL, LossScale, StepState
 from mindeit.training.step import Average, Clip, Gradients, Report, Stepper, Update
+from mindeit.training.variables import TrainVariables
+from mindeit.weights.checkpoint import load_strict
+from mindeit.weights.names import official_names, rename
 
 MINI, CLASSES, BATCH = "deit_mini_distilled_patch8_32", 10, 8
 DISTILLED = "deit_tiny_distilled_patch16_224"
 
 
-def assemble(objective, name, ema_decay, *, decay=0.05, batch=4, batches=1, clip=Clip(),  # noqa: B008
-             check_finite=False, scale=LossScale()):  # noqa: B008
+def assemble(
+    objective, name, ema_decay, *, decay=0.05, batch=4, batches=1, clip=Clip(), check_finite=False, scale=LossScale()
+):
     """Everything that trains ``objective.student``, as the scripts put it together."""
     student = objective.student
     parameters, statistics = list(student.get_parameters()), student.untrainable_params()
@@ -40,20 +43,36 @@ def assemble(objective, name, ema_decay, *, decay=0.05, batch=4, batches=1, clip
     draws = share_draws(student, batch)
     update = Update(flat, optimizer, average, state, clip=clip, ranks=1, check_finite=check_finite)
     step = Stepper(Gradients(objective, flat, draws, state), update, batches)
-    return step, Live(parameters, flat, average, optimizer.state, state), draws
+    return step, TrainVariables(parameters, flat, average, optimizer.state, state), draws
 
 
 class Run:
     """A small student with everything a step needs; the same seed gives the same run."""
 
-    def __init__(self, *, batches: int = 1, batch: int = BATCH, clip: Clip = Clip(), name: str = "adamw",  # noqa: B008
-                 drop_path: float = 0.2, decay: float = 0.05, check_finite: bool = False,
-                 scale: LossScale = LossScale()):  # noqa: B008
+    def __init__(
+        self,
+        *,
+        batches: int = 1,
+        batch: int = BATCH,
+        clip: Clip = Clip(),
+        name: str = "adamw",
+        drop_path: float = 0.2,
+        decay: float = 0.05,
+        check_finite: bool = False,
+        scale: LossScale = LossScale(),
+    ):
         ms.set_seed(5)
         self.student = build(MINI, num_classes=CLASSES, drop_path_rate=drop_path)
-        objective = objectives.Supervised(self.student, cross_entropy)
-        self.step, self.live, self.draws = assemble(
-            objective, name, 0.9, decay=decay, batch=batch, batches=batches, clip=clip, check_finite=check_finite,
+        objective = Supervised(self.student, cross_entropy)
+        self.step, self.variables, self.draws = assemble(
+            objective,
+            name,
+            0.9,
+            decay=decay,
+            batch=batch,
+            batches=batches,
+            clip=clip,
+            check_finite=check_finite,
             scale=scale,
         )
         objective.set_train(True)
@@ -74,7 +93,7 @@ def copied(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def largest_gap(a: Run, b: Run) -> float:
-    first, second = a.live.model(), b.live.model()
+    first, second = a.variables.model(), b.variables.model()
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
 
 
@@ -103,18 +122,18 @@ def test_five_steps_of_hard_distillation_match_the_official_code(pynative, graph
     names = official_names(student)
     state = official_state(DISTILLED)
     load_strict(student, rename(state, {official: own for own, official in names.items()}), "reference")
-    objective = objectives.Distilled(student, teacher, cross_entropy, kind="hard", alpha=0.5).set_train(True)
-    (step, live, _), losses = assemble(objective, "adamw", 0.99), []
+    objective = Distilled(student, teacher, cross_entropy, kind="hard", alpha=0.5).set_train(True)
+    (step, variables, _), losses = assemble(objective, "adamw", 0.99), []
     answers = table("teacher", (5, 4, 1000), 3.0)
     for number, labels in enumerate(want["labels"]):
         teacher.table.set_data(Tensor(answers[number]))
         targets = np.full((4, 1000), 0.1 / 1000, np.float32)
         targets[np.arange(4), labels] += 0.9
-        images = pictures(4, salt=f"train{number}")
-        losses.append(step([(images, targets, np.zeros((1, 4), np.float32))], 1e-3).read().loss)
+        batch = images(4, salt=f"train{number}")
+        losses.append(step([(batch, targets, np.zeros((1, 4), np.float32))], 1e-3).read().loss)
     assert losses == pytest.approx(want["losses"], rel=2e-5)
-    assert_near(live.model(), want["params"], names, 1e-6)
-    assert_near(live.ema(), want["ema"], names, 5e-7)
+    assert_near(variables.model(), want["params"], names, 1e-6)
+    assert_near(variables.ema(), want["ema"], names, 5e-7)
 
 
 def assert_near(got: dict, want: dict, names: dict, tolerance: float) -> None:
@@ -142,17 +161,17 @@ def test_five_steps_of_lamb_match_the_official_code(pynative, graph_mode):
     want = json.loads((GOLDEN / "run_lamb_bce.json").read_text())
     ms.set_context(mode=ms.PYNATIVE_MODE if pynative else ms.GRAPH_MODE)
     student = fill(build("deit_tiny_patch16_LS"))
-    objective = objectives.Supervised(student, yes_or_no).set_train(True)
-    (step, live, _), losses = assemble(objective, "lamb", 0.99), []
+    objective = Supervised(student, yes_or_no).set_train(True)
+    (step, variables, _), losses = assemble(objective, "lamb", 0.99), []
     for number, labels in enumerate(want["labels"]):
-        images, targets = pictures(4, salt=f"train{number}"), np.eye(1000, dtype=np.float32)[labels]
-        images, targets = (0.7 * both + 0.3 * both[::-1] for both in (images, targets))  # mixup with the mirrored batch
-        batch = images.astype(np.float32), targets.astype(np.float32), np.zeros((1, 4), np.float32)
+        batch, targets = images(4, salt=f"train{number}"), np.eye(1000, dtype=np.float32)[labels]
+        batch, targets = (0.7 * both + 0.3 * both[::-1] for both in (batch, targets))  # mixup with the mirrored batch
+        batch = batch.astype(np.float32), targets.astype(np.float32), np.zeros((1, 4), np.float32)
         losses.append(step([batch], 4e-3).read().loss)
     print([abs(a / b - 1) for a, b in zip(losses, want["losses"])])
     assert losses == pytest.approx(want["losses"], rel=2e-5)
-    assert_near(live.model(), want["params"], official_names(student), 1e-6)
-    assert_near(live.ema(), want["ema"], official_names(student), 5e-7)
+    assert_near(variables.model(), want["params"], official_names(student), 1e-6)
+    assert_near(variables.ema(), want["ema"], official_names(student), 5e-7)
 
 
 # -- the same work, divided otherwise -----------------------------------------------------------------------------
@@ -174,23 +193,25 @@ def test_accumulated_batches_equal_the_large_batch(clip, graph_mode):
 
 def test_clipping_bounds_the_gradient():
     free, bound = Run(name="sgd", decay=0), Run(name="sgd", decay=0, clip=Clip("norm", 1e-3))
-    before = copied(free.live.model())
+    before = copied(free.variables.model())
     free.step([free.batch(0)], 1.0).read()
     bound.step([bound.batch(0)], 1.0).read()
-    moved = [sum(np.square(run.live.model()[k] - v).sum() for k, v in before.items()) ** 0.5 for run in (free, bound)]
+    moved = [
+        sum(np.square(run.variables.model()[k] - v).sum() for k, v in before.items()) ** 0.5 for run in (free, bound)
+    ]
     assert moved[1] < 0.01 < moved[0]
 
 
 def test_the_average_follows_with_its_decay(mode):
     run = Run()
-    before, averaged = copied(run.live.model()), copied(run.live.ema())
+    before, averaged = copied(run.variables.model()), copied(run.variables.ema())
     run.step([run.batch(0)], 1e-2).read()
-    after, now = copied(run.live.model()), copied(run.live.ema())
+    after, now = copied(run.variables.model()), copied(run.variables.ema())
     assert not np.array_equal(before["head.weight"], after["head.weight"])
     for name in before:
         np.testing.assert_allclose(now[name], 0.9 * averaged[name] + 0.1 * after[name], atol=1e-7)
-    parameters = list(run.live.parameters)
-    with run.live.averaged():
+    parameters = list(run.variables.parameters)
+    with run.variables.averaged():
         assert all(np.array_equal(one.asnumpy(), now[one.name]) for one in parameters)
     assert all(np.array_equal(one.asnumpy(), after[one.name]) for one in parameters)
 
@@ -205,23 +226,23 @@ def test_a_restored_run_continues_bit_for_bit(name, graph_mode):
         straight.step([straight.batch(number)], 1e-2).read()
     for number in range(1, 3):
         first.step([first.batch(number)], 1e-2).read()
-    parts = (first.live.model(), first.live.ema(), first.live.optimizer_state())
+    parts = (first.variables.model(), first.variables.ema(), first.variables.optimizer_state())
     state, ema, moments = (copied(part) for part in parts)
     second = Run(name=name)
-    second.live.restore(state, ema, moments, "memory", updates=2, scale=LossScale())
+    second.variables.restore(state, ema, moments, "memory", updates=2, scale=LossScale())
     for number in range(3, 5):
         second.step([second.batch(number)], 1e-2).read()
-    for a, b in zip(straight.live.all, second.live.all):
+    for a, b in zip(straight.variables.all, second.variables.all):
         assert np.array_equal(a.asnumpy(), b.asnumpy()), a.name
 
 
 def test_a_state_of_another_model_is_refused_whole():
     run = Run()
-    before = copied(run.live.model())
+    before = copied(run.variables.model())
     with pytest.raises(UserError, match=r"^there: the weights do not fit the model; 1 missing: head.bias"):
         other = {name: value + 1 for name, value in before.items() if name != "head.bias"}
-        run.live.restore(other, None, run.live.optimizer_state(), "there", updates=0, scale=LossScale())
-    assert all(np.array_equal(before[name], value) for name, value in run.live.model().items())
+        run.variables.restore(other, None, run.variables.optimizer_state(), "there", updates=0, scale=LossScale())
+    assert all(np.array_equal(before[name], value) for name, value in run.variables.model().items())
 
 
 # -- half precision's scale ---------------------------------------------------------------------------------------
@@ -231,18 +252,18 @@ def test_a_state_of_another_model_is_refused_whole():
 def test_an_overflow_leaves_everything_but_the_scale_as_it_was(name, mode):
     run = Run(name=name, check_finite=True, scale=LossScale(1024.0, dynamic=True))
     run.step([run.batch(1)], 1e-2)
-    before = {one.name: one.asnumpy().copy() for one in run.live.all}
+    before = {one.name: one.asnumpy().copy() for one in run.variables.all}
     images, targets, draws = run.batch(0)
     images[0, 0, 0, 0] = np.inf
     report = run.step([(images, targets, draws)], 1e-2).read()
     assert (report.finite, report.updates, report.good_steps, report.scale) == (0, 1, 0, 512)
-    for one in run.live.all:
+    for one in run.variables.all:
         if one.name != "step_state":
             assert np.array_equal(before[one.name], one.asnumpy()), one.name
     report = run.step([run.batch(2)], 1e-2).read()
     assert (report.finite, report.updates, report.good_steps, report.scale) == (1, 2, 1, 512)
     assert np.isfinite(report.loss)
-    assert not np.array_equal(before["weights.0"], run.live.flat.weights[0].asnumpy())
+    assert not np.array_equal(before["weights.0"], run.variables.flat.weights[0].asnumpy())
 
 
 def test_the_loss_scale_divides_out(mode):
@@ -304,7 +325,7 @@ def test_graphs_started_without_waiting_compute_the_same_bits(graph_mode, monkey
         runs.append((run, [step.read() for step in steps]))
         logits.append(compiled(run.student.set_train(False))(to_device(run.batch(0)[0])).asnumpy().copy())
     assert runs[0][1] == runs[1][1]
-    for a, b in zip(runs[0][0].live.all, runs[1][0].live.all):
+    for a, b in zip(runs[0][0].variables.all, runs[1][0].variables.all):
         assert np.array_equal(a.asnumpy(), b.asnumpy()), a.name
     assert np.array_equal(*logits)
 
@@ -325,5 +346,14 @@ def test_reports_are_read_one_step_late_and_in_order():
         events.append(f"started {number}")
         reader.started(Step(number), number / 10)
     assert reader.read() == reader.read() == reader.last
-    assert events == ["started 1", "started 2", "read 1", "noted 1 at 0.1", "started 3", "read 2", "noted 2 at 0.2",
-                      "read 3", "noted 3 at 0.3"]
+    assert events == [
+        "started 1",
+        "started 2",
+        "read 1",
+        "noted 1 at 0.1",
+        "started 3",
+        "read 2",
+        "noted 2 at 0.2",
+        "read 3",
+        "noted 3 at 0.3",
+    ]

@@ -1,4 +1,5 @@
 """Cards, records and sidecars: of the declared types, or one line says where, what and what is allowed."""
+
 from __future__ import annotations
 
 import json
@@ -7,11 +8,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from mindeit import checkpoint as checkpoints
-from mindeit import ckpt
-from mindeit.checkpoint import CARD_KEY, RECORD_KEY, ModelCard
-from mindeit.deploy.metadata import Description
 from mindeit.errors import UserError
+from mindeit.export.metadata import Description
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights import ckpt
+from mindeit.weights.checkpoint import CARD_KEY, RECORD_KEY, ModelCard
 
 CARD = ModelCard("deit_tiny_patch16_224", 2, 224, 0.875, class_names=("a", "b"), counters={"bn.n": 7})
 STATE = {"w": np.ones(3, np.float32)}
@@ -33,8 +34,11 @@ WRONG_CARDS = [
     ({"class_names": "ab"}, "class_names is 'ab', allowed: a list of any number of values, each text or null"),
     ({"class_names": ["a"]}, "class_names holds 1 names, allowed: 2 (num_classes)"),
     ({"counters": {"bn.n": "7"}}, "counters.bn.n is '7', allowed: a whole number"),
-    ({"num_clases": 3}, "holds 'num_clases' (nearest: 'num_classes'), which this version does not know; allowed: "
-     + ", ".join(asdict(CARD))),
+    (
+        {"num_clases": 3},
+        "holds 'num_clases' (nearest: 'num_classes'), which this version does not know; allowed: "
+        + ", ".join(asdict(CARD)),
+    ),
 ]
 
 
@@ -61,26 +65,34 @@ def test_a_card_of_other_types_is_one_line(changes, words, tmp_path):
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("[]", "is [], allowed: an object with model, num_classes, "),
-    ("3", "is 3, allowed: an object with model"),
-    ('{"model": "x"}', "lacks num_classes, image_size, crop_pct"),
-    ("{", "is not readable as JSON (Expecting property name enclosed in double quotes): '{'"),
-    (DEEP, "is not readable as JSON (nested too deep)"),
-], ids=["list", "number", "lacking", "cut", "deep"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "is [], allowed: an object with model, num_classes, "),
+        ("3", "is 3, allowed: an object with model"),
+        ('{"model": "x"}', "lacks num_classes, image_size, crop_pct"),
+        ("{", "is not readable as JSON (Expecting property name enclosed in double quotes): '{'"),
+        (DEEP, "is not readable as JSON (nested too deep)"),
+    ],
+    ids=["list", "number", "lacking", "cut", "deep"],
+)
 def test_a_card_that_is_no_card_is_one_line(text, words, tmp_path):
     path = written(tmp_path / "a.ckpt", text)
     assert message(checkpoints.read, path).startswith(f"{path}, model card: {words}")
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("[]", "is [], allowed: an object with use, "),
-    (DEEP, "is not readable as JSON (nested too deep)"),
-    (json.dumps({**RECORD, "epoch": "1"}), "epoch is '1', allowed: a whole number, at least 0"),
-    (json.dumps({**RECORD, "use": "teacher"}), "use is 'teacher', allowed: model or ema"),
-    (json.dumps({**RECORD, "places": 3}), "places is 3, allowed: a list of any number of values, each text"),
-    (json.dumps({"use": "ema"}), "lacks model, num_classes, opt, epoch, batch, step"),
-], ids=["list", "deep", "epoch", "use", "places", "lacking"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "is [], allowed: an object with use, "),
+        (DEEP, "is not readable as JSON (nested too deep)"),
+        (json.dumps({**RECORD, "epoch": "1"}), "epoch is '1', allowed: a whole number, at least 0"),
+        (json.dumps({**RECORD, "use": "teacher"}), "use is 'teacher', allowed: model or ema"),
+        (json.dumps({**RECORD, "places": 3}), "places is 3, allowed: a list of any number of values, each text"),
+        (json.dumps({"use": "ema"}), "lacks model, num_classes, opt, epoch, batch, step"),
+    ],
+    ids=["list", "deep", "epoch", "use", "places", "lacking"],
+)
 def test_a_record_of_other_types_is_one_line(text, words, tmp_path):
     path = written(tmp_path / "last.ckpt", CARD.to_json(), record=text)
     for reader in (checkpoints.read, checkpoints.read_record):
@@ -88,7 +100,7 @@ def test_a_record_of_other_types_is_one_line(text, words, tmp_path):
 
 
 def test_a_run_folder_passes_over_a_record_that_is_not_readable(tmp_path, capsys):
-    from mindeit.training.saved import newest_sound
+    from mindeit.training.run_checkpoints import newest_sound
 
     good = written(tmp_path / "epoch-0001.ckpt", CARD.to_json(), record=json.dumps(RECORD))
     bad = written(tmp_path / "last.ckpt", CARD.to_json(), record=DEEP)
@@ -115,7 +127,7 @@ def test_a_description_of_other_types_is_one_line(changes, words):
 
 
 def test_a_sidecar_that_is_not_utf8_or_too_deep_is_one_line(tmp_path):
-    from mindeit.deploy.exported import Exported
+    from mindeit.export.exported import Exported
 
     (tmp_path / "a.mindir").write_bytes(b"x")
     for content, reason in ((b"\xff\xfe", "not UTF-8"), (DEEP.encode(), "nested too deep")):

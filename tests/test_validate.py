@@ -1,4 +1,5 @@
 """validate.py as a user runs it."""
+
 from __future__ import annotations
 
 import json
@@ -45,11 +46,11 @@ def test_results_equal_those_of_the_model_alone(run, checkpoint, digits, tmp_pat
 
 def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path):
     broken = tmp_path / "data" / "val" / "3" / "zz.png"
-    for picture in digits.glob("val/*/*.png"):
-        copy = tmp_path / "data" / picture.relative_to(digits)
+    for image in digits.glob("val/*/*.png"):
+        copy = tmp_path / "data" / image.relative_to(digits)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(picture.read_bytes())
-    broken.write_text("no picture")
+        copy.write_bytes(image.read_bytes())
+    broken.write_text("no image")
     common = ("validate.py", "--data_dir", "data", "--ckpt_path", checkpoint, "--batch_size", 7, "--skip_bad_images")
     alone = run(*common, "--output", "one.json")
     both = run(*common, "--output", "two.json", "--distributed", "True", ranks=2)
@@ -65,9 +66,9 @@ def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path):
 def test_a_flat_folder_with_a_label_file_gives_the_same(run, checkpoint, digits, tmp_path):
     (tmp_path / "flat").mkdir()
     rows = []
-    for picture in sorted(digits.glob("val/*/*.png")):
-        (tmp_path / "flat" / picture.name).write_bytes(picture.read_bytes())
-        rows.append(f"{picture.name} {picture.parent.name}")
+    for image in sorted(digits.glob("val/*/*.png")):
+        (tmp_path / "flat" / image.name).write_bytes(image.read_bytes())
+        rows.append(f"{image.name} {image.parent.name}")
     (tmp_path / "flat" / "labels.txt").write_text("\n".join(rows))
     folder = run("validate.py", "--data_dir", digits, "--ckpt_path", checkpoint)
     flat = run("validate.py", "--data_dir", "flat", "--ckpt_path", checkpoint)
@@ -93,19 +94,33 @@ BAD_INPUT = [
     ({"--data_dir": "/nope"}, "data_dir /nope is not a folder"),
     ({"--ckpt_path": "/nope.ckpt"}, "/nope.ckpt: no such file"),
     ({"--ckpt_path": None}, "no weights: give --ckpt_path FILE, or --pretrained True for the official ones"),
-    ({"--image_resize": "64"}, "image_size is 64, but {ckpt} was made for 32; leave it out, or convert the checkpoint "
-                               "anew (convert_pt2ms.py)"),
-    ({"--num_classes": "7"}, "num_classes is 7, but {ckpt} was made for 10; leave it out, or convert the checkpoint "
-                             "anew (convert_pt2ms.py)"),
-    ({"--crop_pct": "1.0"}, "crop_pct is 1.0, but {ckpt} was made for 0.8; leave it out, or convert the checkpoint "
-                            "anew (convert_pt2ms.py)"),
-    ({"--model": "deit_tiny_patch16_225"}, "command line: unknown model 'deit_tiny_patch16_225' (nearest: "
-                                           "'deit_tiny_patch16_224'); python convert_pt2ms.py --list shows all"),
-    ({"--batch_size": "99999999999"}, "batch_size is 99999999999: a batch of images of 32 pixels takes 1,144,409 GiB "
-                                      "of memory, this machine has {memory} GiB"),
+    (
+        {"--image_resize": "64"},
+        "image_size is 64, but {ckpt} was made for 32; leave it out, or convert the checkpoint anew (convert_pt2ms.py)",
+    ),
+    (
+        {"--num_classes": "7"},
+        "num_classes is 7, but {ckpt} was made for 10; leave it out, or convert the checkpoint anew (convert_pt2ms.py)",
+    ),
+    (
+        {"--crop_pct": "1.0"},
+        "crop_pct is 1.0, but {ckpt} was made for 0.8; leave it out, or convert the checkpoint anew (convert_pt2ms.py)",
+    ),
+    (
+        {"--model": "deit_tiny_patch16_225"},
+        "command line: unknown model 'deit_tiny_patch16_225' (nearest: "
+        "'deit_tiny_patch16_224'); python convert_pt2ms.py --list shows all",
+    ),
+    (
+        {"--batch_size": "99999999999"},
+        "batch_size is 99999999999: a batch of images of 32 pixels takes 1,144,409 GiB "
+        "of memory, this machine has {memory} GiB",
+    ),
     ({"--output": "/proc/results.json"}, "/proc/results.json: cannot write there: No such file or directory"),
-    ({"--distributed": "True"}, "distributed is True, but nothing launched several processes; use mpirun -n N "
-                                "python ..."),
+    (
+        {"--distributed": "True"},
+        "distributed is True, but nothing launched several processes; use mpirun -n N python ...",
+    ),
 ]
 
 

@@ -1,4 +1,5 @@
-"""Training runs small enough to be watched: pictures to learn from, real processes, and what they leave behind."""
+"""Training runs small enough to be watched: images to learn from, real processes, and what they leave behind."""
+
 from __future__ import annotations
 
 import importlib
@@ -15,17 +16,18 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from mindeit import checkpoint as checkpoints
 from mindeit.models.registry import build, spec
-from mindeit.training import saved
+from mindeit.training import run_checkpoints
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights.card import card_for
 
 STUDENT = "deit_mini_distilled_patch8_32"
 SMALL = ("--model", STUDENT, "--batch_size", 8, "--warmup_epochs", 0, "--log_interval", 1)
 TIMINGS = ("seconds", "images_per_second", "data_wait")
 
 
-def write_pictures(folder: Path, *, train: int = 64, val: int = 13, classes: str = "abc") -> Path:
-    """An image folder of noise with a cast of colour; an uneven number of pictures for evaluation."""
+def write_images(folder: Path, *, train: int = 64, val: int = 13, classes: str = "abc") -> Path:
+    """An image folder of noise with a cast of colour; an uneven number of images for evaluation."""
     numbers = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for index in range(count):
@@ -41,13 +43,11 @@ def write_pictures(folder: Path, *, train: int = 64, val: int = 13, classes: str
 def write_model(path: Path, name: str, classes: int) -> Path:
     """Fresh weights of a model."""
     state = {one.name: one.asnumpy() for one in build(name, num_classes=classes).get_parameters()}
-    checkpoints.write(path, state, checkpoints.card_for(spec(name), classes))
+    checkpoints.write(path, state, card_for(spec(name), classes))
     return path
 
 
-def start(
-    log: Path, *arguments: object, ranks: int = 1, rank_1: tuple = (), **variables: str
-) -> subprocess.Popen:
+def start(log: Path, *arguments: object, ranks: int = 1, rank_1: tuple = (), **variables: str) -> subprocess.Popen:
     """``train.py`` with both outputs in ``log``, in which folder it works too; ``rank_1`` are its own arguments."""
     command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
     if rank_1:
@@ -59,7 +59,11 @@ def start(
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     with open(log, "w") as output:
         return subprocess.Popen(
-            command, cwd=log.parent, env={**os.environ, **root, **variables}, stdout=output, stderr=subprocess.STDOUT,
+            command,
+            cwd=log.parent,
+            env={**os.environ, **root, **variables},
+            stdout=output,
+            stderr=subprocess.STDOUT,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # shells ignore it in "cmd &"
         )
 
@@ -80,7 +84,7 @@ def finish(log: Path, *arguments: object, code: int = 0, **others: object) -> st
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
     """Of model, average and optimizer."""
-    state = saved.load(path)
+    state = run_checkpoints.load(path)
     parts = {"": state.model, "ema/": state.ema or {}, "optimizer/": state.optimizer}
     return {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
 
@@ -99,7 +103,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def door(monkeypatch, capsys, tmp_path):
+def script(monkeypatch, capsys, tmp_path):
     """Call a script's ``main`` in this process, which spares its start: -> (exit code, stdout, stderr)."""
     import mindspore as ms
 

@@ -1,4 +1,5 @@
 """What the tests of the zoo share: models cut down to a few blocks, and their reference weights."""
+
 from __future__ import annotations
 
 import hashlib
@@ -10,9 +11,9 @@ import numpy as np
 from mindspore import nn
 from reference import GOLDEN, reference_tensor
 
-from mindeit.checkpoint import load_strict
-from mindeit.convert.names import official_names
 from mindeit.models.registry import spec
+from mindeit.weights.checkpoint import load_strict
+from mindeit.weights.names import official_names
 
 FIGURES = json.loads((GOLDEN / "zoo.json").read_text())
 NAMES = tuple(FIGURES["names"])  # all of the official code's besides DeiT's own, and one with the hMLP stem
@@ -23,8 +24,10 @@ def shallow(name: str, depth: int = 1, *, num_classes: int = 1000, image_size: i
     row = spec(name)
     family = importlib.import_module(f"mindeit.models.{row.family}")
     return family.build(
-        **{**row.variant, "drop_path_rate": 0.0, "drop_rate": 0.0, **others, "depth": depth}, num_classes=num_classes,
-        image_size=image_size or row.image_size)
+        **{**row.variant, "drop_path_rate": 0.0, "drop_rate": 0.0, **others, "depth": depth},
+        num_classes=num_classes,
+        image_size=image_size or row.image_size,
+    )
 
 
 def fill(model: nn.Cell) -> nn.Cell:
@@ -43,7 +46,7 @@ def listing(model: nn.Cell, depth: int) -> list[tuple[str, list[int]]]:
     block = [row for row in rows if row[0].startswith("blocks.0.")]
     start = rows.index(block[0])
     blocks = [(re.sub(r"^blocks\.0", f"blocks.{n}", key), shape) for n in range(depth) for key, shape in block]
-    return [*rows[:start], *blocks, *rows[start + len(block):]]
+    return [*rows[:start], *blocks, *rows[start + len(block) :]]
 
 
 def digest(rows: list[tuple[str, list[int]]]) -> str:

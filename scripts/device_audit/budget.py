@@ -1,19 +1,14 @@
 """How much a step may launch, copy and wait: what exceeds it fails the audit as an error does."""
+
 from __future__ import annotations
 
 from typing import Any
 
 # What a network of any depth has to keep to.
-GENERAL = {
-    "GPU": {"d2h_bytes": 1024, "synchronisations": 1, "collectives": 4},
-    "Ascend": {"collectives": 4},
-}
+GENERAL = {"GPU": {"d2h_bytes": 1024, "synchronisations": 1, "collectives": 4}, "Ascend": {"collectives": 4}}
 COPIED_PER_IMAGE_BYTE = 1.1
 # Launches grow with the depth: these hold for DeiT-B's twelve blocks.
-OF_RECIPES = {
-    ("deit_b", "GPU"): {"launches": 1300},
-    ("deit_b", "Ascend"): {"kernels": 2000},
-}
+OF_RECIPES = {("deit_b", "GPU"): {"launches": 1300}, ("deit_b", "Ascend"): {"kernels": 2000}}
 
 
 def exceeded(recipe: str, device: str, numbers: dict[str, Any]) -> list[str]:

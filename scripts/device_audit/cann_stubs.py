@@ -1,6 +1,7 @@
 """MindSpore's Ascend back end without an NPU: with the CANN toolkit that is installed, or with stub libraries in its
 place. Every function of a stub reports success; `cann_stubs.c` holds those that have to do more. Which there are is
 read from the wheel: what its plugins want when they are loaded, and the names that they look up later."""
+
 from __future__ import annotations
 
 import os
@@ -13,11 +14,34 @@ from device_audit.libraries import WHEEL, compile_object, functions, global_symb
 C_SOURCE, CXX_SOURCE = (Path(__file__).with_suffix(suffix) for suffix in (".c", ".cc"))
 MAIN = "libge_runner.so"  # holds all functions; the others lead to it
 LIBRARIES = (  # what the plugins are linked with, or open
-    "libnnopbase.so", "libascendcl.so", "libregister.so", "libprofapi.so", "libc_sec.so", "libruntime.so",
-    "libexe_graph.so", "libhccl.so", "libgraph.so", "libatb.so", "libplatform.so", "libopapi.so", "libmmpa.so",
-    "libascendalog.so", "libascend_hal.so", "libacl_dvpp_op.so", "libacl_dvpp_mpi.so", "libacl_dvpp.so",
-    "libmsprofiler.so", "libacl_op_compiler.so", "libacl_tdt_channel.so", "libacltdt_queue.so", "libhcom_executor.so",
-    "libcust_opapi.so", "libacl_cblas.so", "libopapi_math.so", "libopapi_nn.so", "libopapi_transformer.so",
+    "libnnopbase.so",
+    "libascendcl.so",
+    "libregister.so",
+    "libprofapi.so",
+    "libc_sec.so",
+    "libruntime.so",
+    "libexe_graph.so",
+    "libhccl.so",
+    "libgraph.so",
+    "libatb.so",
+    "libplatform.so",
+    "libopapi.so",
+    "libmmpa.so",
+    "libascendalog.so",
+    "libascend_hal.so",
+    "libacl_dvpp_op.so",
+    "libacl_dvpp_mpi.so",
+    "libacl_dvpp.so",
+    "libmsprofiler.so",
+    "libacl_op_compiler.so",
+    "libacl_tdt_channel.so",
+    "libacltdt_queue.so",
+    "libhcom_executor.so",
+    "libcust_opapi.so",
+    "libacl_cblas.so",
+    "libopapi_math.so",
+    "libopapi_nn.so",
+    "libopapi_transformer.so",
 )
 _LOOKED_UP = re.compile(rb"\0((?:acl|Acl|Hccl|Hcom|hccl|hcom|Aoe|rt[A-Z]|ge[A-Z]|GE|mstx)\w+)(?=\0)")
 _OTHERS = re.compile(r"_?Py|_ZTH|_Jv|_ITM|__|_ZNK?9mindspore|_ZNK?3ock")  # not CANN's

@@ -1,4 +1,5 @@
 """What the stub CUDA libraries counted, read inside the process that uses them."""
+
 from __future__ import annotations
 
 import ctypes
@@ -11,8 +12,15 @@ from pathlib import Path
 TRAFFIC = ("h2d_copies", "h2d_bytes", "d2h_copies", "d2h_bytes", "d2d_copies", "d2d_bytes", "memsets", "own_kernels")
 # Calls of cuBLAS, cuDNN and MindSpore's kernels that prepare or ask, and put no work on the device.
 _PREPARING = re.compile(r"Create|Destroy|Set[A-Z]|Get[A-Z]|CalStride|Version")
-_WORKING = ("libcublas.so.11", "libcudnn.so.8", "libcuda_ops.so.11", "libcufft.so.10", "libcurand.so.10",
-            "libcusolver.so.11", "libcusparse.so.11")
+_WORKING = (
+    "libcublas.so.11",
+    "libcudnn.so.8",
+    "libcuda_ops.so.11",
+    "libcufft.so.10",
+    "libcurand.so.10",
+    "libcusolver.so.11",
+    "libcusparse.so.11",
+)
 
 
 def read() -> Counter[tuple[str, str]]:
@@ -35,9 +43,12 @@ def summary(calls: Counter[tuple[str, str]]) -> dict[str, int]:
     traffic = {name: calls["", name] for name in TRAFFIC}
     computing = sum(n for (library, name), n in calls.items() if library in _WORKING and not _PREPARING.search(name))
     driver = sum(n for (_, name), n in calls.items() if name.startswith(("cuLaunchKernel", "cudaLaunchKernel")))
-    collectives = sum(n for (library, name), n in calls.items()
-                      if library == "libnccl.so.2" and name in ("ncclAllReduce", "ncclBroadcast", "ncclAllGather",
-                                                                "ncclReduceScatter", "ncclReduce"))
+    collectives = sum(
+        n
+        for (library, name), n in calls.items()
+        if library == "libnccl.so.2"
+        and name in ("ncclAllReduce", "ncclBroadcast", "ncclAllGather", "ncclReduceScatter", "ncclReduce")
+    )
     synchronisations = sum(n for (_, name), n in calls.items() if name.endswith("Synchronize"))
     launches = computing + driver + collectives + traffic["own_kernels"] + traffic["memsets"]
     traffic.pop("own_kernels")

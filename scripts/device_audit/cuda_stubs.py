@@ -1,6 +1,7 @@
 """Stub CUDA libraries for the installed MindSpore wheel: its GPU back end then compiles, selects kernels, plans memory
 and runs its schedule without a GPU. Every function counts its calls and reports success; `cuda_stubs.c` holds those
 that have to do more. Which functions there are is read from the wheel, for its CUDA 11.6 plugin."""
+
 from __future__ import annotations
 
 import collections
@@ -71,6 +72,7 @@ def _source(names: list[str], written_here: set[str]) -> str:
     """A counter for each name, and a function for those that nobody has written."""
     bodies = {
         name: (_COUNTS_EMPTY if "BroadcastCalStride" in name else _COUNTS).format(number=number)
-        for number, name in enumerate(names) if name not in written_here
+        for number, name in enumerate(names)
+        if name not in written_here
     }
     return f"long stub_counts[{len(names)}];\n" + functions(bodies)

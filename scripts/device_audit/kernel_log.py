@@ -3,6 +3,7 @@
 Simulation ends where kernels are first resized: stub libraries hold no operators' descriptions, and the process crashes
 there. Kernels were chosen and given streams and events before that, which the log says for each graph.
 """
+
 from __future__ import annotations
 
 import re

@@ -1,4 +1,5 @@
 """Shared libraries: what they define and want (nm), and new ones from a list of functions (gcc)."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,4 +1,5 @@
 """Configurations whose steps are one graph, so that one try speaks for all of them."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,10 +11,34 @@ from mindeit.models.registry import spec
 # Sections and keys that do not reach the step's graph: data, schedules, files, and constants of whatever value.
 _SECTIONS = ("augment", "schedule", "checkpoint")
 _KEYS = {
-    "device_target", "device_id", "distributed", "mode", "seed", "num_parallel_workers", "dataset", "data_dir",
-    "val_split", "label_file", "crop_pct", "interpolation", "skip_bad_images", "pretrained", "ckpt_path",
-    "use_ema", "train_split", "compile_cache", "log_interval", "label_smoothing", "distillation_alpha",
-    "teacher_ckpt_path", "eps", "betas", "momentum", "loss_scale", "loss_scale_type", "ema_decay",
+    "device_target",
+    "device_id",
+    "distributed",
+    "mode",
+    "seed",
+    "num_parallel_workers",
+    "dataset",
+    "data_dir",
+    "val_split",
+    "label_file",
+    "crop_pct",
+    "interpolation",
+    "skip_bad_images",
+    "pretrained",
+    "ckpt_path",
+    "use_ema",
+    "train_split",
+    "compile_cache",
+    "log_interval",
+    "label_smoothing",
+    "distillation_alpha",
+    "teacher_ckpt_path",
+    "eps",
+    "betas",
+    "momentum",
+    "loss_scale",
+    "loss_scale_type",
+    "ema_decay",
 }
 _ZERO_OR_NOT = ("weight_decay", "drop_rate", "drop_path_rate")
 
@@ -23,7 +48,8 @@ def signature(one: Try) -> tuple[Any, ...]:
     change shapes alone, and models differ by depth, head size and kind, not by width."""
     settings = config.parse(["--config", str(one.config)], description="")
     values = {
-        key: value for key, value in settings.flat().items()
+        key: value
+        for key, value in settings.flat().items()
         if key not in _KEYS and not any(hasattr(getattr(settings, section), key) for section in _SECTIONS)
     }
     values.update({key: values[key] > 0 for key in _ZERO_OR_NOT})

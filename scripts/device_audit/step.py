@@ -6,6 +6,7 @@
 read once the next step is started, as in training, and what the last time launches and copies is counted; on CPU it is
 compiled only. The last line of stdout is the outcome as JSON.
 """
+
 from __future__ import annotations
 
 import json
@@ -41,7 +42,8 @@ def main() -> None:
 
 def _try(path: str, device: str, ranks: int) -> Optional[dict[str, Any]]:
     """None from ranks that only have to be there: the stub NCCL waits for nobody."""
-    from mindeit import build, config
+    from mindeit import config
+    from mindeit.factory import environment
     from mindeit.runtime.cluster import Cluster
 
     launched = device == "Ascend" or (device == "GPU" and ranks > 1)
@@ -49,7 +51,7 @@ def _try(path: str, device: str, ranks: int) -> Optional[dict[str, Any]]:
     if device == "CPU":
         argv += ["--batch_size", "2"]  # the front end does not care, but kernels prepare lists of a batch's size
     settings = config.parse(argv, description="")
-    cluster = build.machine(settings)
+    cluster = environment.start(settings)
     if device == "CPU":
         return _compile(settings, Cluster(0, ranks))
     return _run(settings, cluster) if cluster.main else None
@@ -92,17 +94,18 @@ def _run(settings: Any, cluster: Any) -> dict[str, Any]:
 
 def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
     """What starts a step, and the bytes of a batch's images."""
-    from mindeit.build import learner
+    from mindeit.factory import optimization
+    from mindeit.factory.student import build_student
 
-    learner.load_teacher = _random_teacher
+    optimization.load_teacher = _random_teacher
     source = SimpleNamespace(num_classes=_classes(settings), class_names=None, named=False)
-    student, card, _ = learner.student(settings, source)
-    objective = learner.objective(settings, student, card)
-    stepper, _, paths = learner.stepper(settings, student, objective, cluster)
+    student, card, _ = build_student(settings, source)
+    objective = optimization.build_objective(settings, student, card)
+    stepper, _, path_draws = optimization.build_stepper(settings, objective, cluster)
     size = settings.data.batch_size
     images = np.zeros((size, 3, card.image_size, card.image_size), np.float32)
     targets = np.full((size, card.num_classes), 1 / card.num_classes, np.float32)
-    draws = np.full((max(paths, 1), getattr(objective, "views", 1) * size), 0.5, np.float32)
+    draws = path_draws(0, np.arange(size))
 
     def step() -> Any:
         return stepper([(images, targets, draws)], 1e-3)
@@ -116,8 +119,8 @@ def _classes(settings: Any) -> int:
 
 def _random_teacher(settings: Any) -> tuple[Any, Any]:
     """Without the official file."""
-    from mindeit.checkpoint import card_for
     from mindeit.models.registry import build, spec
+    from mindeit.weights.card import card_for
 
     name = settings.loss.teacher
     row, classes = spec(name), _classes(settings)

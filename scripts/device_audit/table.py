@@ -1,4 +1,5 @@
 """The audit as a Markdown table, and its place in a document."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,8 +10,21 @@ from mindeit.errors import UserError
 
 BEGIN, END = "<!-- device audit: begin -->", "<!-- device audit: end -->"
 WARNING = "Compiles and schedules; computes nothing; no device was used."
-_TITLES = ("configuration", "CPU, 8 ranks", "GPU", "GPU, 2 ranks", "Ascend, 1 of 8 ranks", "launches", "D2D copies",
-           "H2D, of images", "D2H, bytes", "waits", "GiB", "Ascend kernels", "collectives")
+_TITLES = (
+    "configuration",
+    "CPU, 8 ranks",
+    "GPU",
+    "GPU, 2 ranks",
+    "Ascend, 1 of 8 ranks",
+    "launches",
+    "D2D copies",
+    "H2D, of images",
+    "D2H, bytes",
+    "waits",
+    "GiB",
+    "Ascend kernels",
+    "collectives",
+)
 
 
 def markdown(outcomes: dict[Try, Outcome]) -> str:
@@ -30,8 +44,16 @@ def _row(recipe: str, by_place: dict[tuple[str, str, int], Outcome], reasons: li
     ratio = f"{gpu['h2d_bytes'] / gpu['image_bytes']:.2f}" if "image_bytes" in gpu else ""
     memory = f"{gpu['planned_bytes'] / 2**30:.1f}" if "planned_bytes" in gpu else ""
     return [
-        f"`{recipe}`", *states, _count(gpu, "launches"), _count(gpu, "d2d_copies"), ratio, _count(gpu, "d2h_bytes"),
-        _count(gpu, "synchronisations"), memory, _count(ascend, "kernels"), _count(ascend, "collectives"),
+        f"`{recipe}`",
+        *states,
+        _count(gpu, "launches"),
+        _count(gpu, "d2d_copies"),
+        ratio,
+        _count(gpu, "d2h_bytes"),
+        _count(gpu, "synchronisations"),
+        memory,
+        _count(ascend, "kernels"),
+        _count(ascend, "collectives"),
     ]
 
 

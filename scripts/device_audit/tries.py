@@ -1,4 +1,5 @@
 """Which steps are compiled for which devices, and what became of each: every try is a process of its own."""
+
 from __future__ import annotations
 
 import json
@@ -28,8 +29,10 @@ _STEP = Path(__file__).with_name("step.py")
 _SECONDS = 3600
 _NO_KERNEL = re.compile(r"kernel '(\w+)' does not support this kernel data type: .*?(input\(.*?\)) , (output\(.*?\))")
 _ENVIRONMENT = {
-    "GLOG_v": "3", "OMP_WAIT_POLICY": "passive",
-    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "GLOG_v": "3",
+    "OMP_WAIT_POLICY": "passive",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 
 
@@ -131,8 +134,14 @@ def _mpirun() -> str:
 def _finish(command: list[str], environment: dict[str, str], folder: str) -> tuple[int, str]:
     """Exit code and all output; -SIGALRM where it took too long."""
     process = subprocess.Popen(
-        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     )
     try:
         text, _ = process.communicate(timeout=_SECONDS)

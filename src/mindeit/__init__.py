@@ -1,4 +1,5 @@
 """MinDeiT: data-efficient image transformers on MindSpore. Names load what they need when they are first used."""
+
 from __future__ import annotations
 
 import importlib
@@ -11,15 +12,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "create_model": "mindeit.convert.load",
-    "load_model": "mindeit.convert.load",
+    "create_model": "mindeit.weights.load",
+    "load_model": "mindeit.weights.load",
     "list_models": "mindeit.models.registry",
     "register_model": "mindeit.models.registry",
     "ModelSpec": "mindeit.models.spec",
     "ImageModel": "mindeit.models.image_model",
-    "transform_for": "mindeit.deploy.transform",
+    "transform_for": "mindeit.predict.transform",
     "summary": "mindeit.models.summary",
-    "Predictor": "mindeit.deploy.predictor",
+    "Predictor": "mindeit.predict.predictor",
     "UserError": "mindeit.errors",
 }
 __all__ = list(_PUBLIC)

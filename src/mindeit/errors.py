@@ -1,11 +1,12 @@
 """What a user sees when an input is wrong: one line, exit code 2, no traceback."""
+
 from __future__ import annotations
 
 import difflib
 import functools
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 
@@ -44,14 +45,15 @@ def shorten(text: object, longest: int = 60) -> str:
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
-def front_door(main: Callable[[], int | None]) -> Callable[[], None]:
-    """Run a script's ``main``: user errors become one line and exit code 2; bugs still show a traceback."""
+def run_script(main: Callable[[Sequence[str]], int | None]) -> Callable[..., None]:
+    """Run a command's ``main`` on its arguments, by default those of the command line: user errors become one line and
+    exit code 2; bugs still show a traceback."""
 
     @functools.wraps(main)
-    def run() -> None:
+    def run(argv: Sequence[str] | None = None) -> None:
         _print_any_text()
         try:
-            code = main()
+            code = main(sys.argv[1:] if argv is None else argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             code = 2

@@ -1,4 +1,5 @@
 """Files that are read whole or refused in one line, and files that appear whole or not at all."""
+
 from __future__ import annotations
 
 import errno

@@ -2,6 +2,7 @@
 
 Names of this project win over MindCV's own, which have other parameter names, and weights without proof of parity.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,17 +10,18 @@ from typing import Any, Callable, Optional
 
 from mindspore import Tensor, nn
 
-from mindeit.convert.load import create_model
 from mindeit.errors import UserError
 from mindeit.models.backbone import Backbone
 from mindeit.models.registry import list_models, spec
 from mindeit.models.spec import ModelSpec
+from mindeit.weights.load import create_model
 
 try:
     from mindcv.models.registry import register_model
 except ImportError:
-    raise UserError("mindeit.mindcv registers models with MindCV, which is not installed (pip install mindcv)"
-                    ) from None
+    raise UserError(
+        "mindeit.mindcv registers models with MindCV, which is not installed (pip install mindcv)"
+    ) from None
 
 __all__: list[str] = []  # MindCV adds each name
 
@@ -42,15 +44,18 @@ class FeatureMaps(nn.Cell):
 
 def _entry(name: str) -> Callable[..., nn.Cell]:
     def create(
-        pretrained: bool = False, num_classes: int = 1000, in_channels: int = 3, features_only: bool = False,
-        out_indices: Optional[Sequence[int]] = None, **options: Any,
+        pretrained: bool = False,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        features_only: bool = False,
+        out_indices: Optional[Sequence[int]] = None,
+        **options: Any,
     ) -> nn.Cell:
         if features_only and spec(name).family == "regnet":
             raise UserError(f"features_only is for models of patches; {name} has none")
         if out_indices is not None and not features_only:
             raise UserError("out_indices is for features_only=True")
-        model = create_model(
-            name, num_classes=num_classes, pretrained=pretrained, in_channels=in_channels, **options)
+        model = create_model(name, num_classes=num_classes, pretrained=pretrained, in_channels=in_channels, **options)
         return FeatureMaps(model, out_indices) if features_only else model
 
     create.__name__ = create.__qualname__ = name
@@ -61,8 +66,12 @@ def _entry(name: str) -> Callable[..., nn.Cell]:
 def _config(row: ModelSpec) -> dict[str, Any]:
     """What MindCV keeps of a model with weights."""
     return {
-        "url": row.published.url if row.published else "", "num_classes": 1000, "first_conv": "patch_embed.proj",
-        "input_size": (3, row.image_size, row.image_size), "classifier": "head", "crop_pct": row.crop_pct,
+        "url": row.published.url if row.published else "",
+        "num_classes": 1000,
+        "first_conv": "patch_embed.proj",
+        "input_size": (3, row.image_size, row.image_size),
+        "classifier": "head",
+        "crop_pct": row.crop_pct,
     }
 
 

@@ -3,6 +3,7 @@
 What a dataclass declares is what its JSON may hold: ``int``, ``float`` (finite), ``str``, ``bool``, ``Optional``,
 ``Literal``, tuples, ``Mapping[str, ...]``, ``Any``, and bounds by ``Annotated[float, Bounds(above=0)]``.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -25,8 +26,11 @@ class Bounds:
     at_most: Optional[float] = None
 
     def hold(self, value: float) -> bool:
-        return ((self.at_least is None or value >= self.at_least) and (self.above is None or value > self.above)
-                and (self.at_most is None or value <= self.at_most))
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+        )
 
     def __str__(self) -> str:
         limits = {"at least": self.at_least, "above": self.above, "at most": self.at_most}
@@ -56,13 +60,14 @@ def parse(text: Union[str, bytes], where: object) -> Any:
 def read(kind: type[Kind], values: Any, where: object) -> Kind:
     """A dataclass from a JSON object with exactly its fields; those with a default may be missing."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    needed = [name for name, field in fields.items()
-              if field.default is field.default_factory is dataclasses.MISSING]
+    needed = [name for name, field in fields.items() if field.default is field.default_factory is dataclasses.MISSING]
     checked = read_fields(get_type_hints(kind, include_extras=True), values, where, needed)
     for name in checked:
         if name not in fields:
-            raise UserError(f"{where}: holds '{name}'{nearest(name, fields)}, which this version does not know; "
-                            f"allowed: {', '.join(fields)}")
+            raise UserError(
+                f"{where}: holds '{name}'{nearest(name, fields)}, which this version does not know; "
+                f"allowed: {', '.join(fields)}"
+            )
     return kind(**checked)
 
 
@@ -76,8 +81,7 @@ def read_fields(
     if missing:
         raise UserError(f"{where}: lacks {', '.join(missing)}")
     try:
-        return {name: _checked(hints[name], value, name) if name in hints else value
-                for name, value in values.items()}
+        return {name: _checked(hints[name], value, name) if name in hints else value for name, value in values.items()}
     except _Wrong as wrong:
         place, value, allowed = wrong.args
         raise UserError(f"{where}: {place} is {_shown(value)}, allowed: {allowed}") from None

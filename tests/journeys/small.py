@@ -3,6 +3,7 @@
 `--model MINI` would take the size along, for a model's name decides it. So the catalogue's rows keep name, kind, patch
 and image size here, and lose width and depth: a configuration is used as it is shipped, at its own resolution.
 """
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,5 @@
 """Small models under the official names, small data, and the commands that the shipped files' heads tell."""
+
 from __future__ import annotations
 
 import json
@@ -12,16 +13,17 @@ import pytest
 import torch
 from conftest import ROOT
 from small import SMALL_ROWS
-from training_runs import write_pictures
+from training_runs import write_images
 
-from mindeit import checkpoint as checkpoints
-from mindeit.convert.twin import build_twin
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import build, spec
 from mindeit.models.spec import ModelSpec
+from mindeit.torch_reference.deit import build_twin
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights.card import card_for
 
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
-CLASSES = 3  # of the pictures
+CLASSES = 3  # of the images
 Start = tuple[str, "int | None"]  # a model's name and image size; None: its own
 
 
@@ -36,9 +38,9 @@ def small_models():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """What stands in for /data: of each set four or five pictures to train on, so that a batch of four is an epoch."""
+    """What stands in for /data: of each set four or five images to train on, so that a batch of four is an epoch."""
     folder = tmp_path_factory.mktemp("data")
-    write_pictures(folder / "imagenet", train=4, val=4, classes="abc"[:CLASSES])
+    write_images(folder / "imagenet", train=4, val=4, classes="abc"[:CLASSES])
     for other in ("imagenet21k", "flowers"):
         (folder / other).symlink_to(folder / "imagenet")
     numbers, pixels = np.random.default_rng(0), 3 * 32 * 32
@@ -53,16 +55,24 @@ def data(tmp_path_factory) -> Path:
     for year in (2018, 2019):
         place = folder / f"inat{year}"
         place.mkdir()
-        (place / "pictures").symlink_to(folder / "imagenet")
+        (place / "images").symlink_to(folder / "imagenet")
         for split in ("train", "val"):
-            names = sorted(path.relative_to(folder / "imagenet").as_posix()
-                           for path in (folder / "imagenet" / split).rglob("*.png"))
-            (place / f"{split}{year}.json").write_text(json.dumps({
-                "images": [{"id": number, "file_name": f"pictures/{name}"} for number, name in enumerate(names)],
-                "annotations": [{"image_id": number, "category_id": 10 + "abc".index(name.split("/")[1])}
-                                for number, name in enumerate(names)],
-                "categories": [{"id": 10 + number, "name": letter} for number, letter in enumerate("abc")],
-            }))
+            names = sorted(
+                path.relative_to(folder / "imagenet").as_posix()
+                for path in (folder / "imagenet" / split).rglob("*.png")
+            )
+            (place / f"{split}{year}.json").write_text(
+                json.dumps(
+                    {
+                        "images": [{"id": number, "file_name": f"images/{name}"} for number, name in enumerate(names)],
+                        "annotations": [
+                            {"image_id": number, "category_id": 10 + "abc".index(name.split("/")[1])}
+                            for number, name in enumerate(names)
+                        ],
+                        "categories": [{"id": 10 + number, "name": letter} for number, letter in enumerate("abc")],
+                    }
+                )
+            )
     return folder
 
 
@@ -84,7 +94,7 @@ def write_ours(path: Path, name: str, image_size: int | None = None, classes: in
     """Fresh weights, as a run leaves them."""
     model = build(name, num_classes=classes, image_size=image_size)
     state = {one.name: one.asnumpy() for one in model.get_parameters()}
-    checkpoints.write(path, state, checkpoints.card_for(spec(name), classes, image_size))
+    checkpoints.write(path, state, card_for(spec(name), classes, image_size))
     return path
 
 
@@ -110,7 +120,7 @@ def command_of(name: str, data: Path) -> list[str]:
     """What the head says to train with, after the script's name and for one process."""
     head = re.sub(r"\\\n# *", "", CONFIGS[name].read_text())
     words = shlex.split(re.search(r"^# (?:Train|Tune): *(.*)$", head, re.M)[1].replace("/data/", f"{data}/"))
-    words = words[words.index("train.py") + 1:]
+    words = words[words.index("train.py") + 1 :]
     words[words.index("-c") + 1] = str(CONFIGS[name])
     return [*words, "--distributed", "False"]
 

@@ -1,17 +1,18 @@
 """A teacher learns, a student follows it hard and softly, goes on with it, and is PyTorch's."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from training_runs import door, history
+from training_runs import history, script
 
 import mindeit
-from mindeit.convert.torch_files import read_official
-from mindeit.convert.twin import build_twin
+from mindeit.torch_reference.deit import build_twin
+from mindeit.weights.torch_files import read_official
 
-__all__ = ["door"]
+__all__ = ["script"]
 CONFIGS = ROOT / "configs"
 QUICK = ("--mode", "pynative", "--epoch_size", 1, "--warmup_epochs", 0, "--num_parallel_workers", 1)
 
@@ -22,27 +23,37 @@ def teacher(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
-def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, door, tmp_path):
+def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, script, tmp_path):
     def train(*words: object) -> None:
-        code, _, err = door("train", *words)
+        code, _, err = script("train", *words)
         assert code == 0, err
 
     if not (teacher / "best.ckpt").exists():
         train("-c", CONFIGS / "regnety_digits_cpu.yaml", *QUICK, "--batch_size", 359, "--ckpt_save_dir", teacher)
-    student = ("-c", CONFIGS / "deit_digits_cpu.yaml", *QUICK, "--batch_size", 359, "--distillation_type", kind,
-               "--teacher_ckpt_path", teacher / "best.ckpt")
+    student = (
+        "-c",
+        CONFIGS / "deit_digits_cpu.yaml",
+        *QUICK,
+        "--batch_size",
+        359,
+        "--distillation_type",
+        kind,
+        "--teacher_ckpt_path",
+        teacher / "best.ckpt",
+    )
     train(*student, "--ckpt_save_dir", "student")
     train(*student, "--ckpt_path", "student/last.ckpt", "--image_resize", 32, "--ckpt_save_dir", "tuned")
     [before], [after] = history(tmp_path / "student"), history(tmp_path / "tuned")
     assert after["train_loss"] < before["train_loss"]  # it went on from there
 
-    code, _, err = door("convert_pt2ms", "--input", "tuned/last.ckpt", "--output", "back.pth", "--to_pt", "--verify")
+    code, _, err = script("convert_pt2ms", "--input", "tuned/last.ckpt", "--output", "back.pth", "--to_pt", "--verify")
     assert code == 0, err
     model, card = mindeit.load_model(tmp_path / "tuned" / "last.ckpt")
     assert (card.model, card.image_size, card.num_classes) == ("deit_mini_distilled_patch8_32", 32, 10)
     twin = build_twin(card.model, num_classes=10, image_size=32)
-    twin.load_state_dict({name: torch.from_numpy(value)
-                          for name, value in read_official(tmp_path / "back.pth").items()})
+    twin.load_state_dict(
+        {name: torch.from_numpy(value) for name, value in read_official(tmp_path / "back.pth").items()}
+    )
     images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     from mindspore import Tensor
 

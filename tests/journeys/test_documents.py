@@ -1,4 +1,5 @@
 """Every block of README and docs, in the order they stand, on small models and a tiny stand-in for /data."""
+
 from __future__ import annotations
 
 import importlib
@@ -31,7 +32,7 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A folder with weights in the official format, a picture, and what README calls /data."""
+    """A folder with weights in the official format, an image, and what README calls /data."""
     folder, name = tmp_path_factory.mktemp("readme"), "deit_tiny_patch16_224"
     write_official(folder / spec(name).published.file, name, classes=len(CLASSES))
     for part in ("train", "val"):
@@ -48,7 +49,8 @@ def desk(tmp_path_factory):
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(
         f"import sys\nsys.path.append({str(ROOT / 'tests' / 'journeys')!r})\nfrom small import SMALL_ROWS\n"
-        "from mindeit.models.catalogue import CATALOGUE\nCATALOGUE.update(SMALL_ROWS)\n")
+        "from mindeit.models.catalogue import CATALOGUE\nCATALOGUE.update(SMALL_ROWS)\n"
+    )
     return folder
 
 
@@ -63,8 +65,12 @@ def in_this_process(script: str, words: list[str], monkeypatch) -> int:
 def elsewhere(words: list[str], desk: Path) -> None:
     """In new processes, which know the small models too."""
     paths = [str(desk / "site"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMPI_ALLOW_RUN_AS_ROOT": "1",
-                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
     done = subprocess.run(words, cwd=desk, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     assert done.stdout.strip()
@@ -80,7 +86,7 @@ def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
         words = [str(tools / "mpirun"), "-n", "2", sys.executable, str(ROOT / words[4]), *words[5:]]
         elsewhere(words, desk)
         return
-    script, words = words[words.index("python") + 1], words[words.index("python") + 2:]
+    script, words = words[words.index("python") + 1], words[words.index("python") + 2 :]
     if script == "train.py":
         words += [*QUICK, "--amp_level", "O0", "--batch_size", "359" if "digits" in line else "4"]
         words += ["--epoch_size", "2"] if "--resume" in words else []
@@ -120,14 +126,30 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
                 continue
             for line in text.replace("\\\n", " ").splitlines():
                 walk(line, desk, monkeypatch, capfd)
-        for name in ("deit_tiny.ckpt", "results.json", "predictions.json", "maps/bird_attention.png", "start.ckpt",
-                     "back.pth", "deit_tiny.onnx", "deit_tiny.mindir", "deit_tiny.mindir.json",
-                     "outputs/flowers/last.ckpt",
-                     "outputs/digits_student/curves.png", "outputs/deit_b_384/last.ckpt"):
+        for name in (
+            "deit_tiny.ckpt",
+            "results.json",
+            "predictions.json",
+            "maps/bird_attention.png",
+            "start.ckpt",
+            "back.pth",
+            "deit_tiny.onnx",
+            "deit_tiny.mindir",
+            "deit_tiny.mindir.json",
+            "outputs/flowers/last.ckpt",
+            "outputs/digits_student/curves.png",
+            "outputs/deit_b_384/last.ckpt",
+        ):
             assert (desk / name).stat().st_size > 100, name
-        run_indented("deploy.md", "\ngraph(ms.Tensor(images)); session.run(None, {'images': images})",
-                     images=np.zeros((1, 3, 224, 224), np.float32))
-        run_indented("data.md", "\nassert images.shape == (4, 3, 224, 224)", **{
-            "/data/": f"{desk}/", "range(300)": "range(1)", "256": "4", "Processes(16)": "Processes(1)"})
+        run_indented(
+            "deploy.md",
+            "\ngraph(ms.Tensor(images)); session.run(None, {'images': images})",
+            images=np.zeros((1, 3, 224, 224), np.float32),
+        )
+        run_indented(
+            "data.md",
+            "\nassert images.shape == (4, 3, 224, 224)",
+            **{"/data/": f"{desk}/", "range(300)": "range(1)", "256": "4", "Processes(16)": "Processes(1)"},
+        )
     finally:
         ms.set_context(mode=ms.PYNATIVE_MODE)

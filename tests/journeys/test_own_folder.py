@@ -1,4 +1,5 @@
-"""Pictures of one's own: fine-tuned from official weights, interrupted, gone on with, validated by class, predicted."""
+"""Images of one's own: fine-tuned from official weights, interrupted, gone on with, validated by class, predicted."""
+
 from __future__ import annotations
 
 import json
@@ -8,17 +9,31 @@ import time
 
 from conftest import ROOT
 from standins import small_models, write_official
-from training_runs import assert_same_run, door, write_pictures
+from training_runs import assert_same_run, script, write_images
 
 from mindeit.training.step import Stepper
 
-__all__ = ["door", "small_models"]
-TUNE = ("-c", ROOT / "configs" / "deit_t_cpu.yaml", "--data_dir", "flowers", "--ckpt_path", "deit_tiny.pth",
-        "--mode", "pynative", "--batch_size", 4, "--epoch_size", 2, "--num_parallel_workers", 1)
+__all__ = ["script", "small_models"]
+TUNE = (
+    "-c",
+    ROOT / "configs" / "deit_t_cpu.yaml",
+    "--data_dir",
+    "flowers",
+    "--ckpt_path",
+    "deit_tiny.pth",
+    "--mode",
+    "pynative",
+    "--batch_size",
+    4,
+    "--epoch_size",
+    2,
+    "--num_parallel_workers",
+    1,
+)
 
 
-def test_fine_tune_interrupt_resume_report(door, tmp_path, monkeypatch):
-    write_pictures(tmp_path / "flowers", train=32, val=7)
+def test_fine_tune_interrupt_resume_report(script, tmp_path, monkeypatch):
+    write_images(tmp_path / "flowers", train=32, val=7)
     write_official(tmp_path / "deit_tiny.pth", "deit_tiny_patch16_224", classes=1000)
     steps, whole = [], Stepper.__call__
 
@@ -32,21 +47,21 @@ def test_fine_tune_interrupt_resume_report(door, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "__call__", interrupted)
-        code, _, err = door("train", *TUNE, "--ckpt_save_dir", "run")
+        code, _, err = script("train", *TUNE, "--ckpt_save_dir", "run")
     assert code == 0 and "the head starts anew for 3 classes (the weights have 1000)" in err
     assert "stopped in epoch 1 after step 4" in err  # the third step knows, and its end is read while the fourth runs
     assert not (tmp_path / "run" / "history.jsonl").exists()
-    code, _, err = door("train", *TUNE, "--ckpt_save_dir", "run", "--resume", "auto")
+    code, _, err = script("train", *TUNE, "--ckpt_save_dir", "run", "--resume", "auto")
     assert code == 0 and "epoch 2/2: loss" in err, err
-    code, _, err = door("train", *TUNE, "--ckpt_save_dir", "straight")
+    code, _, err = script("train", *TUNE, "--ckpt_save_dir", "straight")
     assert code == 0, err
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
-    code, out, err = door("validate", "--data_dir", "flowers", "--ckpt_path", "run/best.ckpt", "--output", "r.json")
+    code, out, err = script("validate", "--data_dir", "flowers", "--ckpt_path", "run/best.ckpt", "--output", "r.json")
     assert code == 0, err
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["images"], [one["name"] for one in report["classes"]]) == (7, ["a", "b", "c"])
     assert f"{report['acc1']:.3f}" in out
-    code, _, err = door("predict", "--ckpt_path", "run/best.ckpt", "flowers/val/a", "--output", "p.json")
+    code, _, err = script("predict", "--ckpt_path", "run/best.ckpt", "flowers/val/a", "--output", "p.json")
     assert code == 0, err
     assert {one["name"] for one in json.loads((tmp_path / "p.json").read_text())[0]["predictions"]} == set("abc")

@@ -1,4 +1,5 @@
 """From weights of a low resolution to a deployed model of a higher one, for every configuration that goes that way."""
+
 from __future__ import annotations
 
 import json
@@ -17,9 +18,9 @@ from standins import (
     write_official,
     write_ours,
 )
-from training_runs import door
+from training_runs import script
 
-__all__ = ["data", "door", "official_weights", "small_models"]
+__all__ = ["data", "script", "official_weights", "small_models"]
 ON_CPU = ("--device_target", "CPU", "--num_parallel_workers", 1, "--batch_size", 4)
 STEP = (*ON_CPU, "--epoch_size", 1)
 FINE_TUNING = [name for name in CONFIGS if re.fullmatch(r".*_(384|224|21k_1k)_gpu", name)]
@@ -27,15 +28,17 @@ FAST = (("deit3_h_224_gpu", "our"), ("cait_xs24_384_gpu", "official"))
 QUICK = ("--mode", "pynative", "--amp_level", "O0")  # nothing is compiled to train
 
 
-@pytest.mark.parametrize(("name", "kind", "mode"), [
-    *((*one, QUICK) for one in FAST),
-    *(pytest.param(name, kind, (), marks=pytest.mark.slow) for name in FINE_TUNING for kind in ("our", "official")),
-], ids=lambda value: value if isinstance(value, str) else "pynative" if value else "as shipped")
-def test_low_resolution_to_a_deployed_model_of_the_higher(
-    name, kind, mode, data, official_weights, door, tmp_path
-):
+@pytest.mark.parametrize(
+    ("name", "kind", "mode"),
+    [
+        *((*one, QUICK) for one in FAST),
+        *(pytest.param(name, kind, (), marks=pytest.mark.slow) for name in FINE_TUNING for kind in ("our", "official")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "pynative" if value else "as shipped",
+)
+def test_low_resolution_to_a_deployed_model_of_the_higher(name, kind, mode, data, official_weights, script, tmp_path):
     def run(script: str, *words: object) -> str:
-        code, out, err = door(script, *words)
+        code, out, err = script(script, *words)
         assert code == 0, err
         return out + err
 
@@ -52,10 +55,22 @@ def test_low_resolution_to_a_deployed_model_of_the_higher(
     assert ("the position table is resized" in text) == (size_of(start) != size)
 
     labelled = ("--data_dir", data / "imagenet", "--num_parallel_workers", 1, "--batch_size", 4)
-    run("validate", "-c", CONFIGS[name], *labelled, "--device_target", "CPU", "--amp_level", "O0",
-        "--ckpt_path", "run/last.ckpt", "--output", "validated.json")
-    picture = next((data / "imagenet" / "val").rglob("*.png"))
-    run("predict", "--ckpt_path", "run/last.ckpt", picture, "--output", "predicted.json")
+    run(
+        "validate",
+        "-c",
+        CONFIGS[name],
+        *labelled,
+        "--device_target",
+        "CPU",
+        "--amp_level",
+        "O0",
+        "--ckpt_path",
+        "run/last.ckpt",
+        "--output",
+        "validated.json",
+    )
+    image = next((data / "imagenet" / "val").rglob("*.png"))
+    run("predict", "--ckpt_path", "run/last.ckpt", image, "--output", "predicted.json")
     run("export", "--ckpt_path", "run/last.ckpt", "--format", "ONNX", "--output", "model.onnx")
     run("validate", *labelled, "--ckpt_path", "model.onnx", "--output", "exported.json")
 

@@ -1,4 +1,5 @@
 """The typed configuration: defaults < YAML < command line; every mistake at once, before work starts."""
+
 from mindeit.config.options import option
 from mindeit.config.parse import parse
 from mindeit.config.schema import ALL, Config

@@ -1,4 +1,5 @@
 """What MindCV's parser and the official one know and this configuration does not: followed anyway, or explained."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -26,14 +27,15 @@ class Foreign:
 MINDCV = {
     "dataset_download": Foreign(harmless=("False",), why="data is never downloaded; unpack it in data_dir"),
     "shuffle": Foreign(harmless=("True",), why="training draws a new order each epoch"),
-    "num_samples": Foreign(harmless=("None", ""), why="all pictures of the folder are used; take some away"),
-    "drop_remainder": Foreign(harmless=("True",), why="training takes whole batches, evaluation every picture"),
+    "num_samples": Foreign(harmless=("None", ""), why="all images of the folder are used; take some away"),
+    "drop_remainder": Foreign(harmless=("True",), why="training takes whole batches, evaluation every image"),
     "aug_splits": Foreign(harmless=("0",), why="AugMix's splits are not built"),
-    "re_scale": Foreign(harmless=("0.02, 0.33", "0.02, 0.3333"), why="erased boxes take 0.02 to 0.33 of a picture"),
-    "re_ratio": Foreign(harmless=("0.3, 3.3", "0.3, 3.33", "0.3, 3.333"), why="erased boxes are 0.3 to 3.3 wide by "
-                        "high"),
+    "re_scale": Foreign(harmless=("0.02, 0.33", "0.02, 0.3333"), why="erased boxes take 0.02 to 0.33 of an image"),
+    "re_ratio": Foreign(
+        harmless=("0.3, 3.3", "0.3, 3.33", "0.3, 3.333"), why="erased boxes are 0.3 to 3.3 wide by high"
+    ),
     "re_max_attempts": Foreign(harmless=None),
-    "in_channels": Foreign(harmless=("3",), why="pictures are read as RGB"),
+    "in_channels": Foreign(harmless=("3",), why="images are read as RGB"),
     "resume_opt": Foreign(harmless=("False",), why="--resume FILE goes on with optimizer and learning rate"),
     "ckpt_save_policy": Foreign(harmless=None),
     "dataset_sink_mode": Foreign(harmless=None),
@@ -41,7 +43,7 @@ MINDCV = {
     "num_cycles": Foreign(harmless=("1",), why="the learning rate falls once"),
     "cycle_decay": Foreign(harmless=("1",), why="the learning rate falls once"),
     "aux_factor": Foreign(harmless=("0",), why="no model here has an auxiliary head"),
-    "reduction": Foreign(harmless=("mean",), why="the loss is the mean over the pictures"),
+    "reduction": Foreign(harmless=("mean",), why="the loss is the mean over the images"),
     "val_amp_level": Foreign(harmless=None),
     "amp_cast_list": Foreign(harmless=("None", ""), why="amp_level settles what is float16"),
     "drop_overflow_update": Foreign(harmless=None),

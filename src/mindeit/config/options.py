@@ -3,6 +3,7 @@
 YAML and the command line both deliver text (or a list of texts), so both follow the same rules: ``5e-4`` is a number
 in either, ``yes`` is True in either, and ``0800`` is never octal.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -16,8 +17,10 @@ Text = Union[str, tuple[str, ...]]
 BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 NOTHING = ("", "none", "null", "~")
 NOUNS = {
-    bool: ("True or False", "truth values"), int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"), str: ("one line of text", "texts"),
+    bool: ("True or False", "truth values"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("one line of text", "texts"),
 }
 
 

@@ -1,4 +1,5 @@
 """From a command line to a checked configuration."""
+
 from __future__ import annotations
 
 import os
@@ -17,7 +18,11 @@ MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may 
 
 
 def parse(
-    argv: Sequence[str], *, description: str, door: type | None = None, sections: Sequence[str] = ALL,
+    argv: Sequence[str],
+    *,
+    description: str,
+    script: type | None = None,
+    sections: Sequence[str] = ALL,
     without: Collection[str] = (),
 ) -> Config:
     """The configuration of one script: defaults, then the YAML file, then the command line (``sys.argv[1:]``).
@@ -28,10 +33,10 @@ def parse(
     ``--print_config`` print and exit.
     """
     schema = [key for section, declaration in SECTIONS.items() for key in keys_of(section, declaration)]
-    own = list(keys_of("door", door)) if door else []
+    own = list(keys_of("script", script)) if script else []
     used = own + [key for key in schema if key.section in sections and key.name not in without]
     general = [key for key in keys_of("general", GeneralOptions) if sections or key.name == "help"]
-    titles = {name: _title(kind) for name, kind in {**SECTIONS, "general": GeneralOptions, "door": door}.items()}
+    titles = {name: _title(kind) for name, kind in {**SECTIONS, "general": GeneralOptions, "script": script}.items()}
 
     command = read_command_line(argv, used + general, unused=[key for key in schema if key not in used])
     asked = _settle(command.written, general)
@@ -40,24 +45,30 @@ def parse(
     path = asked.values.get("config")
     source = read_files(path, schema) if path else Source()
     source += command
-    shared, doors = _settle(source.written, schema), _settle(source.written, own)
-    checked = {key.name for key in used if key.section != "door"} - shared.wrong
+    shared, scripts = _settle(source.written, schema), _settle(source.written, own)
+    checked = {key.name for key in used if key.section != "script"} - shared.wrong
     noted = drop_ineffective(
-        shared, {key.name: key.default for key in schema}, checked,
-        lenient={origin for origin, _ in source.unfollowed if origin != COMMAND_LINE})
-    origins = {**shared.origins, **doors.origins}
+        shared,
+        {key.name: key.default for key in schema},
+        checked,
+        lenient={origin for origin, _ in source.unfollowed if origin != COMMAND_LINE},
+    )
+    origins = {**shared.origins, **scripts.origins}
     config = Config(
-        door=door(**doors.values) if door else None, origins=origins,
-        notes=tuple(_notes(source.unfollowed + noted, shared)), **_groups(schema, shared.values))
+        script=script(**scripts.values) if script else None,
+        origins=origins,
+        notes=tuple(_notes(source.unfollowed + noted, shared)),
+        **_groups(schema, shared.values),
+    )
 
-    mistakes = source.mistakes + asked.mistakes + shared.mistakes + doors.mistakes
-    mistakes += check_model(shared if "model" in checked else doors) + check_combinations(shared, checked)
+    mistakes = source.mistakes + asked.mistakes + shared.mistakes + scripts.mistakes
+    mistakes += check_model(shared if "model" in checked else scripts) + check_combinations(shared, checked)
     if not asked.values.get("print_config"):
         mistakes += _missing(own, origins)
     if mistakes:
         raise UserError(_all_in_one(mistakes))
     if asked.values.get("print_config"):
-        _print_and_exit(config_text({**shared.values, **doors.values}, origins, titles, used))
+        _print_and_exit(config_text({**shared.values, **scripts.values}, origins, titles, used))
     return config
 
 
@@ -94,7 +105,7 @@ def _notes(ineffective: Iterable[tuple[str, str]], settled: Settled) -> Iterator
         note = f"{origin}: without effect here: {', '.join(group)}"
         if origin != COMMAND_LINE:
             lr = settled.origins["lr"] == origin and not settled.values["unscale_lr"]
-            note += "; lr counts for 512 pictures a step (unscale_lr: True takes it as it is)" * lr
+            note += "; lr counts for 512 images a step (unscale_lr: True takes it as it is)" * lr
             note += "; what the file leaves out is as in DeiT's recipe (--print_config)"
         yield note
 
@@ -102,7 +113,8 @@ def _notes(ineffective: Iterable[tuple[str, str]], settled: Settled) -> Iterator
 def _missing(keys: Iterable[Key], origins: dict[str, str]) -> list[str]:
     return [
         f"{COMMAND_LINE}: {'' if key.option.positional else '--'}{key.name} is missing ({key.option.help})"
-        for key in keys if key.option.required and origins[key.name] == DEFAULT
+        for key in keys
+        if key.option.required and origins[key.name] == DEFAULT
     ]
 
 

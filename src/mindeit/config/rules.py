@@ -1,4 +1,5 @@
 """Values that are right one by one and impossible together, or without an effect beside each other."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -48,61 +49,124 @@ class Need:
 
 
 RULES = (
-    Rule(("distillation_type", "model"),
-         lambda kind, model: kind != "none" and model in list_models() and not spec(model).distilled,
-         "only a distilled model has the head that follows a teacher"),
-    Rule(("cosub", "distillation_type"), lambda cosub, kind: cosub and kind != "none",
-         "submodels teach each other or a teacher does; leave one out"),
-    Rule(("cosub", "loss"), lambda cosub, loss: cosub and loss != "BCE",
-         "submodels learn by binary cross entropy, from labels as from each other; allowed: loss BCE"),
-    Rule(("cosub", "drop_path_rate", "train_mode"), lambda cosub, rate, on: cosub and not (rate and on),
-         "the submodels are drawn by drop path, without it they are the same"),
-    Rule(("amp_level", "device_target"), lambda level, device: level == "bf16" and device != "Ascend",
-         "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3"),
-    Rule(("recompute", "mode"), lambda recompute, mode: recompute and mode == 1,
-         "only graphs compute again; allowed: mode 0, or recompute False"),
-    Rule(("device_id", "distributed"), lambda device, distributed: device is not None and distributed,
-         "the ranks would share one device; leave device_id out"),
-    Rule(("pretrained", "ckpt_path"), lambda pretrained, path: pretrained and path is not None,
-         "two sources of the first weights; leave one out"),
-    Rule(("pretrained", "model"), lambda pretrained, model: pretrained and model is None,
-         "pretrained weights need the name of a model"),
-    Rule(("opt", "betas"), lambda opt, betas: betas is not None and len(betas) != (3 if opt == "adan" else 2),
-         "adan takes 3 betas, the others 2"),
-    Rule(("unscale_lr", "scheduler", "lr", "min_lr"),
-         lambda unscaled, scheduler, lr, low: unscaled and scheduler == "cosine_decay" and low > lr,
-         "the learning rate would rise; allowed: min_lr at most lr"),
-    Rule(("bce_target_threshold", "label_smoothing"), lambda threshold, smoothing: threshold == 0 and smoothing > 0,
-         "every class of a smoothed target is above 0, so each would become 1"),
+    Rule(
+        ("distillation_type", "model"),
+        lambda kind, model: kind != "none" and model in list_models() and not spec(model).distilled,
+        "only a distilled model has the head that follows a teacher",
+    ),
+    Rule(
+        ("cosub", "distillation_type"),
+        lambda cosub, kind: cosub and kind != "none",
+        "submodels teach each other or a teacher does; leave one out",
+    ),
+    Rule(
+        ("cosub", "loss"),
+        lambda cosub, loss: cosub and loss != "BCE",
+        "submodels learn by binary cross entropy, from labels as from each other; allowed: loss BCE",
+    ),
+    Rule(
+        ("cosub", "drop_path_rate", "train_mode"),
+        lambda cosub, rate, on: cosub and not (rate and on),
+        "the submodels are drawn by drop path, without it they are the same",
+    ),
+    Rule(
+        ("amp_level", "device_target"),
+        lambda level, device: level == "bf16" and device != "Ascend",
+        "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3",
+    ),
+    Rule(
+        ("recompute", "mode"),
+        lambda recompute, mode: recompute and mode == 1,
+        "only graphs compute again; allowed: mode 0, or recompute False",
+    ),
+    Rule(
+        ("device_id", "distributed"),
+        lambda device, distributed: device is not None and distributed,
+        "the ranks would share one device; leave device_id out",
+    ),
+    Rule(
+        ("pretrained", "ckpt_path"),
+        lambda pretrained, path: pretrained and path is not None,
+        "two sources of the first weights; leave one out",
+    ),
+    Rule(
+        ("pretrained", "model"),
+        lambda pretrained, model: pretrained and model is None,
+        "pretrained weights need the name of a model",
+    ),
+    Rule(
+        ("opt", "betas"),
+        lambda opt, betas: betas is not None and len(betas) != (3 if opt == "adan" else 2),
+        "adan takes 3 betas, the others 2",
+    ),
+    Rule(
+        ("unscale_lr", "scheduler", "lr", "min_lr"),
+        lambda unscaled, scheduler, lr, low: unscaled and scheduler == "cosine_decay" and low > lr,
+        "the learning rate would rise; allowed: min_lr at most lr",
+    ),
+    Rule(
+        ("bce_target_threshold", "label_smoothing"),
+        lambda threshold, smoothing: threshold == 0 and smoothing > 0,
+        "every class of a smoothed target is above 0, so each would become 1",
+    ),
 )
 
 NEEDS = (
-    Need(("teacher", "teacher_ckpt_path", "distillation_alpha"), ("distillation_type",), lambda kind: kind != "none",
-         "--distillation_type hard or soft"),
-    Need(("distillation_tau", "distillation_reduction"), ("distillation_type",), lambda kind: kind == "soft",
-         "--distillation_type soft"),
+    Need(
+        ("teacher", "teacher_ckpt_path", "distillation_alpha"),
+        ("distillation_type",),
+        lambda kind: kind != "none",
+        "--distillation_type hard or soft",
+    ),
+    Need(
+        ("distillation_tau", "distillation_reduction"),
+        ("distillation_type",),
+        lambda kind: kind == "soft",
+        "--distillation_type soft",
+    ),
     Need(("bce_target_threshold",), ("loss",), lambda loss: loss == "BCE", "--loss BCE"),
-    Need(("mixup_prob", "mixup_mode", "mixup_off_epoch"), ("mixup", "cutmix", "cutmix_minmax"),
-         lambda *alphas: any(alphas), "--mixup or --cutmix above 0"),
-    Need(("switch_prob",), ("mixup", "cutmix", "cutmix_minmax"), lambda mixup, *cutmix: mixup and any(cutmix),
-         "--mixup and --cutmix above 0"),
+    Need(
+        ("mixup_prob", "mixup_mode", "mixup_off_epoch"),
+        ("mixup", "cutmix", "cutmix_minmax"),
+        lambda *alphas: any(alphas),
+        "--mixup or --cutmix above 0",
+    ),
+    Need(
+        ("switch_prob",),
+        ("mixup", "cutmix", "cutmix_minmax"),
+        lambda mixup, *cutmix: mixup and any(cutmix),
+        "--mixup and --cutmix above 0",
+    ),
     Need(("re_value", "re_count"), ("re_prob",), bool, "--re_prob above 0"),
     Need(("scale", "ratio"), ("simple_random_crop",), lambda simple: not simple, "--simple_random_crop False"),
-    Need(("color_jitter",), ("auto_augment",), lambda kind: kind is None or kind.startswith(("3", "three")),
-         "--auto_augment none or 3-augment"),
+    Need(
+        ("color_jitter",),
+        ("auto_augment",),
+        lambda kind: kind is None or kind.startswith(("3", "three")),
+        "--auto_augment none or 3-augment",
+    ),
     Need(("momentum", "nesterov"), ("opt",), lambda opt: opt == "sgd", "--opt sgd"),
     Need(("eps",), ("opt",), lambda opt: opt not in ("sgd", "lion"), "--opt adamw, lamb or adan"),
     Need(("betas",), ("opt",), lambda opt: opt != "sgd", "--opt adamw, lamb, adan or lion"),
     Need(("clip_mode", "clip_value"), ("clip_grad",), bool, "--clip_grad True"),
-    Need(("loss_scale", "loss_scale_type"), ("amp_level",), lambda level: level in ("O2", "O3"),
-         "--amp_level O2 or O3"),
+    Need(
+        ("loss_scale", "loss_scale_type"), ("amp_level",), lambda level: level in ("O2", "O3"), "--amp_level O2 or O3"
+    ),
     Need(("ema_decay",), ("ema",), bool, "--ema True"),
     Need(("min_lr",), ("scheduler",), lambda course: course == "cosine_decay", "--scheduler cosine_decay"),
     Need(("decay_epochs",), ("scheduler",), lambda course: course == "step_decay", "--scheduler step_decay"),
-    Need(("decay_rate",), ("scheduler",), lambda course: course in ("step_decay", "multi_step_decay"),
-         "--scheduler step_decay or multi_step_decay"),
-    Need(("multi_step_decay_milestones",), ("scheduler",), lambda course: course == "multi_step_decay",
-         "--scheduler multi_step_decay"),
+    Need(
+        ("decay_rate",),
+        ("scheduler",),
+        lambda course: course in ("step_decay", "multi_step_decay"),
+        "--scheduler step_decay or multi_step_decay",
+    ),
+    Need(
+        ("multi_step_decay_milestones",),
+        ("scheduler",),
+        lambda course: course == "multi_step_decay",
+        "--scheduler multi_step_decay",
+    ),
     Need(("warmup_lr", "warmup_factor"), ("warmup_epochs",), bool, "--warmup_epochs above 0"),
     Need(("warmup_lr",), ("warmup_factor",), lambda factor: factor is None, "--warmup_factor none"),
     Need(("val_interval", "val_split"), ("val_while_train",), bool, "--val_while_train True"),
@@ -137,8 +201,9 @@ def drop_ineffective(
             elif settled.origins[key] in lenient:
                 noted.append((settled.origins[key], key))
             else:
-                settled.mistakes.append(f"{settled.shown([key])} has no effect with {settled.shown(need.others)}; it "
-                                        f"needs {need.needed}")
+                settled.mistakes.append(
+                    f"{settled.shown([key])} has no effect with {settled.shown(need.others)}; it needs {need.needed}"
+                )
             settled.values[key], settled.origins[key] = defaults[key], DEFAULT
     return noted
 
@@ -146,7 +211,8 @@ def drop_ineffective(
 def check_combinations(settled: Settled, checked: Collection[str]) -> list[str]:
     """A line for each rule that is broken among the ``checked`` keys (those in use, and right by themselves)."""
     return [
-        f"{settled.shown(rule.keys)}: {rule.why}" for rule in RULES
+        f"{settled.shown(rule.keys)}: {rule.why}"
+        for rule in RULES
         if set(rule.keys) <= checked and rule.broken(*(settled.values[key] for key in rule.keys))
     ]
 

@@ -1,4 +1,5 @@
 """The configuration for readers: ``--help`` and ``--print_config``."""
+
 from __future__ import annotations
 
 import itertools
@@ -31,8 +32,9 @@ def _entry(key: Key) -> Iterator[str]:
     default = "" if key.option.positional or key.option.required else f" (default: {_plain(key.default)})"
     yield "  " + (key.name if key.option.positional else ", ".join(key.flags))
     width = max(40, shutil.get_terminal_size().columns - 8)
-    yield from textwrap.wrap(f"{key.option.help} [{allowed(key)}]{default}", width,
-                             initial_indent=" " * 6, subsequent_indent=" " * 6)
+    yield from textwrap.wrap(
+        f"{key.option.help} [{allowed(key)}]{default}", width, initial_indent=" " * 6, subsequent_indent=" " * 6
+    )
 
 
 def _plain(value: Any) -> str:
@@ -46,7 +48,7 @@ def config_text(
     lines = []
     for section, group in itertools.groupby(keys, lambda key: key.section):
         lines += [""] * bool(lines) + [f"# {titles[section]}"]
-        comment = "# " if section == "door" else ""  # not a key of YAML files
+        comment = "# " if section == "script" else ""  # not a key of YAML files
         lines += [f"{comment}{_yaml_line(key.name, values[key.name]):<40}  # {origins[key.name]}" for key in group]
     return "\n".join(lines)
 

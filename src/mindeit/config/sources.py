@@ -1,4 +1,5 @@
 """What was written, and where: the keys of a YAML file and the options of a command line, not yet converted."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -109,8 +110,10 @@ def _entries(path: str) -> list[tuple[str, Text | None, int]]:
         return []
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: not a configuration: allowed are lines of 'key: value'")
-    return [(_text(name) if isinstance(name, yaml.ScalarNode) else "?", _text(value), name.start_mark.line + 1)
-            for name, value in root.value]
+    return [
+        (_text(name) if isinstance(name, yaml.ScalarNode) else "?", _text(value), name.start_mark.line + 1)
+        for name, value in root.value
+    ]
 
 
 def _text(node: yaml.Node) -> Text | None:

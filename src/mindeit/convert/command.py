@@ -1,4 +1,5 @@
 """One file of weights into another, proven if wanted: what ``convert_pt2ms.py`` does."""
+
 from __future__ import annotations
 
 import os
@@ -9,7 +10,7 @@ from mindeit.errors import UserError
 from mindeit.files import atomic, check_name
 
 if TYPE_CHECKING:
-    from mindeit.checkpoint import ModelCard
+    from mindeit.weights.card import ModelCard
 
 OURS = (".ckpt", ".safetensors")
 OFFICIAL = (".pth", ".pt", ".bin", ".safetensors")
@@ -36,12 +37,13 @@ def convert(
     What is proven is the file itself, read back, not the arrays it was written from.
     """
     check_target(source, target, OFFICIAL if to_pt else OURS)
-    from mindeit import checkpoint
-    from mindeit.convert.load import load_weights, to_official
-    from mindeit.convert.torch_files import write_official
+    from mindeit.weights import checkpoint
+    from mindeit.weights.load import load_weights, to_official
+    from mindeit.weights.torch_files import write_official
 
     state, card = load_weights(
-        source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema, check=not no_check)
+        source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema, check=not no_check
+    )
     with atomic(target) as temporary:
         if to_pt:
             write_official(temporary, to_official(state, card))
@@ -51,8 +53,10 @@ def convert(
             _prove(temporary, card)
         size = temporary.stat().st_size
     tensors = len(state) + (len(card.counters) if to_pt else 0)
-    print(f"wrote {target}: {card.model}, {tensors} tensors, {size / 1e6:.1f} MB, "
-          f"{card.num_classes} classes, images of {card.image_size}")
+    print(
+        f"wrote {target}: {card.model}, {tensors} tensors, {size / 1e6:.1f} MB, "
+        f"{card.num_classes} classes, images of {card.image_size}"
+    )
 
 
 def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
@@ -69,8 +73,8 @@ def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
 
 
 def _prove(path: Path, card: ModelCard) -> None:
-    from mindeit.convert.load import load_weights
     from mindeit.convert.parity import verify
+    from mindeit.weights.load import load_weights
 
     headless = None if card.num_classes else 0  # an official file has no card to say so
     report = verify(*load_weights(path, model=card.model, num_classes=headless, image_size=card.image_size))

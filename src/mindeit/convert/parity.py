@@ -1,4 +1,5 @@
-"""The proof of a conversion: PyTorch and MindSpore on the same pictures, logits and blocks compared."""
+"""The proof of a conversion: PyTorch and MindSpore on the same images, logits and blocks compared."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindeit.checkpoint import ModelCard, load_strict
-from mindeit.convert.load import to_official
-from mindeit.convert.torch_files import import_torch
 from mindeit.models.registry import build
+from mindeit.weights.checkpoint import ModelCard, load_strict
+from mindeit.weights.load import to_official
+from mindeit.weights.torch_files import import_torch
 
 State = Mapping[str, np.ndarray]
 LIMIT = 1e-4  # of the logits' standard deviation; float32 itself leaves about 2e-6
@@ -40,7 +41,7 @@ class Report:
             ("first block that departs", self.departs or "none"),
             ("verdict", "equal" if self.ok else "DIFFERENT"),
         )
-        head = f"parity of {self.model}: {self.versions}, 2 pictures"
+        head = f"parity of {self.model}: {self.versions}, 2 images"
         return "\n".join([head, *(f"  {label:<25} {value}" for label, value in rows)])
 
 
@@ -78,7 +79,7 @@ def _first_departure(got: State, want: State) -> str | None:
 
 def _run_torch(official: State, card: ModelCard, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     torch = import_torch()
-    from mindeit.convert.twin import build_twin
+    from mindeit.torch_reference.deit import build_twin
 
     twin, parts = build_twin(card.model, num_classes=card.num_classes, image_size=card.image_size), {}
     # an old file without BatchNorm's counters is whole as well: they do not enter the result

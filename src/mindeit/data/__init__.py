@@ -1,4 +1,5 @@
-"""Pictures from disk to arrays: sources, transforms, random augmentation, sampler, mixing, loader."""
+"""Images from disk to arrays: sources, transforms, random augmentation, sampler, mixing, loader."""
+
 from mindeit.data.classes import number_as
 from mindeit.data.images import Source, decode_rgb
 from mindeit.data.loader import (
@@ -19,7 +20,28 @@ from mindeit.data.transforms import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from mindeit.data.wait_timer import WaitTimer
 from mindeit.data.workers import Threads, Workers
 
-__all__ = ["DATASETS", "IMAGENET_MEAN", "IMAGENET_STD", "NO_LABEL", "EvalTransform", "EvaluationBatches", "Mixing",
-           "Processes", "Source", "Threads", "TrainTransform", "TrainingBatches", "TrainingData", "WaitTimer",
-           "Workers", "batches_per_epoch", "decode_rgb", "evaluation_batches", "list_images", "number_as",
-           "open_source", "training_batches", "uniform_draws"]
+__all__ = [
+    "DATASETS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "NO_LABEL",
+    "EvalTransform",
+    "EvaluationBatches",
+    "Mixing",
+    "Processes",
+    "Source",
+    "Threads",
+    "TrainTransform",
+    "TrainingBatches",
+    "TrainingData",
+    "WaitTimer",
+    "Workers",
+    "batches_per_epoch",
+    "decode_rgb",
+    "evaluation_batches",
+    "list_images",
+    "number_as",
+    "open_source",
+    "training_batches",
+    "uniform_draws",
+]

@@ -1,8 +1,9 @@
-"""Every picture operation of RandAugment and AutoAugment, and the strength each takes at a magnitude of 0..10.
+"""Every image operation of RandAugment and AutoAugment, and the strength each takes at a magnitude of 0..10.
 
 The numbers are those of timm 0.3.2 (`timm/data/auto_augment.py`), which DeiT trained with. Nothing here draws random
 numbers: the sign and the magnitude are arguments.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageEnhance, ImageOps
 
-from mindeit.data.slide import slide_columns, slide_rows
+from mindeit.data.fast_shear import slide_columns, slide_rows
 from mindeit.data.transforms import IMAGENET_MEAN
 
 MAX_MAGNITUDE = 10.0

@@ -1,4 +1,5 @@
 """RandAugment and AutoAugment: which operations, how likely and how strong (timm 0.3.2's rules and tables)."""
+
 from __future__ import annotations
 
 import re
@@ -14,8 +15,23 @@ from mindeit.errors import UserError
 
 Augment = Callable[[Image.Image, np.random.Generator], Image.Image]
 
-_SET = ("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color", "Contrast",
-        "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
+_SET = (
+    "AutoContrast",
+    "Equalize",
+    "Invert",
+    "Rotate",
+    "Posterize",
+    "Solarize",
+    "SolarizeAdd",
+    "Color",
+    "Contrast",
+    "Brightness",
+    "Sharpness",
+    "ShearX",
+    "ShearY",
+    "TranslateXRel",
+    "TranslateYRel",
+)
 _HAS_INCREASING = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
 RAND_AUGMENT_OPS = _SET
 INCREASING_OPS = tuple(name + "Increasing" if name in _HAS_INCREASING else name for name in _SET)
@@ -31,9 +47,11 @@ class Step(NamedTuple):
 
 def _policy(text: str) -> tuple[tuple[Step, Step], ...]:
     """Lines of ``operation probability magnitude, operation probability magnitude``."""
+
     def step(words: str) -> Step:
         name, probability, magnitude = words.split()
         return Step(name, float(probability), float(magnitude))
+
     return tuple(tuple(step(part) for part in line.split(",")) for line in text.strip().splitlines())
 
 
@@ -99,8 +117,13 @@ class AutoAugment:
     resamples: filters to draw from for operations that move pixels (one for a fixed filter).
     """
 
-    def __init__(self, choose: Callable[[np.random.Generator], tuple[Step, ...]], magnitude_std: float,
-                 resamples: tuple[int, ...], fill: tuple[int, ...]):
+    def __init__(
+        self,
+        choose: Callable[[np.random.Generator], tuple[Step, ...]],
+        magnitude_std: float,
+        resamples: tuple[int, ...],
+        fill: tuple[int, ...],
+    ):
         self._choose, self._magnitude_std = choose, magnitude_std
         self._looks = tuple(Look(resample, fill) for resample in resamples)
 

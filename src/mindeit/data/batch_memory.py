@@ -1,4 +1,5 @@
 """Memory for batches that goes round: what a reader has dropped holds a later batch."""
+
 from __future__ import annotations
 
 import collections
@@ -78,8 +79,10 @@ class SharedMemory(BatchMemory):
         try:  # claimed now: a page that is missing later would end a process by SIGBUS, without a word
             os.posix_fallocate(self.file, offset, size)
         except OSError as error:
-            raise UserError(f"no memory for a batch of {size / 2**20:.0f} MiB: {error.strerror}; use a smaller "
-                            "batch_size or fewer workers (num_parallel_workers)") from None
+            raise UserError(
+                f"no memory for a batch of {size / 2**20:.0f} MiB: {error.strerror}; use a smaller "
+                "batch_size or fewer workers (num_parallel_workers)"
+            ) from None
         self._end += size
         return Region(map_region(self.file, offset, size), offset)
 
@@ -97,7 +100,7 @@ def arrays_in(whole: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
     arrays, begin = [], 0
     for shape, kind in layout:
         size = math.prod(shape) * np.dtype(kind).itemsize
-        arrays.append(whole[begin:begin + size].view(kind).reshape(shape))
+        arrays.append(whole[begin : begin + size].view(kind).reshape(shape))
         begin += _aligned(size)
     return tuple(arrays)
 

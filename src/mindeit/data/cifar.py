@@ -1,4 +1,5 @@
 """CIFAR-10 and CIFAR-100: the python pickles or the binary files, whichever is there."""
+
 from __future__ import annotations
 
 import os
@@ -13,17 +14,23 @@ from mindeit.errors import UserError
 
 _PIXELS = 3 * 32 * 32
 _FOLDERS = {10: ("", "cifar-10-batches-py", "cifar-10-batches-bin"), 100: ("", "cifar-100-python", "cifar-100-binary")}
-_FILES = {(10, True): tuple(f"data_batch_{i}" for i in range(1, 6)), (10, False): ("test_batch",),
-          (100, True): ("train",), (100, False): ("test",)}
+_FILES = {
+    (10, True): tuple(f"data_batch_{i}" for i in range(1, 6)),
+    (10, False): ("test_batch",),
+    (100, True): ("train",),
+    (100, False): ("test",),
+}
 # (file, key) of the pickled and file of the plain class names
-_NAMES = {10: ("batches.meta", b"label_names", "batches.meta.txt"),
-          100: ("meta", b"fine_label_names", "fine_label_names.txt")}
+_NAMES = {
+    10: ("batches.meta", b"label_names", "batches.meta.txt"),
+    100: ("meta", b"fine_label_names", "fine_label_names.txt"),
+}
 _LABEL_KEY = {10: b"labels", 100: b"fine_labels"}
 _LABEL_BYTES = {10: 1, 100: 2}  # CIFAR-100 stores the coarse label first
 
 
 class CifarSource(Source):
-    """All pictures in memory: uint8 (n, 3, 32, 32)."""
+    """All images in memory: uint8 (n, 3, 32, 32)."""
 
     def __init__(self, data_dir: str, train: bool, classes: int):
         folder, suffix = _find(data_dir, train, classes)
@@ -34,13 +41,13 @@ class CifarSource(Source):
         self.class_names, self.named = names or tuple(map(str, range(classes))), bool(names)
         self._name = f"cifar{classes} {'train' if train else 'val'} in {folder}"
         labels = np.concatenate([labels for _, labels in parts])
-        self.labels = check_labels(labels, classes, self._name, lambda index: f"picture {index}")
+        self.labels = check_labels(labels, classes, self._name, lambda index: f"image {index}")
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self._pixels[index].transpose(1, 2, 0)))
 
     def where(self, index: int) -> str:
-        return f"{self._name}, picture {index}"
+        return f"{self._name}, image {index}"
 
 
 def _find(data_dir: str, train: bool, classes: int) -> tuple[str, str]:
@@ -51,8 +58,10 @@ def _find(data_dir: str, train: bool, classes: int) -> tuple[str, str]:
         for suffix in ("", ".bin"):
             if all(os.path.isfile(os.path.join(folder, name + suffix)) for name in files):
                 return folder, suffix
-    raise UserError(f"no CIFAR-{classes} in {data_dir}: expected {', '.join(files)} (or the same with .bin), there or "
-                    f"in {' or '.join(_FOLDERS[classes][1:])}")
+    raise UserError(
+        f"no CIFAR-{classes} in {data_dir}: expected {', '.join(files)} (or the same with .bin), there or "
+        f"in {' or '.join(_FOLDERS[classes][1:])}"
+    )
 
 
 def _read_pickle(path: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,8 +73,9 @@ def _read_pickle(path: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     except (KeyError, TypeError, ValueError):
         good = False
     if not good:
-        raise UserError(f"{path} is not a CIFAR-{classes} batch: expected 'data' (n, {_PIXELS}) and "
-                        f"'{key.decode()}' (n)")
+        raise UserError(
+            f"{path} is not a CIFAR-{classes} batch: expected 'data' (n, {_PIXELS}) and '{key.decode()}' (n)"
+        )
     return pixels, labels
 
 
@@ -101,9 +111,13 @@ def _latin1(text: str, encoding: str) -> bytes:
 class _PlainUnpickler(pickle.Unpickler):
     """Arrays and built-in containers; no name in the file is ever looked up or called."""
 
-    _ALLOWED = {("numpy.core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
-                ("numpy._core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
-                ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _latin1}
+    _ALLOWED = {
+        ("numpy.core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:

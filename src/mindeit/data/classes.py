@@ -1,4 +1,5 @@
-"""The one rule for whether pictures and a model, or two splits, speak of the same classes."""
+"""The one rule for whether images and a model, or two splits, speak of the same classes."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,8 +23,10 @@ def number_as(
         place = {name: label for label, name in enumerate(class_names)}
         unknown = next((name for name in source.class_names if name not in place), None)
         if unknown is not None:
-            raise UserError(f"{where}: class '{unknown}' is none of the {num_classes} classes of {other}"
-                            f"{nearest(unknown, class_names)}")
+            raise UserError(
+                f"{where}: class '{unknown}' is none of the {num_classes} classes of {other}"
+                f"{nearest(unknown, class_names)}"
+            )
         if len(place) == len(class_names):
             source.labels = np.array([place[name] for name in source.class_names], np.int32)[source.labels]
         elif source.class_names != tuple(class_names):

@@ -1,4 +1,5 @@
 """Colour jitter and DeiT III's 3-Augment."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

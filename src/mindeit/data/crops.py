@@ -1,4 +1,5 @@
 """Random crops of the training pipeline. Boxes are (left, top, width, height)."""
+
 from __future__ import annotations
 
 import math
@@ -13,8 +14,13 @@ Box = tuple[int, int, int, int]
 _TRIES = 10
 
 
-def draw_crop_box(rng: np.random.Generator, width: int, height: int, scale: tuple[float, float] = (0.08, 1.0),
-                  ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> Box:
+def draw_crop_box(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
     """A box of a random share of the area and a random (log-uniform) width over height; after ten boxes that do not
     fit, the largest middle one of an allowed shape."""
     for _ in range(_TRIES):
@@ -59,8 +65,9 @@ def _mirrored(first: int, count: int, length: int) -> np.ndarray:
     return np.minimum(positions, period - positions)
 
 
-def draw_padded_corner(rng: np.random.Generator, width: int, height: int, size: int,
-                       padding: int = 4) -> tuple[int, int]:
-    """(left, top) for `padded_crop` of a picture that is (width, height) before it is resized."""
+def draw_padded_corner(
+    rng: np.random.Generator, width: int, height: int, size: int, padding: int = 4
+) -> tuple[int, int]:
+    """(left, top) for `padded_crop` of an image that is (width, height) before it is resized."""
     left, top = (pick(rng, side + 2 * padding - size + 1) for side in short_side_size(width, height, size))
     return left, top

@@ -1,4 +1,5 @@
 """1,797 real 8x8 scans of handwritten digits that ship with scikit-learn: a data set that needs no download."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +12,7 @@ _VALIDATION_SIZE = 360
 
 
 class DigitsSource(Source):
-    """Fixed stratified split: 1,437 to train, 360 to validate. Pictures are the 8x8 scans; transforms resize them."""
+    """Fixed stratified split: 1,437 to train, 360 to validate. Images are the 8x8 scans; transforms resize them."""
 
     class_names = tuple("0123456789")
 

@@ -1,4 +1,5 @@
-"""Pictures in folders: one folder per class, or one flat folder with a label file."""
+"""Images in folders: one folder per class, or one flat folder with a label file."""
+
 from __future__ import annotations
 
 import csv
@@ -24,22 +25,33 @@ from mindeit.data.index_cache import Arrays, cached_arrays, pack_names, scan_fol
 from mindeit.errors import UserError, nearest, shorten
 
 _LABEL_FILES = ("labels.txt", "labels.csv")
-_HEADINGS = {f"{what}{kind}" for what in ("", "file", "image", "img", "picture")
-             for kind in ("", "s", "file", "name", "path", "id")} - {"", "s"}  # the letters of the first word
+_HEADINGS = {
+    f"{what}{kind}"
+    for what in ("", "file", "image", "img", "image")
+    for kind in ("", "s", "file", "name", "path", "id")
+} - {"", "s"}  # the letters of the first word
 
 
 class FileSource(Source):
-    """Pictures that are files below ``root``; names: see `index_cache.pack_names`."""
+    """Images that are files below ``root``; names: see `index_cache.pack_names`."""
 
-    def __init__(self, root: str, names: Arrays, labels: np.ndarray, class_names: Sequence[str], *,
-                 named: bool = True, notes: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        root: str,
+        names: Arrays,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        named: bool = True,
+        notes: tuple[str, ...] = (),
+    ):
         self.labels, self.class_names = np.asarray(labels, np.int32), tuple(map(_as_text, class_names))
         self.named, self.notes = named, notes
         self._root, self._names, self._ends = root, names["names"], names["ends"]
 
     def where(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
-        return os.path.join(self._root, os.fsdecode(self._names[start:self._ends[index]].tobytes()))
+        return os.path.join(self._root, os.fsdecode(self._names[start : self._ends[index]].tobytes()))
 
     def read(self, index: int) -> Image.Image:
         path = self.where(index)
@@ -49,8 +61,9 @@ class FileSource(Source):
         return self._names.tobytes(), self._ends.tobytes()
 
 
-def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_file: str | None = None,
-                train_split: str = "train") -> Source:
+def open_folder(
+    data_dir: str, split: str, cache_dir: str | None = None, label_file: str | None = None, train_split: str = "train"
+) -> Source:
     """``data_dir/split/<class>/...`` or, where ``data_dir/split`` is missing, a flat folder with a label file.
 
     label_file: always the flat layout, with this file.
@@ -63,8 +76,10 @@ def open_folder(data_dir: str, split: str, cache_dir: str | None = None, label_f
     for name in _LABEL_FILES:
         if os.path.isfile(os.path.join(data_dir, name)):
             return _open_flat(data_dir, os.path.join(data_dir, name))
-    raise UserError(f"no '{split}' folder in {data_dir}, and no {' or '.join(_LABEL_FILES)} for a flat folder; "
-                    f"there is: {_listing(data_dir)}")
+    raise UserError(
+        f"no '{split}' folder in {data_dir}, and no {' or '.join(_LABEL_FILES)} for a flat folder; "
+        f"there is: {_listing(data_dir)}"
+    )
 
 
 def subfolders(root: str) -> list[str]:
@@ -83,16 +98,19 @@ def _open_class_folders(data_dir: str, split: str, cache_dir: str | None, train_
     here = subfolders(root)
     strangers = sorted(set(here) - set(classes))
     if strangers:
-        raise UserError(f"class folder '{strangers[0]}' in {root} is missing in {train}"
-                        f"{nearest(strangers[0], classes)}{_and_more(strangers)}")
+        raise UserError(
+            f"class folder '{strangers[0]}' in {root} is missing in {train}"
+            f"{nearest(strangers[0], classes)}{_and_more(strangers)}"
+        )
     if not here:
-        raise UserError(f"no class folders in {root}: expected {root}/<class>/<picture>.jpg")
+        raise UserError(f"no class folders in {root}: expected {root}/<class>/<image>.jpg")
     key = ("folders", os.path.abspath(root), *here)
     index = cached_arrays(key, lambda: scan_folders(os.path.abspath(root), here, is_image), cache_dir)
     empty = np.setdiff1d(np.arange(len(here)), index["folder"])
     if len(empty):
-        raise UserError(f"no pictures in {os.path.join(root, here[empty[0]])} ({', '.join(EXTENSIONS)})"
-                        f"{_and_more(empty)}")
+        raise UserError(
+            f"no images in {os.path.join(root, here[empty[0]])} ({', '.join(EXTENSIONS)}){_and_more(empty)}"
+        )
     label_of = np.array([classes.index(name) for name in here], np.int32)
     return FileSource(root, index, label_of[index["folder"]], classes)
 
@@ -124,12 +142,15 @@ def _open_flat(root: str, label_file: str) -> Source:
         index_of = {name: index for index, name in enumerate(classes)}
         unknown = next((word for word in words if word not in index_of), None)
         if unknown is not None:
-            raise UserError(f"{label_file}: label '{shorten(unknown)}' is not in {os.path.join(root, CLASS_FILE)}"
-                            f"{nearest(unknown, classes)}")
+            raise UserError(
+                f"{label_file}: label '{shorten(unknown)}' is not in {os.path.join(root, CLASS_FILE)}"
+                f"{nearest(unknown, classes)}"
+            )
         labels = np.array([index_of[word] for word in words], np.int64)
     labels = check_labels(labels, len(classes), label_file, names.__getitem__)
-    return FileSource(root, pack_names([os.fsencode(name) for name in names]), labels, classes, named=named,
-                      notes=notes)
+    return FileSource(
+        root, pack_names([os.fsencode(name) for name in names]), labels, classes, named=named, notes=notes
+    )
 
 
 def _read_label_file(path: str) -> list[tuple[int, str, str]]:
@@ -146,8 +167,9 @@ def _read_label_file(path: str) -> list[tuple[int, str, str]]:
             raise UserError(f"{path} is not a table of file names and labels: {error}") from None
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
-            raise UserError(f"{path}, entry {number}: expected a file name and a label, found "
-                            f"'{shorten(' '.join(row))}'")
+            raise UserError(
+                f"{path}, entry {number}: expected a file name and a label, found '{shorten(' '.join(row))}'"
+            )
     return [(number, name, word) for number, (name, word) in enumerate(rows, 1)]
 
 
@@ -161,23 +183,23 @@ def _without_heading(
         if re.sub("[^a-z]", "", name.lower()) in _HEADINGS and not os.path.exists(os.path.join(root, name)):
             rows, notes = rows[1:], (f"{path}: the first line, '{name} {shorten(word)}', is taken for a heading",)
     if not rows:
-        raise UserError(f"{path} lists no pictures")
+        raise UserError(f"{path} lists no images")
     return rows, notes
 
 
 def list_images(paths: Sequence[str]) -> list[str]:
-    """Every argument is a picture or a folder of pictures (top level, sorted by name)."""
+    """Every argument is an image or a folder of images (top level, sorted by name)."""
     found: list[str] = []
     for path in paths:
         if os.path.isdir(path):
             inside = sorted(name for name in os.listdir(path) if is_image(name))
             if not inside:
-                raise UserError(f"no pictures in folder {path} ({', '.join(EXTENSIONS)})")
+                raise UserError(f"no images in folder {path} ({', '.join(EXTENSIONS)})")
             found += [os.path.join(path, name) for name in inside]
         elif os.path.exists(path):
             found.append(path)
         else:
             folder = os.path.dirname(path) or "."
             hint = nearest(os.path.basename(path), os.listdir(folder)) if os.path.isdir(folder) else ""
-            raise UserError(f"no such picture or folder: {path}{hint}")
+            raise UserError(f"no such image or folder: {path}{hint}")
     return found

@@ -1,4 +1,5 @@
-"""One picture file to RGB pixels, and what every source of pictures offers."""
+"""One image file to RGB pixels, and what every source of images offers."""
+
 from __future__ import annotations
 
 import ctypes
@@ -50,7 +51,7 @@ def is_image(name: str) -> bool:
 
 
 def decode_rgb(file: Union[str, BinaryIO], where: str) -> Image.Image:
-    """The picture as RGB, as torchvision's default loader sees it (EXIF orientation ignored).
+    """The image as RGB, as torchvision's default loader sees it (EXIF orientation ignored).
 
     Anything that cannot be decoded is a `UserError` that names ``where``.
     """
@@ -96,8 +97,9 @@ def _decode(file: BinaryIO, where: str) -> Image.Image:
 
 def _refuse_bomb(image: Image.Image) -> None:
     if _is_bomb(*image.size):
-        raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels are more than "
-                                           f"{Image.MAX_IMAGE_PIXELS} (decompression bomb?)")
+        raise Image.DecompressionBombError(
+            f"{image.width}x{image.height} pixels are more than {Image.MAX_IMAGE_PIXELS} (decompression bomb?)"
+        )
 
 
 def _is_bomb(width: int, height: int) -> bool:
@@ -109,7 +111,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"
+        return "not an image (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -119,7 +121,7 @@ def _is_empty(file: BinaryIO) -> bool:
 
 
 class Source:
-    """Labelled pictures in a fixed order.
+    """Labelled images in a fixed order.
 
     labels: int32 (n,); class_names: one per class, index = label. named: whether the data says what its classes are
     called, or only numbers them. notes: what whoever opened it should know, a line each.
@@ -138,31 +140,32 @@ class Source:
         return len(self.class_names)
 
     def read(self, index: int) -> Image.Image:
-        """Picture ``index`` as RGB; `UserError` naming it if it cannot be decoded."""
+        """Image ``index`` as RGB; `UserError` naming it if it cannot be decoded."""
         raise NotImplementedError
 
     def where(self, index: int) -> str:
-        """Path or description of picture ``index``, for messages."""
+        """Path or description of image ``index``, for messages."""
         raise NotImplementedError
 
     def digest(self) -> str:
-        """Of labels, class names and the pictures' names, without the folder they lie in."""
+        """Of labels, class names and the images' names, without the folder they lie in."""
         content = hashlib.sha256(self.labels.tobytes())
         for part in ("\0".join(self.class_names).encode(errors="surrogateescape"), *self._names_as_bytes()):
             content.update(part)
         return content.hexdigest()
 
     def _names_as_bytes(self) -> tuple[bytes, ...]:
-        """Of the pictures, where they have names."""
+        """Of the images, where they have names."""
         return ()
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str, name_of: Callable[[int], str]) -> np.ndarray:
-    """The labels as int32. Every one lies in 0..num_classes-1, or one line says which picture's does not."""
+    """The labels as int32. Every one lies in 0..num_classes-1, or one line says which image's does not."""
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(bad):
-        raise UserError(f"{where}: label {int(labels[bad[0]])} of {name_of(int(bad[0]))} is outside "
-                        f"0..{num_classes - 1}")
+        raise UserError(
+            f"{where}: label {int(labels[bad[0]])} of {name_of(int(bad[0]))} is outside 0..{num_classes - 1}"
+        )
     return labels.astype(np.int32, copy=False)
 
 

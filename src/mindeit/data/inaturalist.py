@@ -1,4 +1,5 @@
-"""iNaturalist 2018 and 2019: the official json files beside the folder of pictures."""
+"""iNaturalist 2018 and 2019: the official json files beside the folder of images."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +17,7 @@ from mindeit.files import open_regular
 
 
 def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
-    """``data_dir/{train,val}{year}.json`` and the pictures its ``file_name``s lead to. Label = category id."""
+    """``data_dir/{train,val}{year}.json`` and the images its ``file_name``s lead to. Label = category id."""
     path = os.path.join(data_dir, f"{split}{year}.json")
     content = _read_json(path)
     try:
@@ -24,8 +25,10 @@ def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
         names = [str(row["file_name"]) for row in content["images"]]
         ids = [category_of[row["id"]] for row in content["images"]]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} lacks {shorten(error)}: expected 'images' (id, file_name) and 'annotations' "
-                        "(image_id, category_id)") from error
+        raise UserError(
+            f"{path} lacks {shorten(error)}: expected 'images' (id, file_name) and 'annotations' "
+            "(image_id, category_id)"
+        ) from error
     categories = _categories(data_dir, content, path)
     label_of = {category: label for label, category in enumerate(sorted(categories))}
     for name, category in zip(names, ids):
@@ -34,8 +37,12 @@ def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
     if names and not os.path.exists(os.path.join(data_dir, names[0])):
         names = [_without_kingdom(name) for name in names]
     stored = [name.encode("utf-8", "surrogatepass") for name in names]
-    return FileSource(data_dir, pack_names(stored), np.array([label_of[i] for i in ids], np.int32),
-                      [categories[category] for category in sorted(categories)])
+    return FileSource(
+        data_dir,
+        pack_names(stored),
+        np.array([label_of[i] for i in ids], np.int32),
+        [categories[category] for category in sorted(categories)],
+    )
 
 
 def _without_kingdom(name: str) -> str:

@@ -1,4 +1,5 @@
 """The list of a million files, kept on disk and rebuilt when a folder has changed."""
+
 from __future__ import annotations
 
 import hashlib
@@ -35,8 +36,10 @@ def cached_arrays(key: Sequence[str], build: Callable[[], tuple[Arrays, Stamps]]
 
 def pack_names(names: Sequence[bytes]) -> Arrays:
     """One block of bytes and where each name ends in it: a million names at a tenth of the memory of a list."""
-    return {"names": np.frombuffer(b"".join(names), np.uint8),
-            "ends": np.cumsum([len(name) for name in names], dtype=np.int64)}
+    return {
+        "names": np.frombuffer(b"".join(names), np.uint8),
+        "ends": np.cumsum([len(name) for name in names], dtype=np.int64),
+    }
 
 
 def scan_folders(root: str, folders: Sequence[str], wanted: Callable[[str], bool]) -> tuple[Arrays, Stamps]:

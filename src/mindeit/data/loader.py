@@ -1,4 +1,5 @@
 """Batches for evaluation and training."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -62,8 +63,16 @@ class EvaluationBatches:
     bad: numbers of the images that could not be read, filled while iterating; skipped: their paths.
     """
 
-    def __init__(self, source: Source, transform: EvalTransform, batch_size: int, workers: Workers, rank: int,
-                 ranks: int, skip_bad_images: bool):
+    def __init__(
+        self,
+        source: Source,
+        transform: EvalTransform,
+        batch_size: int,
+        workers: Workers,
+        rank: int,
+        ranks: int,
+        skip_bad_images: bool,
+    ):
         self._source, self._batch_size, self._workers = source, batch_size, workers
         self._rank, self._ranks = rank, ranks
         self._work = _Evaluation(source, transform, skip_bad_images)
@@ -94,8 +103,16 @@ class EvaluationBatches:
         return (number * self._ranks + self._rank) * self._batch_size + np.arange(self._batch_size)
 
 
-def evaluation_batches(source: Source, transform: EvalTransform, batch_size: int, *, workers: Workers | None = None,
-                       rank: int = 0, ranks: int = 1, skip_bad_images: bool = False) -> EvaluationBatches:
+def evaluation_batches(
+    source: Source,
+    transform: EvalTransform,
+    batch_size: int,
+    *,
+    workers: Workers | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+    skip_bad_images: bool = False,
+) -> EvaluationBatches:
     """See `EvaluationBatches`. workers: `Threads` or `Processes` that prepare batches ahead; None: in place."""
     return EvaluationBatches(source, transform, batch_size, workers or Workers(), rank, ranks, skip_bad_images)
 
@@ -132,7 +149,7 @@ class _Training:
     def _fill(self, portion: _Portion, images: np.ndarray) -> tuple[np.ndarray, list[int]]:
         labels, bad = np.empty(len(images), np.int32), []
         planned = image = None
-        rngs = generators(self._seed, portion.epoch, "picture", portion.positions)
+        rngs = generators(self._seed, portion.epoch, "image", portion.positions)
         for slot, (index, rng) in enumerate(zip(portion.images.tolist(), rngs)):
             if index != planned:  # the repeats of an image are neighbours: decode it once
                 planned, (used, image) = index, self._read(index, bad)
@@ -150,8 +167,7 @@ class _Training:
                 if not self._skip_bad_images:
                     raise
                 bad.append(candidate)
-        raise UserError(f"{_GIVE_UP_AFTER} images in a row cannot be read, the last is "
-                        f"{self._source.where(candidate)}")
+        raise UserError(f"{_GIVE_UP_AFTER} images in a row cannot be read, the last is {self._source.where(candidate)}")
 
 
 class TrainingBatches:
@@ -187,7 +203,7 @@ class TrainingBatches:
         yield from map(self._note_bad, self._data.workers.map(self._data.work, portions))
 
     def _portion(self, number: int) -> _Portion:
-        return _Portion(self._epoch, self._order.positions(number), self._order.pictures(number))
+        return _Portion(self._epoch, self._order.positions(number), self._order.images(number))
 
     def _note_bad(self, result: Result) -> Arrays:
         arrays, bad = result
@@ -203,20 +219,33 @@ class TrainingData:
     prepare batches ahead; None: in place.
     """
 
-    def __init__(self, source: Source, transform: TrainTransform, batch_size: int, *, seed: int, repeats: int = 1,
-                 rank: int = 0, ranks: int = 1, workers: Workers | None = None, mix: Mixing | None = None,
-                 drop_last: bool = True, skip_bad_images: bool = False):
+    def __init__(
+        self,
+        source: Source,
+        transform: TrainTransform,
+        batch_size: int,
+        *,
+        seed: int,
+        repeats: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        workers: Workers | None = None,
+        mix: Mixing | None = None,
+        drop_last: bool = True,
+        skip_bad_images: bool = False,
+    ):
         self.source, self.workers = source, workers or Workers()
         self.work = _Training(source, transform, seed, mix, skip_bad_images)
         self._batch_size = batch_size
-        self._order = {"seed": seed, "repeats": max(1, repeats), "rank": rank, "ranks": ranks, "drop_last": drop_last}
+        self._order = {"seed": seed, "repeats": repeats, "rank": rank, "ranks": ranks, "drop_last": drop_last}
 
     def epoch(self, epoch: int, start_batch: int = 0) -> TrainingBatches:
         order = EpochOrder(len(self.source), self._batch_size, epoch=epoch, **self._order)
         return TrainingBatches(self, order, epoch, start_batch)
 
 
-def training_batches(source: Source, transform: TrainTransform, batch_size: int, *, epoch: int, start_batch: int = 0,
-                     **options: Any) -> TrainingBatches:
+def training_batches(
+    source: Source, transform: TrainTransform, batch_size: int, *, epoch: int, start_batch: int = 0, **options: Any
+) -> TrainingBatches:
     """One epoch alone, see `TrainingBatches`; the options are those of `TrainingData`."""
     return TrainingData(source, transform, batch_size, **options).epoch(epoch, start_batch)

@@ -3,6 +3,7 @@
 MindSpore's own reader runs through a file in order only. A data file is a json header and pages; the ``.db`` beside
 it (SQLite) says where in the pages each row lies.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -26,7 +27,7 @@ _LABEL_COLUMN = "label"
 
 class _Shard(NamedTuple):
     path: str
-    column: int   # which of the blob columns holds the picture
+    column: int  # which of the blob columns holds the image
     columns: int  # how many blob columns there are
     begins: np.ndarray
     ends: np.ndarray
@@ -81,8 +82,9 @@ def _open_shard(path: str) -> _Shard:
     blobs, page, start = _header(path)
     column = next((name for name in _IMAGE_COLUMNS if name in blobs), None)
     if column is None:
-        raise UserError(f"{path} has no bytes column 'image' or 'data'; its bytes columns: "
-                        f"{', '.join(blobs) or 'none'}")
+        raise UserError(
+            f"{path} has no bytes column 'image' or 'data'; its bytes columns: {', '.join(blobs) or 'none'}"
+        )
     rows, labels = _index(path)
     size = os.path.getsize(path)
     if (rows < 0).any() or (rows > size).any() or (rows[:, 0] > (size - start) // page).any():
@@ -108,7 +110,7 @@ def _header(path: str) -> tuple[list[str], int, int]:
         blobs, page, start = header["schema"][0]["blob_fields"], header["page_size"], header["header_size"]
         if not isinstance(blobs, list) or not all(isinstance(one, str) for one in blobs):
             raise ValueError("blob_fields is no list of names")
-        if not all(isinstance(one, int) and 0 < one < 2 ** 40 for one in (page, start)):
+        if not all(isinstance(one, int) and 0 < one < 2**40 for one in (page, start)):
             raise ValueError(f"page_size {page}, header_size {start}")
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, struct.error) as error:
         raise UserError(f"{path} is not a MindRecord file: {shorten(error)}") from error
@@ -124,8 +126,9 @@ def _index(path: str) -> tuple[np.ndarray, np.ndarray | None]:
         with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
             columns = [row[1] for row in database.execute("PRAGMA table_info(INDEXES)")]
             label = f", {_LABEL_COLUMN}_0" if f"{_LABEL_COLUMN}_0" in columns else ""
-            rows = database.execute("SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END" + label
-                                    + " FROM INDEXES ORDER BY ROW_ID").fetchall()
+            rows = database.execute(
+                "SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END" + label + " FROM INDEXES ORDER BY ROW_ID"
+            ).fetchall()
         table = np.array(rows, np.int64).reshape(len(rows), 4 if label else 3)
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}.db is damaged: {shorten(error)}") from error
@@ -135,6 +138,7 @@ def _index(path: str) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_labels(path: str, rows: int) -> np.ndarray:
     """Labels that were not indexed when the file was written: one run through it."""
     from mindspore.mindrecord import FileReader
+
     try:
         reader = FileReader([path], columns=[_LABEL_COLUMN])
         labels = np.array([int(row[_LABEL_COLUMN]) for row in reader.get_next()], np.int64)
@@ -142,7 +146,7 @@ def _read_labels(path: str, rows: int) -> np.ndarray:
     except Exception as error:  # MindSpore's reader has a type of its own for each failure
         raise UserError(f"{path} has no integer column '{_LABEL_COLUMN}'") from error
     if len(labels) != rows:
-        raise UserError(f"{path} has {len(labels)} labels for {rows} pictures")
+        raise UserError(f"{path} has {len(labels)} labels for {rows} images")
     return labels
 
 
@@ -153,8 +157,8 @@ def _column(blob: bytes, column: int, columns: int) -> bytes:
     if columns > 1:
         for number in range(column + 1):
             begin += length if number else 0
-            length = int.from_bytes(blob[begin:begin + 8], "big")
+            length = int.from_bytes(blob[begin : begin + 8], "big")
             begin += 8
             if begin + length > len(blob):
                 raise ValueError(f"a column of {length} bytes in a row of {len(blob)}")
-    return blob[begin:begin + length]
+    return blob[begin : begin + length]

@@ -1,4 +1,5 @@
 """Mixup, CutMix and label smoothing. The partner of sample i is sample B-1-i; an odd batch's middle one is its own."""
+
 from __future__ import annotations
 
 import math
@@ -31,7 +32,7 @@ def cutmix(lam: float, height: int, width: int, center_y: int, center_x: int) ->
 
 
 def box_between(rng: np.random.Generator, shares: tuple[float, float], height: int, width: int) -> Mix:
-    """A box inside the picture, each side drawn between these shares of the picture's; lam is what it leaves."""
+    """A box inside the image, each side drawn between these shares of the image's; lam is what it leaves."""
     sides = []
     for length in (height, width):
         low, high = (int(length * share) for share in shares)
@@ -78,24 +79,42 @@ class Mixing:
     never) targets are smoothed but nothing is mixed. ``cutmix_minmax``: as timm's, in place of CutMix's alpha.
     """
 
-    def __init__(self, num_classes: int, *, mixup: float = 0.8, cutmix: float = 1.0,
-                 cutmix_minmax: Optional[tuple[float, float]] = None, probability: float = 1.0,
-                 switch_probability: float = 0.5, mode: str = "batch", smoothing: float = 0.1, off_epoch: int = 0):
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        mixup: float = 0.8,
+        cutmix: float = 1.0,
+        cutmix_minmax: Optional[tuple[float, float]] = None,
+        probability: float = 1.0,
+        switch_probability: float = 0.5,
+        mode: str = "batch",
+        smoothing: float = 0.1,
+        off_epoch: int = 0,
+    ):
         if mode not in MODES:
             raise UserError(f"mixup mode is '{mode}'; allowed: {', '.join(MODES)}{nearest(mode, MODES)}")
-        for name, value, top in (("mixup", mixup, math.inf), ("cutmix", cutmix, math.inf), ("smoothing", smoothing, 1),
-                                 ("mixup probability", probability, 1), ("switch probability", switch_probability, 1)):
+        for name, value, top in (
+            ("mixup", mixup, math.inf),
+            ("cutmix", cutmix, math.inf),
+            ("smoothing", smoothing, 1),
+            ("mixup probability", probability, 1),
+            ("switch probability", switch_probability, 1),
+        ):
             if not 0 <= value <= top:
                 raise UserError(f"{name} is {value}; allowed: 0 and above" + (f", at most {top}" if top == 1 else ""))
         self.num_classes, self._smoothing, self._mode, self._off_epoch = num_classes, smoothing, mode, off_epoch
         self._alphas = (mixup, 1.0 if cutmix_minmax else cutmix)
         self._minmax, self._probability, self._switch = cutmix_minmax, probability, switch_probability
 
-    def __call__(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator,
-                 epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, epoch: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         mixes = self.draw(rng, epoch, len(images), *images.shape[2:])
-        return (mix_images(images, mixes),
-                mix_targets(labels, self.num_classes, [mix.lam for mix in mixes], self._smoothing))
+        return (
+            mix_images(images, mixes),
+            mix_targets(labels, self.num_classes, [mix.lam for mix in mixes], self._smoothing),
+        )
 
     def draw(self, rng: np.random.Generator, epoch: int, batch: int, height: int, width: int) -> list[Mix]:
         """One `Mix` a sample."""

@@ -1,4 +1,5 @@
 """The inside of a worker process: takes tasks, fills arrays in shared memory, and says when they are full."""
+
 from __future__ import annotations
 
 import contextlib

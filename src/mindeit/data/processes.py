@@ -1,4 +1,5 @@
 """Worker processes: they write batches into shared memory; what passes through their sockets is small."""
+
 from __future__ import annotations
 
 import collections
@@ -54,8 +55,9 @@ class Processes(Workers):
         super().__init__()
         check_count(count)
         if not AVAILABLE:
-            raise UserError(f"worker processes need Linux, this is {sys.platform}; allowed: "
-                            "python_multiprocessing False")
+            raise UserError(
+                f"worker processes need Linux, this is {sys.platform}; allowed: python_multiprocessing False"
+            )
         self.ahead, self._memory = count, SharedMemory()
         self._workers: list[_Worker] = []
         self._turn = 0
@@ -88,8 +90,9 @@ class Processes(Workers):
             try:
                 head = pickle.dumps(work, protocol=5, buffer_callback=buffers.append)
             except Exception as error:  # pickle has no exception of its own for what it cannot do
-                raise UserError(f"the data set cannot be sent to worker processes ({error}); allowed: "
-                                "python_multiprocessing False") from error
+                raise UserError(
+                    f"the data set cannot be sent to worker processes ({error}); allowed: python_multiprocessing False"
+                ) from error
             contents = [np.asarray(memoryview(content)) for content in (head, *(one.raw() for one in buffers))]
             layout = [(content.shape, np.uint8) for content in contents]
             arrays, offset = self._memory.lend(layout)
@@ -108,7 +111,9 @@ class _Worker:
         inherited = (theirs.fileno(), memory)
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, *map(str, inherited), str(os.getpid()), *sys.path],
-            env={**os.environ, **_ONE_THREAD}, stdin=subprocess.DEVNULL, pass_fds=inherited,
+            env={**os.environ, **_ONE_THREAD},
+            stdin=subprocess.DEVNULL,
+            pass_fds=inherited,
         )
         theirs.close()
         self._waiting: collections.deque[_PendingTask] = collections.deque()
@@ -140,8 +145,10 @@ class _Worker:
     def _died(self) -> UserError:
         code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name} (out of memory?)" if code < 0 else f"ended with code {code}"
-        return UserError(f"a data worker process {how}; use fewer workers (num_parallel_workers), or threads "
-                         "(python_multiprocessing False)")
+        return UserError(
+            f"a data worker process {how}; use fewer workers (num_parallel_workers), or threads "
+            "(python_multiprocessing False)"
+        )
 
 
 def _end(connection: Any, process: subprocess.Popen) -> None:

@@ -1,4 +1,5 @@
-"""Random erasing: boxes of noise or black in the normalised picture."""
+"""Random erasing: boxes of noise or black in the normalised image."""
+
 from __future__ import annotations
 
 import math
@@ -14,9 +15,10 @@ _ASPECT = (0.3, 1 / 0.3)
 _TRIES = 10
 
 
-def draw_erase_boxes(rng: np.random.Generator, height: int, width: int,
-                     count: tuple[int, int] = (1, 1)) -> list[tuple[int, int, int, int]]:
-    """Boxes (top, left, height, width) that share an area of 2..33 % of the picture; height over width log-uniform."""
+def draw_erase_boxes(
+    rng: np.random.Generator, height: int, width: int, count: tuple[int, int] = (1, 1)
+) -> list[tuple[int, int, int, int]]:
+    """Boxes (top, left, height, width) that share an area of 2..33 % of the image; height over width log-uniform."""
     number = count[0] + pick(rng, count[1] - count[0] + 1)
     boxes = []
     for _ in range(number):
@@ -45,7 +47,7 @@ class RandomErasing:
         if rng.random() >= self._probability:
             return
         for top, left, height, width in draw_erase_boxes(rng, *pixels.shape[1:], self._count):
-            pixels[:, top:top + height, left:left + width] = self._fill(rng, len(pixels), height, width)
+            pixels[:, top : top + height, left : left + width] = self._fill(rng, len(pixels), height, width)
 
     def _fill(self, rng: np.random.Generator, channels: int, height: int, width: int) -> np.ndarray:
         if self._mode == "const":

@@ -1,4 +1,5 @@
-"""A part of a resized picture, to the bits of Pillow's whole one."""
+"""A part of a resized image, to the bits of Pillow's whole one."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +12,7 @@ from PIL import Image
 from mindeit.errors import UserError
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-_WHOLE = 1 << 24  # pixels; a larger picture is made in part only: its shape is extreme, or it is a bomb
+_WHOLE = 1 << 24  # pixels; a larger image is made in part only: its shape is extreme, or it is a bomb
 _PRECISION = 32 - 8 - 2  # bits of Pillow's weights behind the point
 
 
@@ -42,18 +43,18 @@ def short_side_size(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def resized_part(image: Image.Image, size: tuple[int, int], resample: int, box: Box) -> Image.Image:
-    """``image.resize(size, resample).crop(box)``. Of a large picture that grows no more than the part is made."""
+    """``image.resize(size, resample).crop(box)``. Of a large image that grows no more than the part is made."""
     if size == image.size:
         return image.crop(box)
-    shrinks = size[0] < image.width or size[1] < image.height  # then it stays below the limit of pictures themselves
+    shrinks = size[0] < image.width or size[1] < image.height  # then it stays below the limit of images themselves
     if shrinks or size[0] * size[1] <= _WHOLE:
         return image.resize(size, resample).crop(box)
     if resample not in _FILTERS:
-        raise UserError(f"a picture of {image.width}x{image.height} pixels would be resized to {size[0]}x{size[1]}")
+        raise UserError(f"an image of {image.width}x{image.height} pixels would be resized to {size[0]}x{size[1]}")
     columns = _Weights(image.width, size[0], box[0], box[2], _FILTERS[resample])
     rows = _Weights(image.height, size[1], box[1], box[3], _FILTERS[resample])
     part = np.asarray(image.crop((columns.first, rows.first, columns.last, rows.last)))
-    part = columns.apply(part.transpose(1, 0, 2)).transpose(1, 0, 2)  # Pillow's order, where a picture grows
+    part = columns.apply(part.transpose(1, 0, 2)).transpose(1, 0, 2)  # Pillow's order, where an image grows
     return Image.fromarray(np.ascontiguousarray(rows.apply(part)))
 
 

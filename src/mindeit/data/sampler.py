@@ -1,4 +1,5 @@
-"""Which picture stands at which position of an epoch, on any number of ranks."""
+"""Which image stands at which position of an epoch, on any number of ranks."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,12 +9,13 @@ from mindeit.data.streams import generator
 _ROUNDING = 256  # upstream cuts an epoch to a multiple of this
 
 
-def repeated_indices(n: int, repeats: int, ranks: int, rank: int, permutation: np.ndarray, *,
-                     rounding: int = _ROUNDING) -> np.ndarray:
-    """Picture numbers of one rank (`samplers.py: RASampler` of DeiT).
+def repeated_indices(
+    n: int, repeats: int, ranks: int, rank: int, permutation: np.ndarray, *, rounding: int = _ROUNDING
+) -> np.ndarray:
+    """Image numbers of one rank (`samplers.py: RASampler` of DeiT).
 
     Position p = rank + i*ranks holds permutation[(p mod n*repeats) // repeats], i < (n cut to a multiple of
-    ``rounding``) // ranks: the repeats of a picture are neighbours, so they land on different ranks.
+    ``rounding``) // ranks: the repeats of an image are neighbours, so they land on different ranks.
     """
     length = n // rounding * rounding // ranks
     return indices_at(rank + np.arange(length, dtype=np.int64) * ranks, n, repeats, permutation)
@@ -24,7 +26,7 @@ def indices_at(positions: np.ndarray, n: int, repeats: int, permutation: np.ndar
 
 
 def samples_per_rank(n: int, repeats: int, ranks: int) -> int:
-    """Upstream's rounding with repeated augmentation; every picture without it, and in sets smaller than 256."""
+    """Upstream's rounding with repeated augmentation; every image without it, and in sets smaller than 256."""
     rounding = _ROUNDING if repeats > 1 and n >= _ROUNDING else 1
     return n // rounding * rounding // ranks
 
@@ -32,9 +34,19 @@ def samples_per_rank(n: int, repeats: int, ranks: int) -> int:
 class EpochOrder:
     """The batches of one epoch on one rank. len() is their number, at least one however small the set."""
 
-    def __init__(self, n: int, batch_size: int, *, seed: int, epoch: int, repeats: int = 1, rank: int = 0,
-                 ranks: int = 1, drop_last: bool = True):
-        self._n, self._batch_size, self._repeats, self._rank, self._ranks = n, batch_size, repeats, rank, ranks
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        repeats: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        drop_last: bool = True,
+    ):
+        self._n, self._batch_size, self._repeats, self._rank, self._ranks = n, batch_size, max(1, repeats), rank, ranks
         self._samples = samples_per_rank(n, repeats, ranks)
         if self._samples < batch_size and drop_last or not self._samples:
             self._samples = batch_size  # a set smaller than one batch begins again from its first position
@@ -50,7 +62,7 @@ class EpochOrder:
         inside = np.arange(first, min(first + self._batch_size, self._samples), dtype=np.int64)
         return self._rank + inside * self._ranks
 
-    def pictures(self, batch: int) -> np.ndarray:
+    def images(self, batch: int) -> np.ndarray:
         return indices_at(self.positions(batch), self._n, self._repeats, self._permutation)
 
 

@@ -1,4 +1,5 @@
-"""`open_source`: a data set's name and folder -> labelled pictures."""
+"""`open_source`: a data set's name and folder -> labelled images."""
+
 from __future__ import annotations
 
 import os
@@ -29,44 +30,64 @@ def _folder(asked: _Asked) -> Source:
 
 def _digits(asked: _Asked) -> Source:
     from mindeit.data.digits import DigitsSource
+
     return DigitsSource(train=asked.split == asked.train_split)
 
 
 def _cifar(classes: int, asked: _Asked) -> Source:
     from mindeit.data.cifar import CifarSource
+
     return CifarSource(asked.data_dir, asked.split == asked.train_split, classes)
 
 
 def _inaturalist(year: int, asked: _Asked) -> Source:
     from mindeit.data.inaturalist import open_inaturalist
+
     return open_inaturalist(asked.data_dir, asked.split, year)
 
 
 def _mindrecord(asked: _Asked) -> Source:
     from mindeit.data.mind_record import MindRecordSource
+
     return MindRecordSource(asked.data_dir, asked.split)
 
 
 def _webdataset(asked: _Asked) -> Source:
     from mindeit.data.tar_shards import TarSource
+
     return TarSource(asked.data_dir, asked.split, asked.cache_dir)
 
 
 _OPENERS: dict[str, Callable[[_Asked], Source]] = {
-    "image_folder": _folder, "imagenet": _folder, "cifar10": partial(_cifar, 10), "cifar100": partial(_cifar, 100),
-    "inat2018": partial(_inaturalist, 2018), "inat2019": partial(_inaturalist, 2019), "mindrecord": _mindrecord,
-    "webdataset": _webdataset, "digits": _digits}
+    "image_folder": _folder,
+    "imagenet": _folder,
+    "cifar10": partial(_cifar, 10),
+    "cifar100": partial(_cifar, 100),
+    "inat2018": partial(_inaturalist, 2018),
+    "inat2019": partial(_inaturalist, 2019),
+    "mindrecord": _mindrecord,
+    "webdataset": _webdataset,
+    "digits": _digits,
+}
 DATASETS = tuple(_OPENERS)
 _SPELLINGS = {"imagefolder": "image_folder", "inat18": "inat2018", "inat19": "inat2019", "tar": "webdataset"}
 
 
-def open_source(dataset: str, data_dir: str | None, split: str, *, num_classes: int | None = None,
-                cache_dir: str | None = None, label_file: str | None = None, train_split: str = "train") -> Source:
-    """The labelled pictures of one split (``train`` or ``val``).
+def open_source(
+    dataset: str,
+    data_dir: str | None,
+    split: str,
+    *,
+    num_classes: int | None = None,
+    cache_dir: str | None = None,
+    label_file: str | None = None,
+    train_split: str = "train",
+) -> Source:
+    """The labelled images of one split (``train`` or ``val``).
 
     num_classes: if given, the data has to have as many; if it only numbers its classes, at most. cache_dir: where a
-    folder's index is kept (default ``~/.cache/mindeit``). label_file: for a flat folder of pictures, lines of
-    ``picture label``. train_split: the split that numbers the classes of folders.
+    folder's index is kept (default ``~/.cache/mindeit``). label_file: for a flat folder of images, lines of
+    ``image label``. train_split: the split that numbers the classes of folders.
     """
     name = _SPELLINGS.get(dataset, dataset)
     if name not in _OPENERS:
@@ -78,7 +99,7 @@ def open_source(dataset: str, data_dir: str | None, split: str, *, num_classes: 
             raise UserError(f"data_dir {data_dir} is not a folder")
     source = _OPENERS[name](_Asked(data_dir or "", split, cache_dir, label_file, train_split))
     if not len(source):
-        raise UserError(f"no pictures in split '{split}' of {dataset} at {data_dir}")
+        raise UserError(f"no images in split '{split}' of {dataset} at {data_dir}")
     if num_classes is not None:
         number_as(source, num_classes, None, where=data_dir or dataset, other="num_classes")
     return source

@@ -1,11 +1,12 @@
 """Random numbers that depend on nothing but where they are used: not on workers, ranks or what ran before."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_STREAMS = {"order": 0, "picture": 1, "mixing": 2, "depth": 3}
+_STREAMS = {"order": 0, "image": 1, "mixing": 2, "depth": 3}
 # The constants of NumPy's SeedSequence and PCG64, whose streams NumPy promises never to change.
 _POOL, _WORDS = 4, 8
 _INIT_A, _MULTIPLY_A, _INIT_B, _MULTIPLY_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
@@ -25,8 +26,12 @@ def generators(seed: int, epoch: int, stream: str, positions: Sequence[int]) -> 
     bits = np.random.PCG64(0)
     shared = np.random.Generator(bits)
     for state, increment in _pcg_states(seed, epoch, stream, positions):
-        bits.state = {"bit_generator": "PCG64", "state": {"state": state, "inc": increment},
-                      "has_uint32": 0, "uinteger": 0}
+        bits.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": state, "inc": increment},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
         yield shared
 
 

@@ -1,4 +1,5 @@
 """Tar shards in webdataset's layout: ``key.jpg`` and ``key.cls`` side by side."""
+
 from __future__ import annotations
 
 import io
@@ -47,7 +48,7 @@ class TarSource(Source):
 
     def where(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
-        name = os.fsdecode(self._names[start:self._ends[index]].tobytes())
+        name = os.fsdecode(self._names[start : self._ends[index]].tobytes())
         return f"{self._shards[self._shard[index]]}: {name}"
 
     def _names_as_bytes(self) -> tuple[bytes, ...]:
@@ -72,29 +73,34 @@ def _scan(paths: list[str]) -> tuple[Arrays, Stamps]:
             rows.append((number, begin, size, label))
             names.append(os.fsencode(name))
     table = np.array(rows, np.int64).reshape(-1, 4)
-    return {**pack_names(names), "shard": table[:, 0].astype(np.int32), "begin": table[:, 1], "size": table[:, 2],
-            "label": table[:, 3].astype(np.int32)}, stamps
+    return {
+        **pack_names(names),
+        "shard": table[:, 0].astype(np.int32),
+        "begin": table[:, 1],
+        "size": table[:, 2],
+        "label": table[:, 3].astype(np.int32),
+    }, stamps
 
 
 def _members(path: str) -> list[tuple[str, int, int, int]]:
-    """(name, offset, size, label) of every picture of a shard, in its order."""
-    pictures: dict[str, tuple[str, int, int]] = {}
+    """(name, offset, size, label) of every image of a shard, in its order."""
+    images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
     try:
         with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 key, extension = _split_key(member.name)
                 if is_image("x." + extension):
-                    pictures[key] = (member.name, member.offset_data, member.size)
+                    images[key] = (member.name, member.offset_data, member.size)
                 elif extension == "cls":
                     labels[key] = _label(tar, member, path)
                 tar.members = []  # tarfile would keep every header
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole tar file: {error}") from error
-    unlabelled = [row[0] for key, row in pictures.items() if key not in labels]
+    unlabelled = [row[0] for key, row in images.items() if key not in labels]
     if unlabelled:
-        raise UserError(f"{path}: picture {unlabelled[0]} has no .cls beside it")
-    return [(*row, labels[key]) for key, row in pictures.items()]
+        raise UserError(f"{path}: image {unlabelled[0]} has no .cls beside it")
+    return [(*row, labels[key]) for key, row in images.items()]
 
 
 def _split_key(name: str) -> tuple[str, str]:
@@ -110,6 +116,6 @@ def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> int:
         label = int(text)
     except ValueError:
         raise UserError(f"{path}: {member.name} holds {text[:20]!r} instead of a label number") from None
-    if not 0 <= label < 2 ** 31:
-        raise UserError(f"{path}: label {label} of {member.name} is outside 0..{2 ** 31 - 1}")
+    if not 0 <= label < 2**31:
+        raise UserError(f"{path}: label {label} of {member.name} is outside 0..{2**31 - 1}")
     return label

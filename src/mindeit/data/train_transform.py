@@ -1,4 +1,5 @@
-"""The training pipeline of one picture, in timm's order."""
+"""The training pipeline of one image, in timm's order."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,25 +18,37 @@ THREE_AUGMENT_SPELLINGS = ("3-augment", "3augment", "three-augment", "three_augm
 
 
 class TrainTransform:
-    """RGB picture, generator -> float32 (3, S, S): crop, flip, augment, normalise, erase.
+    """RGB image, generator -> float32 (3, S, S): crop, flip, augment, normalise, erase.
 
     auto_augment: see `mindeit.data.auto_augment`; ``3-augment``; or None, which leaves colour jitter alone.
     color_jitter: used without auto_augment and with ``3-augment``, as upstream.
-    interpolation: ``random`` draws bilinear or bicubic for each picture. simple_crop: DeiT III's ``src``.
+    interpolation: ``random`` draws bilinear or bicubic for each image. simple_crop: DeiT III's ``src``.
     """
 
-    def __init__(self, image_size: int, *, scale: tuple[float, float] = (0.08, 1.0),
-                 ratio: tuple[float, float] = (3 / 4, 4 / 3), hflip: float = 0.5, vflip: float = 0.0,
-                 interpolation: str = "bicubic",
-                 auto_augment: str | None = "rand-m9-mstd0.5-inc1", color_jitter: float = 0.3,
-                 erase_probability: float = 0.25, erase_mode: str = "pixel", erase_count: int = 1,
-                 simple_crop: bool = False, mean: Sequence[float] = IMAGENET_MEAN,
-                 std: Sequence[float] = IMAGENET_STD):
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        hflip: float = 0.5,
+        vflip: float = 0.0,
+        interpolation: str = "bicubic",
+        auto_augment: str | None = "rand-m9-mstd0.5-inc1",
+        color_jitter: float = 0.3,
+        erase_probability: float = 0.25,
+        erase_mode: str = "pixel",
+        erase_count: int = 1,
+        simple_crop: bool = False,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):
         self.image_size = image_size
         self._scale, self._ratio, self._hflip, self._vflip = tuple(scale), tuple(ratio), hflip, vflip
         self._simple_crop = simple_crop
-        self._resamples = tuple(map(interpolation_filter, ("bilinear", "bicubic") if interpolation == "random"
-                                    else (interpolation,)))
+        self._resamples = tuple(
+            map(interpolation_filter, ("bilinear", "bicubic") if interpolation == "random" else (interpolation,))
+        )
         self._three_augment = auto_augment in THREE_AUGMENT_SPELLINGS
         self._auto_augment = None if self._three_augment else _augment(auto_augment, self._resamples, mean)
         self._color_jitter = 0.0 if self._auto_augment else color_jitter

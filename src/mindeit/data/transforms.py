@@ -1,4 +1,5 @@
 """Evaluation preprocessing, equal to torchvision's Pillow pipeline to the last bit; training shares its parts."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +12,19 @@ from mindeit.errors import UserError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-INTERPOLATIONS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-                  "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 def interpolation_filter(name: str) -> Image.Resampling:
     if name not in INTERPOLATIONS:
-        raise UserError(f"interpolation is '{name}'; allowed: {', '.join(INTERPOLATIONS)}"
-                        f"{nearest(name, INTERPOLATIONS)}")
+        raise UserError(
+            f"interpolation is '{name}'; allowed: {', '.join(INTERPOLATIONS)}{nearest(name, INTERPOLATIONS)}"
+        )
     return INTERPOLATIONS[name]
 
 
@@ -38,13 +44,13 @@ def on_black(image: Image.Image, size: int) -> Image.Image:
 
 
 def channels(image: Image.Image) -> Iterator[np.ndarray]:
-    """Red, green and blue, uint8 (H, W), read-only. Pillow's own `split` makes three more pictures for them."""
+    """Red, green and blue, uint8 (H, W), read-only. Pillow's own `split` makes three more images for them."""
     for channel in image.getbands():
         yield np.frombuffer(image.tobytes("raw", channel), np.uint8).reshape(image.height, image.width)
 
 
 class Normalize:
-    """uint8 picture -> float32 (3, H, W): (value / 255 - mean) / std, each step rounded to float32 as torch does."""
+    """uint8 image -> float32 (3, H, W): (value / 255 - mean) / std, each step rounded to float32 as torch does."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
@@ -61,10 +67,16 @@ class Normalize:
 
 
 class EvalTransform:
-    """RGB picture -> float32 (3, S, S): short side to int(S / crop_pct), middle crop, normalise."""
+    """RGB image -> float32 (3, S, S): short side to int(S / crop_pct), middle crop, normalise."""
 
-    def __init__(self, image_size: int, crop_pct: float = 0.875, mean: Sequence[float] = IMAGENET_MEAN,
-                 std: Sequence[float] = IMAGENET_STD, interpolation: str = "bicubic"):
+    def __init__(
+        self,
+        image_size: int,
+        crop_pct: float = 0.875,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        interpolation: str = "bicubic",
+    ):
         if crop_pct <= 0:
             raise UserError(f"crop_pct is {crop_pct}; it must be above 0 (0.875 for DeiT, 1.0 for DeiT III)")
         self.image_size = image_size

@@ -1,4 +1,5 @@
 """How long a reader waits for its batches."""
+
 from __future__ import annotations
 
 import time

@@ -1,4 +1,5 @@
 """Work done ahead of its reader, in order: in place or by threads. By processes: `mindeit.data.processes`."""
+
 from __future__ import annotations
 
 import collections

@@ -1,4 +1,5 @@
 """Scaled dot-product attention over (batch, heads, tokens, head_dim), or with its first two axes exchanged."""
+
 from __future__ import annotations
 
 import mindspore as ms

@@ -1,4 +1,5 @@
 """A bias (features,) added to rows (n, features)."""
+
 from __future__ import annotations
 
 import mindspore as ms

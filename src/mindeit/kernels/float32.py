@@ -1,4 +1,5 @@
 """Cells that stay in float32."""
+
 from __future__ import annotations
 
 from mindspore import nn

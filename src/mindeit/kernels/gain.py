@@ -1,4 +1,5 @@
 """A tensor (batch, tokens, dim) times a smaller one: (dim,), (batch, 1, dim) or (batch, 1, 1)."""
+
 from __future__ import annotations
 
 import mindspore as ms

@@ -1,4 +1,5 @@
 """GELU as the official models use it: exact, x * Phi(x), not the tanh approximation (2e-4 and more away in logits)."""
+
 from __future__ import annotations
 
 import math

@@ -2,6 +2,7 @@
 
 The first two axes are batch and heads in either order: attention treats both alike.
 """
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops

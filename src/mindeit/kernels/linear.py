@@ -1,4 +1,5 @@
 """Rows (n, in) times a weight (out, in), plus a bias (out,)."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops

@@ -1,4 +1,5 @@
 """Layer normalisation over the last axis, with gain gamma and offset beta (dim,)."""
+
 from __future__ import annotations
 
 import mindspore as ms

@@ -3,7 +3,7 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.kernels import bias, gain
-from mindeit.layers.initial import constant, zeros
+from mindeit.layers.weight_init import constant, zeros
 
 
 class Affine(nn.Cell):

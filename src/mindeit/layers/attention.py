@@ -26,6 +26,6 @@ class Attention(nn.Cell):
         return self.proj_drop(self.proj(self.heads.merge(self.attend(query, key, value, self.scale))))
 
     def weights(self, x: Tensor) -> Tensor:
-        """What each token looks at, (batch, heads, tokens, tokens): for pictures, not for speed."""
+        """What each token looks at, (batch, heads, tokens, tokens): for images, not for speed."""
         query, key, _ = self.batch_first.divide(self.qkv(x))
         return self.attend.weights(query, key, self.scale)

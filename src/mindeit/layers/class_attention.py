@@ -1,4 +1,5 @@
 """Class tokens that join late: the last blocks let them gather from the patches, which stay as they are (CaiT)."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
@@ -43,7 +44,12 @@ class ClassBlock(nn.Cell):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, hidden: int, init_scale: float, drop_rate: float = 0.0,
+        self,
+        dim: int,
+        num_heads: int,
+        hidden: int,
+        init_scale: float,
+        drop_rate: float = 0.0,
         see_patches_only: bool = False,
     ) -> None:
         super().__init__()

@@ -16,9 +16,14 @@ class HMLPStem(nn.SequentialCell):
     def __init__(self, embed_dim: int, in_channels: int = 3) -> None:
         quarter = embed_dim // 4
         super().__init__(
-            NestedConv(in_channels, quarter, 4), nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9), gelu.choose(),
-            NestedConv(quarter, quarter, 2), nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9), gelu.choose(),
-            NestedConv(quarter, embed_dim, 2), nn.BatchNorm1d(embed_dim, eps=1e-5, momentum=0.9),
+            NestedConv(in_channels, quarter, 4),
+            nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9),
+            gelu.choose(),
+            NestedConv(quarter, quarter, 2),
+            nn.BatchNorm1d(quarter, eps=1e-5, momentum=0.9),
+            gelu.choose(),
+            NestedConv(quarter, embed_dim, 2),
+            nn.BatchNorm1d(embed_dim, eps=1e-5, momentum=0.9),
         )
         self.embed_dim = embed_dim
 

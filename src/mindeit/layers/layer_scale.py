@@ -5,7 +5,7 @@ from typing import Optional
 from mindspore import Parameter, Tensor, nn
 
 from mindeit.kernels import gain
-from mindeit.layers.initial import constant
+from mindeit.layers.weight_init import constant
 
 
 def layer_scale(dim: int, start: Optional[float]) -> Optional[Parameter]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.kernels import linear
-from mindeit.layers.initial import truncated_normal, zeros
+from mindeit.layers.weight_init import truncated_normal, zeros
 
 
 class Linear(nn.Cell):

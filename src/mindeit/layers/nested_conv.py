@@ -1,10 +1,11 @@
 """Convolutions whose stride is their kernel, on pixels in nested order: each is a reshape and a matrix product."""
+
 from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.kernels import bias
-from mindeit.layers.initial import uniform
+from mindeit.layers.weight_init import uniform
 
 
 class NestedConv(nn.Cell):

@@ -6,7 +6,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
 from mindeit.kernels import bias
-from mindeit.layers.initial import uniform
+from mindeit.layers.weight_init import uniform
 
 
 class PatchProjection(nn.Cell):
@@ -43,7 +43,11 @@ class PatchEmbed(nn.Cell):
     """
 
     def __init__(
-        self, image_size: int, patch_size: int, embed_dim: int, projection: Optional[nn.Cell] = None,
+        self,
+        image_size: int,
+        patch_size: int,
+        embed_dim: int,
+        projection: Optional[nn.Cell] = None,
         in_channels: int = 3,
     ) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
 """Less memory for more time: a block's activations are forgotten after it and computed again in the backward pass."""
+
 from __future__ import annotations
 
 from mindspore import nn

@@ -1,4 +1,5 @@
 """Batch norm over the batches of all ranks, as PyTorch's SyncBatchNorm."""
+
 from __future__ import annotations
 
 import mindspore as ms

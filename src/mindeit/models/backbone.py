@@ -1,4 +1,5 @@
-"""From pictures to logits by way of tokens: what the families have in common."""
+"""From images to logits by way of tokens: what the families have in common."""
+
 from __future__ import annotations
 
 import math
@@ -12,7 +13,7 @@ from mindeit.models.image_model import ImageModel
 
 
 class Backbone(ImageModel):
-    """Pictures become tokens, blocks refine them, the first token is classified.
+    """Images become tokens, blocks refine them, the first token is classified.
 
     A family adds ``embed``, ``blocks``, ``norm`` and ``head``.
     """
@@ -35,8 +36,13 @@ class Backbone(ImageModel):
         return token if pre_logits else self.head(token)
 
     def forward_intermediates(
-        self, images: Tensor, indices: Optional[Union[int, Sequence[int]]] = None, *, norm: bool = False,
-        output_fmt: str = "NCHW", intermediates_only: bool = False,
+        self,
+        images: Tensor,
+        indices: Optional[Union[int, Sequence[int]]] = None,
+        *,
+        norm: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
     ) -> Union[list[Tensor], tuple[Tensor, list[Tensor]]]:
         """What the patches are after blocks ``indices``: the last so many, these (from 0; -1 is the last), or all.
 
@@ -106,7 +112,7 @@ class LateClassTokens(Backbone):
 
 
 def repeated(token: Tensor, patches: Tensor) -> Tensor:
-    """(1, tokens, dim) for each picture of ``patches``, in their type."""
+    """(1, tokens, dim) for each image of ``patches``, in their type."""
     return ops.broadcast_to(token, (patches.shape[0],) + token.shape[1:]).astype(patches.dtype)
 
 
@@ -116,7 +122,8 @@ def _block_numbers(indices: Optional[Union[int, Sequence[int]]], depth: int) -> 
     asked = range(depth - indices, depth) if isinstance(indices, int) else indices
     if not all(-depth <= number < depth for number in asked):
         raise UserError(
-            f"indices is {indices}; allowed: a number of last blocks, or which, from {-depth} to {depth - 1}")
+            f"indices is {indices}; allowed: a number of last blocks, or which, from {-depth} to {depth - 1}"
+        )
     return sorted({number % depth for number in asked})
 
 

@@ -1,16 +1,17 @@
 """CaiT (https://arxiv.org/abs/2103.17239), after cait_models.py of facebookresearch/deit."""
+
 from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn
 
 from mindeit.layers.block import Block
 from mindeit.layers.class_attention import ClassBlock
-from mindeit.layers.initial import truncated_normal
 from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
 from mindeit.layers.talking_heads import TalkingHeads
+from mindeit.layers.weight_init import truncated_normal
 from mindeit.models.backbone import LateClassTokens
 
 
@@ -42,15 +43,21 @@ class CaiT(LateClassTokens):
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, self.patch_embed.num_patches, embed_dim)), name="pos_embed")
         self.pos_drop = nn.Dropout(p=drop_rate)
-        self.blocks = nn.CellList([
-            Block(
-                embed_dim, TalkingHeads(embed_dim, num_heads, drop_rate), Mlp(embed_dim, 4 * embed_dim, drop_rate),
-                drop_path_rate, init_scale,
-            )
-            for _ in range(depth)
-        ])
+        self.blocks = nn.CellList(
+            [
+                Block(
+                    embed_dim,
+                    TalkingHeads(embed_dim, num_heads, drop_rate),
+                    Mlp(embed_dim, 4 * embed_dim, drop_rate),
+                    drop_path_rate,
+                    init_scale,
+                )
+                for _ in range(depth)
+            ]
+        )
         self.blocks_token_only = nn.CellList(
-            [ClassBlock(embed_dim, num_heads, 4 * embed_dim, init_scale) for _ in range(2)])
+            [ClassBlock(embed_dim, num_heads, 4 * embed_dim, init_scale) for _ in range(2)]
+        )
         self.norm = LayerNorm(embed_dim)
         self.head = classifier(embed_dim, num_classes)
 

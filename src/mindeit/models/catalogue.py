@@ -2,17 +2,14 @@
 
 Accuracies and files are those of facebookresearch/deit (README_deit.md); GFLOPs count multiply-adds, as the papers do.
 """
+
 from __future__ import annotations
 
 from mindeit.models.spec import ModelSpec, Published
 from mindeit.models.zoo import ZOO
 
 # width, depth, heads
-DEIT_SHAPES = {
-    "tiny": (192, 12, 3),
-    "small": (384, 12, 6),
-    "base": (768, 12, 12),
-}
+DEIT_SHAPES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 
 # size, distilled, resolution: published file, top-1, top-5, parameters (M), GFLOPs
 DEIT_MODELS = {
@@ -35,10 +32,15 @@ def _deit(size: str, distilled: bool, image_size: int) -> ModelSpec:
         image_size=image_size,
         crop_pct=0.875,
         variant={
-            "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, "patch_size": 16, "distilled": distilled
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "patch_size": 16,
+            "distilled": distilled,
         },
         published=Published(
-            *DEIT_MODELS[size, distilled, image_size], trained_on="1k distilled" if distilled else "1k"),
+            *DEIT_MODELS[size, distilled, image_size], trained_on="1k distilled" if distilled else "1k"
+        ),
     )
 
 
@@ -52,21 +54,46 @@ REGNETY_160 = ModelSpec(
     published=Published("regnety_160-a5fe301d.pth", 82.9, None, 83.6, 15.9),
 )
 
-# Of this project, not of the papers: a model of each family for pictures of 32 pixels, trained in minutes.
+# Of this project, not of the papers: a model of each family for images of 32 pixels, trained in minutes.
 MINI_MODELS = {
     "deit_mini_distilled_patch8_32": (
-        "deit", {"embed_dim": 128, "depth": 2, "num_heads": 4, "patch_size": 8, "distilled": True}, (0.68, 0.008)),
+        "deit",
+        {"embed_dim": 128, "depth": 2, "num_heads": 4, "patch_size": 8, "distilled": True},
+        (0.68, 0.008),
+    ),
     "deit_mini_patch8_32_LS": (
-        "deit3", {"embed_dim": 128, "depth": 4, "num_heads": 4, "patch_size": 8, "parallel": False, "init_scale": 1e-4,
-                  "hmlp_stem": False}, (0.95, 0.014)),
+        "deit3",
+        {
+            "embed_dim": 128,
+            "depth": 4,
+            "num_heads": 4,
+            "patch_size": 8,
+            "parallel": False,
+            "init_scale": 1e-4,
+            "hmlp_stem": False,
+        },
+        (0.95, 0.014),
+    ),
     "cait_mini_patch8_32": (
-        "cait", {"embed_dim": 128, "depth": 3, "num_heads": 4, "patch_size": 8, "init_scale": 0.1}, (1.15, 0.012)),
+        "cait",
+        {"embed_dim": 128, "depth": 3, "num_heads": 4, "patch_size": 8, "init_scale": 0.1},
+        (1.15, 0.012),
+    ),
     "resmlp_mini_patch8_32": (
-        "resmlp", {"embed_dim": 128, "depth": 4, "patch_size": 8, "init_scale": 0.1}, (0.68, 0.009)),
+        "resmlp",
+        {"embed_dim": 128, "depth": 4, "patch_size": 8, "init_scale": 0.1},
+        (0.68, 0.009),
+    ),
     "patchconvnet_mini_32": (
-        "patchconvnet", {"embed_dim": 128, "depth": 6, "init_scale": 0.1, "token_per_class": False}, (0.65, 0.002)),
+        "patchconvnet",
+        {"embed_dim": 128, "depth": 6, "init_scale": 0.1, "token_per_class": False},
+        (0.65, 0.002),
+    ),
     "regnety_mini_32": (
-        "regnet", {"widths": (24, 48, 96, 192), "depths": (1, 1, 1, 1), "group_width": 24}, (0.39, 0.002)),
+        "regnet",
+        {"widths": (24, 48, 96, 192), "depths": (1, 1, 1, 1), "group_width": 24},
+        (0.39, 0.002),
+    ),
 }
 
 

@@ -1,4 +1,5 @@
 """DeiT and distilled DeiT (https://arxiv.org/abs/2012.12877), after models.py of facebookresearch/deit."""
+
 from __future__ import annotations
 
 from typing import Union
@@ -8,11 +9,11 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.layers.attention import Attention
 from mindeit.layers.block import Block
-from mindeit.layers.initial import truncated_normal
 from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.layers.weight_init import truncated_normal
 from mindeit.models.backbone import Transformer, repeated
 
 
@@ -49,10 +50,17 @@ class VisionTransformer(Transformer):
             self.dist_token = Parameter(truncated_normal((1, 1, embed_dim)), name="dist_token")
         self.pos_drop = nn.Dropout(p=drop_rate)
         drop_paths = np.linspace(0, drop_path_rate, depth).tolist()  # linear over depth, none in the first block
-        self.blocks = nn.CellList([
-            Block(embed_dim, Attention(embed_dim, num_heads, drop_rate), Mlp(embed_dim, 4 * embed_dim, drop_rate), rate)
-            for rate in drop_paths
-        ])
+        self.blocks = nn.CellList(
+            [
+                Block(
+                    embed_dim,
+                    Attention(embed_dim, num_heads, drop_rate),
+                    Mlp(embed_dim, 4 * embed_dim, drop_rate),
+                    rate,
+                )
+                for rate in drop_paths
+            ]
+        )
         self.norm = LayerNorm(embed_dim)
         self.head = classifier(embed_dim, num_classes)
         if distilled:

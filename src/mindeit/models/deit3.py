@@ -1,5 +1,6 @@
 """DeiT III (https://arxiv.org/abs/2204.07118) and the models of "Three things everyone should know about Vision
 Transformers" (https://arxiv.org/abs/2203.09795), after models_v2.py of facebookresearch/deit."""
+
 from __future__ import annotations
 
 from typing import Optional
@@ -10,11 +11,11 @@ from mindeit.errors import UserError
 from mindeit.layers.attention import Attention
 from mindeit.layers.block import Block, ParallelBlock
 from mindeit.layers.hmlp_stem import HMLPStem
-from mindeit.layers.initial import truncated_normal
 from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.layers.weight_init import truncated_normal
 from mindeit.models.backbone import Transformer, repeated
 
 

@@ -1,4 +1,5 @@
 """What every model says of itself and does: the base of all families. Names of methods are timm's."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn

@@ -1,4 +1,5 @@
 """What models of this table are called in timm, MindCV, torchvision and on Hugging Face."""
+
 from __future__ import annotations
 
 import re

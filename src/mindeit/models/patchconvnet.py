@@ -1,4 +1,5 @@
 """PatchConvnet (https://arxiv.org/abs/2112.13692), after patchconvnet_models.py of facebookresearch/deit."""
+
 from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
@@ -7,12 +8,12 @@ from mindeit.errors import UserError
 from mindeit.kernels import bias, gain, gelu
 from mindeit.layers.class_attention import ClassBlock
 from mindeit.layers.drop_path import DropPath
-from mindeit.layers.initial import truncated_normal, uniform
 from mindeit.layers.layer_scale import Scaled, layer_scale
 from mindeit.layers.linear import Linear, classifier
 from mindeit.layers.nested_conv import NestedConv
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.layers.weight_init import truncated_normal, uniform
 from mindeit.models.backbone import LateClassTokens
 
 PATCH_SIZE = 16
@@ -22,10 +23,17 @@ class ConvStem(nn.SequentialCell):
     """Four 3x3 convolutions, each halving the size: (batch, channels, S, S) -> (batch, S * S / 256, embed_dim)."""
 
     def __init__(self, embed_dim: int, in_channels: int = 3) -> None:
-        first, second, third = (_halving(*widths) for widths in (
-            (in_channels, embed_dim // 8), (embed_dim // 8, embed_dim // 4), (embed_dim // 4, embed_dim // 2)))
+        first, second, third = (
+            _halving(*widths)
+            for widths in (
+                (in_channels, embed_dim // 8),
+                (embed_dim // 8, embed_dim // 4),
+                (embed_dim // 4, embed_dim // 2),
+            )
+        )
         super().__init__(
-            first, gelu.choose(), second, gelu.choose(), third, gelu.choose(), _halving(embed_dim // 2, embed_dim))
+            first, gelu.choose(), second, gelu.choose(), third, gelu.choose(), _halving(embed_dim // 2, embed_dim)
+        )
 
     def construct(self, images: Tensor) -> Tensor:
         x = images
@@ -53,8 +61,8 @@ class DepthwiseConv(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         batch, patches, dim = x.shape
-        picture = ops.reshape(ops.transpose(x, (0, 2, 1)), (batch, dim, self.grid, self.grid))
-        seen = ops.reshape(self.conv(picture, self.weight.astype(x.dtype)), (batch, dim, patches))
+        image = ops.reshape(ops.transpose(x, (0, 2, 1)), (batch, dim, self.grid, self.grid))
+        seen = ops.reshape(self.conv(image, self.weight.astype(x.dtype)), (batch, dim, patches))
         rows = ops.reshape(ops.transpose(seen, (0, 2, 1)), (-1, dim))
         return ops.reshape(self.bias_add(rows, self.bias), x.shape)
 
@@ -78,7 +86,11 @@ class Convolutions(nn.Cell):
     def __init__(self, dim: int, grid: int) -> None:
         super().__init__()
         self.qkv_pos = nn.SequentialCell(
-            NestedConv(dim, dim), gelu.choose(), DepthwiseConv(dim, grid), gelu.choose(), SqueezeExcite(dim),
+            NestedConv(dim, dim),
+            gelu.choose(),
+            DepthwiseConv(dim, grid),
+            gelu.choose(),
+            SqueezeExcite(dim),
             NestedConv(dim, dim),
         )
 
@@ -116,7 +128,7 @@ class PatchConvnet(LateClassTokens):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     A column of convolutions at one resolution, with the same drop path throughout, then one block of class attention,
-    whose weights are the model's picture of what it saw. ``token_per_class`` gives each class such a token and picture.
+    whose weights are the model's image of what it saw. ``token_per_class`` gives each class such a token and image.
     """
 
     def __init__(
@@ -142,7 +154,8 @@ class PatchConvnet(LateClassTokens):
         self.cls_token = Parameter(truncated_normal((1, classes, embed_dim)), name="cls_token")
         self.blocks = nn.CellList([ConvBlock(embed_dim, grid, drop_path_rate, init_scale) for _ in range(depth)])
         self.blocks_token_only = nn.CellList(
-            [ClassBlock(embed_dim, 1, 3 * embed_dim, init_scale, drop_rate, see_patches_only=token_per_class)])
+            [ClassBlock(embed_dim, 1, 3 * embed_dim, init_scale, drop_rate, see_patches_only=token_per_class)]
+        )
         self.norm = LayerNorm(embed_dim)
         if token_per_class:
             self.head = HeadPerClass(embed_dim, num_classes)
@@ -167,5 +180,4 @@ def build(*, image_size: int, num_classes: int, token_per_class: bool = False, *
     check_whole_patches(image_size, PATCH_SIZE)
     if token_per_class and not num_classes:
         raise UserError("num_classes is 0; a model with a token for each class needs at least 1")
-    return PatchConvnet(
-        image_size=image_size, num_classes=num_classes, token_per_class=token_per_class, **arguments)
+    return PatchConvnet(image_size=image_size, num_classes=num_classes, token_per_class=token_per_class, **arguments)

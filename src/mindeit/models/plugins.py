@@ -1,4 +1,5 @@
 """Python files of users that register models of their own."""
+
 from __future__ import annotations
 
 import importlib.util

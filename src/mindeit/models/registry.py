@@ -1,4 +1,5 @@
 """Models by their official names: list them, look one up, add one, build one."""
+
 from __future__ import annotations
 
 import fnmatch
@@ -41,7 +42,8 @@ def register_model(spec: ModelSpec, builder: Optional[Builder] = None) -> None:
     own = {row.family for row in CATALOGUE.values()} - set(_BUILDERS)
     if builder is None and spec.family not in own | set(_BUILDERS):
         raise UserError(
-            f"model '{spec.name}': unknown family '{spec.family}'{nearest(spec.family, own)}; hand in its builder")
+            f"model '{spec.name}': unknown family '{spec.family}'{nearest(spec.family, own)}; hand in its builder"
+        )
     if builder is not None and spec.family in own:
         raise UserError(f"model '{spec.name}': '{spec.family}' is a family of mindeit; give yours another name")
     CATALOGUE[spec.name] = spec
@@ -65,8 +67,11 @@ def same_architecture(name: str, **changed: Any) -> list[str]:
     """Names of models that differ from ``name`` by resolution, or in what ``changed`` says of its variant."""
     row = spec(name)
     variant = {**row.variant, **{key: value for key, value in changed.items() if key in row.variant}}
-    return [other.name for other in CATALOGUE.values()
-            if other.name != name and other.family == row.family and other.variant == variant]
+    return [
+        other.name
+        for other in CATALOGUE.values()
+        if other.name != name and other.family == row.family and other.variant == variant
+    ]
 
 
 def with_stem(name: str, stem: str) -> str:
@@ -123,7 +128,11 @@ def build(
     if make is None:
         make = importlib.import_module(f"mindeit.models.{row.family}").build
     arguments = {
-        **row.variant, **shape, "num_classes": num_classes, "drop_path_rate": drop_path_rate, "drop_rate": drop_rate,
+        **row.variant,
+        **shape,
+        "num_classes": num_classes,
+        "drop_path_rate": drop_path_rate,
+        "drop_rate": drop_rate,
         "image_size": row.image_size if image_size is None else image_size,
     }
     if in_channels != 3:  # builders of one's own need not know it

@@ -3,6 +3,7 @@
 An own cell instead of MindCV's regnet_y_16gf: the parameters keep the official names, so the teacher's file loads
 strictly through the same converter as every student.
 """
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Normal
 
 from mindeit.errors import UserError
-from mindeit.layers.initial import uniform
+from mindeit.layers.weight_init import uniform
 from mindeit.models.image_model import ImageModel
 
 
@@ -75,7 +76,7 @@ class Bottleneck(nn.Cell):
 
 
 class Classifier(nn.Cell):
-    """Mean over the picture, then a linear layer; the mean alone where num_classes is 0."""
+    """Mean over the image, then a linear layer; the mean alone where num_classes is 0."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -98,7 +99,13 @@ class RegNet(ImageModel):
     STEM_WIDTH = 32
 
     def __init__(
-        self, *, widths: tuple[int, ...], depths: tuple[int, ...], group_width: int, num_classes: int, image_size: int,
+        self,
+        *,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...],
+        group_width: int,
+        num_classes: int,
+        image_size: int,
         in_channels: int = 3,
     ) -> None:
         super().__init__(

@@ -1,4 +1,5 @@
 """ResMLP (https://arxiv.org/abs/2105.03404), after resmlp_models.py of facebookresearch/deit."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
@@ -48,13 +49,19 @@ class ResMLP(Backbone):
         )
         self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, in_channels=in_channels)
         patches = self.patch_embed.num_patches
-        self.blocks = nn.CellList([
-            Block(
-                embed_dim, PatchMix(patches), Mlp(embed_dim, 4 * embed_dim, drop_rate), drop_path_rate,
-                init_scale, norm=Affine,
-            )
-            for _ in range(depth)
-        ])
+        self.blocks = nn.CellList(
+            [
+                Block(
+                    embed_dim,
+                    PatchMix(patches),
+                    Mlp(embed_dim, 4 * embed_dim, drop_rate),
+                    drop_path_rate,
+                    init_scale,
+                    norm=Affine,
+                )
+                for _ in range(depth)
+            ]
+        )
         self.norm = Affine(embed_dim)
         self.head = classifier(embed_dim, num_classes)
 

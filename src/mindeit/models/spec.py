@@ -1,4 +1,5 @@
 """What the tables of models are made of. Importing it costs nothing."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
-"""Parameters and multiply-adds of a model, module by module, counted while one picture runs through it."""
+"""Parameters and multiply-adds of a model, module by module, counted while one image runs through it."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from mindeit.layers.patch_embed import PatchProjection
 from mindeit.models.patchconvnet import DepthwiseConv, HeadPerClass
 from mindeit.runtime import device
 
-# Multiply-adds of a layer for one picture, given its inputs and the shape of its output: what the papers call FLOPs.
+# Multiply-adds of a layer for one image, given its inputs and the shape of its output: what the papers call FLOPs.
 # The published figures count the two products of attention and five operations an element of a layer norm; they
 # leave out activations, softmax, sums, and batch norms, which fold into their convolutions.
 _MULTIPLY_ADDS = {
-    (Linear, PatchProjection, NestedConv, DepthwiseConv, HeadPerClass):
-        lambda cell, inputs, out: prod(out) * cell.fan_in,
+    (Linear, PatchProjection, NestedConv, DepthwiseConv, HeadPerClass): lambda cell, inputs, out: (
+        prod(out) * cell.fan_in
+    ),
     Attention: lambda cell, inputs, out: 2 * out[1] * prod(out),
     ClassAttention: lambda cell, inputs, out: 2 * inputs[1].shape[1] * prod(out),
     LayerNorm: lambda cell, inputs, out: 5 * prod(out),

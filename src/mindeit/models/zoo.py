@@ -3,6 +3,7 @@
 Accuracies are those of facebookresearch/deit (README_*.md), its files those of its code where the tables have none.
 Parameters and GFLOPs of models without a file are counted (``mindeit.summary``).
 """
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -37,17 +38,23 @@ THREE_THINGS_MODELS = {
 # resolution, trained on: top-1, parameters (M), GFLOPs
 DEIT3_FILES = {
     "deit_small_patch16_LS": {
-        (224, "1k"): (81.4, 22.0, 4.6), (384, "1k"): (83.4, 22.0, 15.5),
-        (224, "21k"): (83.1, 22.0, 4.6), (384, "21k"): (84.8, 22.0, 15.5),
+        (224, "1k"): (81.4, 22.0, 4.6),
+        (384, "1k"): (83.4, 22.0, 15.5),
+        (224, "21k"): (83.1, 22.0, 4.6),
+        (384, "21k"): (84.8, 22.0, 15.5),
     },
     "deit_medium_patch16_LS": {(224, "1k"): (83.0, 38.8, 8.0), (224, "21k"): (84.5, 38.8, 8.0)},
     "deit_base_patch16_LS": {
-        (224, "1k"): (83.8, 86.6, 17.5), (384, "1k"): (85.0, 86.9, 55.5),
-        (224, "21k"): (85.7, 86.6, 17.5), (384, "21k"): (86.7, 86.9, 55.5),
+        (224, "1k"): (83.8, 86.6, 17.5),
+        (384, "1k"): (85.0, 86.9, 55.5),
+        (224, "21k"): (85.7, 86.6, 17.5),
+        (384, "21k"): (86.7, 86.9, 55.5),
     },
     "deit_large_patch16_LS": {
-        (224, "1k"): (84.9, 304.4, 61.6), (384, "1k"): (85.8, 304.8, 191.2),
-        (224, "21k"): (87.0, 304.4, 61.6), (384, "21k"): (87.7, 304.8, 191.2),
+        (224, "1k"): (84.9, 304.4, 61.6),
+        (384, "1k"): (85.8, 304.8, 191.2),
+        (224, "21k"): (87.0, 304.4, 61.6),
+        (384, "21k"): (87.7, 304.8, 191.2),
     },
     "deit_huge_patch14_LS": {(224, "1k"): (85.2, 632.1, 167.4), (224, "21k"): (87.2, 632.1, 167.4)},
 }
@@ -59,9 +66,16 @@ def _deit3(name: str) -> ModelSpec:
     size, files = name.split("_")[1], DEIT3_FILES.get(name, {})
     published = [
         Published(
-            "deit_3_huge_224_21k_v1.pth" if (size, trained_on) == ("huge", "21k") else
-            f"deit_3_{size}_{image_size}_{trained_on}.pth",
-            top1, None, params, gflops, image_size, trained_on)
+            "deit_3_huge_224_21k_v1.pth"
+            if (size, trained_on) == ("huge", "21k")
+            else f"deit_3_{size}_{image_size}_{trained_on}.pth",
+            top1,
+            None,
+            params,
+            gflops,
+            image_size,
+            trained_on,
+        )
         for (image_size, trained_on), (top1, params, gflops) in files.items()
     ]
     return ModelSpec(
@@ -70,8 +84,13 @@ def _deit3(name: str) -> ModelSpec:
         image_size=224,
         crop_pct=1.0 if name in DEIT3_MODELS else 0.875,
         variant={
-            "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, "patch_size": patch_size,
-            "parallel": parallel, "init_scale": 1e-4 if scaled else None, "hmlp_stem": False,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "patch_size": patch_size,
+            "parallel": parallel,
+            "init_scale": 1e-4 if scaled else None,
+            "hmlp_stem": False,
         },
         published=published[0] if published else None,
         more=tuple(published[1:]),
@@ -92,7 +111,8 @@ HMLP_MODELS = {
 def _with_hmlp_stem(name: str) -> ModelSpec:
     row, counted = _deit3(name), HMLP_MODELS[name]
     return replace(
-        row, name=f"{name}_hMLP", variant={**row.variant, "hmlp_stem": True}, published=None, more=(), counted=counted)
+        row, name=f"{name}_hMLP", variant={**row.variant, "hmlp_stem": True}, published=None, more=(), counted=counted
+    )
 
 
 # width, depth, heads, start of LayerScale, resolution; file, top-1 where the authors' table has it, parameters, GFLOPs
@@ -118,7 +138,11 @@ def _cait(name: str) -> ModelSpec:
         image_size=image_size,
         crop_pct=1.0,
         variant={
-            "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, "patch_size": 16, "init_scale": init_scale
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "patch_size": 16,
+            "init_scale": init_scale,
         },
         published=Published(file, top1, None, params, gflops, trained_on="1k distilled"),
     )
@@ -164,15 +188,27 @@ PATCHCONVNET_MODELS = {
 }
 # file, top-1, GFLOPs, resolution, trained on
 PATCHCONVNET_FILES = {
-    "S60": (("s60_224_1k", 82.1, 4.0, 224, "1k"), ("s60_224_21k", 83.5, 4.0, 224, "21k"),
-            ("s60_384_21k", 84.9, 11.8, 384, "21k"), ("s60_512_21k", 85.4, 20.9, 512, "21k")),
+    "S60": (
+        ("s60_224_1k", 82.1, 4.0, 224, "1k"),
+        ("s60_224_21k", 83.5, 4.0, 224, "21k"),
+        ("s60_384_21k", 84.9, 11.8, 384, "21k"),
+        ("s60_512_21k", 85.4, 20.9, 512, "21k"),
+    ),
     "S120": (("s120_224_1k", 83.2, 7.5, 224, "1k"),),
-    "B60": (("b60_224_1k", 83.5, 15.8, 224, "1k"), ("b60_224_21k", 85.4, 15.8, 224, "21k"),
-            ("b60_384_21k", 86.5, 46.5, 384, "21k")),
-    "B120": (("b120_224_1k", 84.1, 29.9, 224, "1k"), ("b120_224_21k", 86.0, 29.8, 224, "21k"),
-             ("b120_384_21k", 86.9, 87.7, 384, "21k")),
-    "S60_multi": (("s60_multi_finetune_1k", 82.0, 5.3, 224, "1k from S60"),
-                  ("s60_multi_scratch_1k", 81.1, 5.3, 224, "1k")),
+    "B60": (
+        ("b60_224_1k", 83.5, 15.8, 224, "1k"),
+        ("b60_224_21k", 85.4, 15.8, 224, "21k"),
+        ("b60_384_21k", 86.5, 46.5, 384, "21k"),
+    ),
+    "B120": (
+        ("b120_224_1k", 84.1, 29.9, 224, "1k"),
+        ("b120_224_21k", 86.0, 29.8, 224, "21k"),
+        ("b120_384_21k", 86.9, 87.7, 384, "21k"),
+    ),
+    "S60_multi": (
+        ("s60_multi_finetune_1k", 82.0, 5.3, 224, "1k from S60"),
+        ("s60_multi_scratch_1k", 81.1, 5.3, 224, "1k"),
+    ),
 }
 
 
@@ -187,9 +223,7 @@ def _patchconvnet(name: str) -> ModelSpec:
         family="patchconvnet",
         image_size=224,
         crop_pct=0.875,
-        variant={
-            "embed_dim": embed_dim, "depth": depth, "init_scale": init_scale, "token_per_class": token_per_class
-        },
+        variant={"embed_dim": embed_dim, "depth": depth, "init_scale": init_scale, "token_per_class": token_per_class},
         published=published[0] if published else None,
         more=tuple(published[1:]),
         counted=tuple(counted),

@@ -1,4 +1,5 @@
 """Learning rates, parameter groups and the optimizers that turn gradients into new weights."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,8 +28,7 @@ def create(
     if name not in kinds:
         raise UserError(f"opt is '{name}'; allowed: {', '.join(kinds)}{nearest(name, kinds)}")
     kind = kinds[name]
-    given = {"betas": betas if betas is None else tuple(betas), "eps": eps, "momentum": momentum,
-             "nesterov": nesterov}
+    given = {"betas": betas if betas is None else tuple(betas), "eps": eps, "momentum": momentum, "nesterov": nesterov}
     options = {key: given[key] for key in kind.options if given[key] is not None}
     if "betas" in options and len(options["betas"]) != kind.beta_count:
         raise UserError(f"betas is {options['betas']}; {name} takes {kind.beta_count} values")

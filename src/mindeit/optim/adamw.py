@@ -1,4 +1,5 @@
 """AdamW (https://arxiv.org/abs/1711.05101), step by step that of PyTorch."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, ops
@@ -23,5 +24,14 @@ class AdamW(Optimizer):
         beta1, beta2 = kept(moving, self.beta1), kept(moving, self.beta2)
         for i, decay in enumerate(self.decays):
             weight_decay = decay / gain if decay else 0.0  # the kernel multiplies it by the rate
-            self.fused(self.weights[i], self.exp_avg[i], self.exp_avg_sq[i], rates[i] * gain, beta1, beta2,
-                       self.eps * root, weight_decay, grads[i])
+            self.fused(
+                self.weights[i],
+                self.exp_avg[i],
+                self.exp_avg_sq[i],
+                rates[i] * gain,
+                beta1,
+                beta2,
+                self.eps * root,
+                weight_decay,
+                grads[i],
+            )

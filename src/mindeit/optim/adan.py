@@ -2,6 +2,7 @@
 
 The betas are the shares that stay, as everywhere here; the paper writes the shares that are replaced.
 """
+
 from __future__ import annotations
 
 from mindspore import Tensor, ops

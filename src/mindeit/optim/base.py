@@ -1,4 +1,5 @@
 """What the optimizers share: the buffers they move, and named state beside them."""
+
 from __future__ import annotations
 
 import math

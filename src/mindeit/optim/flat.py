@@ -3,6 +3,7 @@
 The buffers are float32 and hold the weights that training moves. The model's own parameters are copies of them, in the
 precision that the model computes in. Compiling gains too: loops over buffers stay short however deep a model is.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -114,10 +115,12 @@ class FlatParameters(nn.Cell):
 
     def zeros(self, name: str) -> ParameterTuple:
         """State beside the weights: a buffer of zeros for each of theirs."""
-        return ParameterTuple([
-            Parameter(Tensor(np.zeros(group.size, np.float32)), name=f"{name}.{number}", requires_grad=False)
-            for number, group in enumerate(self.groups)
-        ])
+        return ParameterTuple(
+            [
+                Parameter(Tensor(np.zeros(group.size, np.float32)), name=f"{name}.{number}", requires_grad=False)
+                for number, group in enumerate(self.groups)
+            ]
+        )
 
     def values(self, buffers: Sequence[Parameter]) -> dict[str, np.ndarray]:
         """What ``buffers`` of this layout hold for each parameter, by its name; views where the device allows them."""

@@ -1,4 +1,5 @@
 """Which parameters are trained, and each one's decay and share of the learning rate (rules of timm 0.3.2)."""
+
 from __future__ import annotations
 
 import re
@@ -49,8 +50,10 @@ def trained_parameters(
             decay = weight_decay if _decays(parameter) else 0.0
             trained.append(Trained(parameter, decay, scales[parameter.name]))
     if not trained:
-        raise UserError(f"nothing is left to train of {len(names)} parameters: attn_only is {attn_only}, "
-                        f"freeze is {', '.join(freeze) or 'empty'}; free some of them")
+        raise UserError(
+            f"nothing is left to train of {len(names)} parameters: attn_only is {attn_only}, "
+            f"freeze is {', '.join(freeze) or 'empty'}; free some of them"
+        )
     return trained
 
 
@@ -69,8 +72,9 @@ def _check_freeze(freeze: Sequence[str], names: Sequence[str]) -> None:
     known = dict.fromkeys(".".join(part[:length]) for part in parts for length in range(1, len(part) + 1))
     for entry in freeze:
         if not any(_begins(name, entry) for name in names):
-            raise UserError(f"freeze names '{entry}', which no parameter of the model is or begins with"
-                            f"{nearest(entry, known)}")
+            raise UserError(
+                f"freeze names '{entry}', which no parameter of the model is or begins with{nearest(entry, known)}"
+            )
 
 
 def _layer_scales(names: Sequence[str], layer_decay: Optional[float]) -> dict[str, float]:

@@ -1,4 +1,5 @@
 """LAMB (https://arxiv.org/abs/1904.00962) in NVIDIA's variant, FusedLAMB of apex, which DeiT III was trained with."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops

@@ -1,4 +1,5 @@
 """Lion (https://arxiv.org/abs/2302.06675, algorithm 2): steps of one size, in the direction of a sign."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, ops

@@ -1,4 +1,5 @@
 """The learning rate at any moment of a run, as a pure function of the moment (schedulers of timm 0.3.2)."""
+
 from __future__ import annotations
 
 import bisect
@@ -7,11 +8,11 @@ from dataclasses import dataclass
 
 from mindeit.errors import UserError, nearest
 
-REFERENCE_BATCH = 512  # pictures a step that lr is given for
+REFERENCE_BATCH = 512  # images a step that lr is given for
 
 
 def scaled_lr(lr: float, global_batch: int, unscale: bool = False) -> float:
-    """The linear rule. ``global_batch``: pictures an update sees, on all devices and accumulated ones included."""
+    """The linear rule. ``global_batch``: images an update sees, on all devices and accumulated ones included."""
     return lr if unscale else lr * global_batch / REFERENCE_BATCH
 
 
@@ -39,8 +40,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.scheduler not in _COURSES:
-            raise UserError(f"scheduler is '{self.scheduler}'; allowed: {', '.join(_COURSES)}"
-                            f"{nearest(self.scheduler, _COURSES)}")
+            raise UserError(
+                f"scheduler is '{self.scheduler}'; allowed: {', '.join(_COURSES)}{nearest(self.scheduler, _COURSES)}"
+            )
 
     def lr_at(self, epoch: int, fraction: float = 0.0) -> float:
         now = epoch if self.lr_epoch_stair else epoch + fraction
@@ -70,6 +72,8 @@ def _constant(schedule: Schedule, now: float) -> float:
 
 
 _COURSES = {
-    "cosine_decay": _cosine_decay, "step_decay": _step_decay, "multi_step_decay": _multi_step_decay,
+    "cosine_decay": _cosine_decay,
+    "step_decay": _step_decay,
+    "multi_step_decay": _multi_step_decay,
     "constant": _constant,
 }

@@ -1,4 +1,5 @@
 """SGD with momentum, Nesterov's or plain, as PyTorch writes it: the decay is part of the gradient."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, ops

@@ -2,6 +2,7 @@
 
 A rank that fails ends all: it says who it is and leaves at once with its exit code, and the launcher ends the rest.
 """
+
 from __future__ import annotations
 
 import atexit
@@ -109,8 +110,10 @@ def naming_a_late_rank(last_good: Callable[[], str]) -> Iterator[None]:
     except RuntimeError as error:
         if not _WAITED_IN_VAIN.search(str(error)):
             raise
-        raise UserError("this rank waited in vain for another in a collective: 30 s on CPU before MindSpore 2.10, then "
-                        f"MS_CPU_COMM_OP_TIMEOUT; last good checkpoint: {last_good()}") from None
+        raise UserError(
+            "this rank waited in vain for another in a collective: 30 s on CPU before MindSpore 2.10, then "
+            f"MS_CPU_COMM_OP_TIMEOUT; last good checkpoint: {last_good()}"
+        ) from None
 
 
 def _as_array(parameter: Parameter) -> np.ndarray:

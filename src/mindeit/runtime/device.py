@@ -1,4 +1,5 @@
 """Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device."""
+
 from __future__ import annotations
 
 import ctypes

@@ -1,5 +1,6 @@
 """The machine and what is installed on it, as text for a report of a fault. Loads neither MindSpore nor torch: either
 may be what does not load."""
+
 from __future__ import annotations
 
 import glob
@@ -16,9 +17,23 @@ NEEDED = {"GPU": (DRIVERS["GPU"], *CUDA), "Ascend": (DRIVERS["Ascend"], *CANN, *
 PATHS = ("CUDA_HOME", "ASCEND_HOME_PATH", "ASCEND_OPP_PATH", "LD_LIBRARY_PATH")
 # What mpirun (OpenMPI, MPICH), srun and msrun tell their ranks, and what MindSpore reads of it.
 LAUNCHER_VARIABLES = (
-    "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMI_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID",
-    "MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_SIMULATION_LEVEL", "RANK_SIZE",
-    "RANK_ID", "DEVICE_ID", "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_SIZE",
+    "PMI_RANK",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_PROCID",
+    "MS_ROLE",
+    "MS_WORKER_NUM",
+    "MS_SCHED_HOST",
+    "MS_SCHED_PORT",
+    "MS_NODE_ID",
+    "MS_SIMULATION_LEVEL",
+    "RANK_SIZE",
+    "RANK_ID",
+    "DEVICE_ID",
+    "CUDA_VISIBLE_DEVICES",
+    "ASCEND_RT_VISIBLE_DEVICES",
 )
 
 

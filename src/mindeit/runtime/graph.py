@@ -1,4 +1,5 @@
 """Cells as compiled graphs, and arrays on their way to the device, so that no device waits for the host."""
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """What MindSpore's back ends take from the machine, looked for without loading MindSpore."""
+
 from __future__ import annotations
 
 import ctypes
@@ -10,8 +11,14 @@ from typing import Optional
 
 # Of CUDA 11 and cuDNN 8, for which MindSpore is built; NCCL lies in its wheel.
 CUDA = (
-    "libcudart.so.11.0", "libcublas.so.11", "libcudnn.so.8", "libcufft.so.10", "libcurand.so.10", "libcusolver.so.11",
-    "libcusparse.so.11", "libnvrtc.so.11.2",
+    "libcudart.so.11.0",
+    "libcublas.so.11",
+    "libcudnn.so.8",
+    "libcufft.so.10",
+    "libcurand.so.10",
+    "libcusolver.so.11",
+    "libcusparse.so.11",
+    "libnvrtc.so.11.2",
 )
 CANN = ("libascendcl.so", "libge_runner.so", "libhccl.so")
 CANN_PACKAGES = ("te", "hccl")

@@ -1,4 +1,5 @@
 """What a script tells while it works: lines on stderr, by the first rank alone, and the same lines in a file."""
+
 from __future__ import annotations
 
 import os
@@ -103,3 +104,13 @@ def compiling(what: str) -> Iterator[None]:
 
 def _first_rank() -> bool:
     return next((os.environ[name] for name in _RANK_VARIABLES if os.environ.get(name)), "0") == "0"
+
+
+def span(seconds: float) -> str:
+    """``95`` -> ``1 min 35 s``: the two largest units."""
+    parts, rest = [], round(seconds)
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])

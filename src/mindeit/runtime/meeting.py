@@ -3,6 +3,7 @@
 On CPU a rank that waits in a collective fails after 30 s (MindSpore 2.7 to 2.9) or ``MS_CPU_COMM_OP_TIMEOUT`` (2.10),
 on Ascend after half an hour. So ranks meet here first, and enter a collective together.
 """
+
 from __future__ import annotations
 
 import json
@@ -128,8 +129,10 @@ def _accept(server: socket.socket, ranks: int, key: str) -> dict[int, _Line]:
             connection, _ = server.accept()
         except OSError:  # in Python 3.9 socket.timeout is no TimeoutError
             missing = ", ".join(str(rank) for rank in range(1, ranks) if rank not in lines)
-            raise UserError(f"rank {missing} did not reach rank 0 at {server.getsockname()[0]} within "
-                            f"{_SECONDS_TO_CONNECT} s; MS_SCHED_HOST names another address of its machine") from None
+            raise UserError(
+                f"rank {missing} did not reach rank 0 at {server.getsockname()[0]} within "
+                f"{_SECONDS_TO_CONNECT} s; MS_SCHED_HOST names another address of its machine"
+            ) from None
         connection.settimeout(_SECONDS_TO_CONNECT)
         try:
             told, rank = _read(connection, len(key)).decode(), int.from_bytes(_read(connection, _LENGTH_BYTES), "big")
@@ -145,8 +148,10 @@ def _connect(rank: int, place: tuple[str, int], key: str) -> _Line:
         connection = socket.create_connection(place, timeout=_SECONDS_TO_CONNECT)
         connection.sendall(key.encode() + rank.to_bytes(_LENGTH_BYTES, "big"))
     except OSError as error:
-        raise UserError(f"rank {rank} cannot reach rank 0 at {place[0]}, port {place[1]} ({error.strerror or error}); "
-                        "MS_SCHED_HOST names another address of its machine") from None
+        raise UserError(
+            f"rank {rank} cannot reach rank 0 at {place[0]}, port {place[1]} ({error.strerror or error}); "
+            "MS_SCHED_HOST names another address of its machine"
+        ) from None
     return _Line(0, connection)
 
 

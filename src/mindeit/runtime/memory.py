@@ -1,4 +1,5 @@
 """How much memory there is, so that what cannot fit is told before it is asked for."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """Mixed precision: in what type each part of a model computes. Parameters stay float32."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,6 +21,11 @@ def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
         for cell in model.cells():
             _keep_float32(cell)
     return model
+
+
+def overflows(amp_level: str) -> bool:
+    """Whether gradients do, so that the loss needs a scale: in float16 alone."""
+    return HALVES.get(amp_level) == ms.float16
 
 
 def _keep_float32(cell: nn.Cell) -> None:

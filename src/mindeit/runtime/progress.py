@@ -1,4 +1,5 @@
 """How far long work has come: a bar on a terminal, a plain line now and then where there is none."""
+
 from __future__ import annotations
 
 import sys
@@ -14,8 +15,16 @@ SECONDS_BETWEEN_REFRESHES = 0.5
 WEIGHT_OF_LAST = 0.3  # interval in the rate that is shown
 
 
-def progress(batches: Iterable[Item], total: int, title: str, *, images: int, shown: bool = True,
-             status: Callable[[], str] | None = None, every: int | None = None) -> Iterator[Item]:
+def progress(
+    batches: Iterable[Item],
+    total: int,
+    title: str,
+    *,
+    images: int,
+    shown: bool = True,
+    status: Callable[[], str] | None = None,
+    every: int | None = None,
+) -> Iterator[Item]:
     """Pass ``batches`` on and show, on stderr, the rate in images and the time left.
 
     images: of all batches. status: asked for more to show (loss, learning rate) only when something is to be shown.
@@ -60,8 +69,9 @@ class _Pace:
             self._seen, self._since = self.done, now
 
 
-def _bar(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None,
-         every: int | None) -> Iterator[Item]:
+def _bar(
+    batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None, every: int | None
+) -> Iterator[Item]:
     """``every`` is for lines: a bar refreshes twice a second."""
     from tqdm import tqdm
 
@@ -84,8 +94,9 @@ def _bar(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], 
                     line.tell(title, [done, *asked, *speed], screen=False)
 
 
-def _lines(batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None,
-           every: int | None) -> Iterator[Item]:
+def _lines(
+    batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None, every: int | None
+) -> Iterator[Item]:
     line = _Due(every)
     for batch in batches:
         yield batch

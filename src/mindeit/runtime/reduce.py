@@ -1,4 +1,5 @@
 """Sums over all ranks, inside the compiled step."""
+
 from __future__ import annotations
 
 from mindspore import Tensor, nn, ops

@@ -1,4 +1,5 @@
 """What is in a checkpoint, in lines for a reader."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -6,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mindeit import checkpoint as checkpoints
-from mindeit.convert.load import load_weights
 from mindeit.files import PathLike, existing_file
-from mindeit.training import saved
+from mindeit.training import run_checkpoints
+from mindeit.weights import checkpoint as checkpoints
+from mindeit.weights.card import ModelCard
+from mindeit.weights.load import load_weights
 
 _MOST_NAMES = 10
 
@@ -20,11 +22,13 @@ def show(path: PathLike) -> list[str]:
     if record is None:
         weights, card = load_weights(path)
         return [f"{path}: weights, {_size(path)}", *_card(card), f"weights: {_tensors(weights)}"]
-    state = saved.load(path)
+    state = run_checkpoints.load(path)
     average = "no average" if state.ema is None else "and their average"
     return [
-        f"{path}: training checkpoint, {_size(path)}, sound", *_card(state.card),
-        f"weights: {_tensors(state.model)}, {average}; used: {record['use']}", *_run(record),
+        f"{path}: training checkpoint, {_size(path)}, sound",
+        *_card(state.card),
+        f"weights: {_tensors(state.model)}, {average}; used: {record['use']}",
+        *_run(record),
     ]
 
 
@@ -32,9 +36,11 @@ def _size(path: PathLike) -> str:
     return f"{existing_file(path).stat().st_size / 1e6:.1f} MB"
 
 
-def _card(card: checkpoints.ModelCard) -> Iterator[str]:
-    yield (f"model: {card.model}, {card.image_size} pixels, crop {card.crop_pct}, mean {list(card.mean)}, "
-           f"std {list(card.std)}")
+def _card(card: ModelCard) -> Iterator[str]:
+    yield (
+        f"model: {card.model}, {card.image_size} pixels, crop {card.crop_pct}, mean {list(card.mean)}, "
+        f"std {list(card.std)}"
+    )
     names = card.class_names or ()
     more = ", ..." if len(names) > _MOST_NAMES else ""
     yield f"classes: {card.num_classes} ({', '.join(names[:_MOST_NAMES]) or 'without names'}{more})"

@@ -1,4 +1,5 @@
-"""A picture of a training run: losses, accuracy and learning rate over the epochs."""
+"""An image of a training run: losses, accuracy and learning rate over the epochs."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ MOST_DOTS = 40  # with more points than this a curve shows no dots
 
 
 def check(path: PathLike) -> None:
-    """Say before any work that no picture can be drawn to ``path``."""
+    """Say before any work that no image can be drawn to ``path``."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -71,7 +72,15 @@ def _curve(axis: Axes, points: list[tuple[int, float]], name: str, colour: str, 
     if best:
         value, epoch = max((value, -epoch) for epoch, value in points)  # of equals the first
         name = f"{name}: best {value:.2f} at epoch {-epoch}"
-        axis.plot([-epoch], [value], marker="*", markersize=13, color=colour, markeredgecolor="white",
-                  markeredgewidth=0.5, zorder=3)
+        axis.plot(
+            [-epoch],
+            [value],
+            marker="*",
+            markersize=13,
+            color=colour,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            zorder=3,
+        )
     dots = "o" if len(points) <= MOST_DOTS else ""
     axis.plot(epochs, values, marker=dots, markersize=3.5, linewidth=1.6, color=colour, label=name)

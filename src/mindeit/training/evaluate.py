@@ -1,4 +1,5 @@
 """Accuracy and loss over a data set; each image counts once, on one device or many."""
+
 from __future__ import annotations
 
 import time

@@ -1,4 +1,5 @@
 """What each epoch brought: one line of JSON an epoch, and the same as TensorBoard events."""
+
 from __future__ import annotations
 
 import json
@@ -91,8 +92,9 @@ def _read(path: Path) -> dict[int, Record]:
                 hint = "mend it or move the file away"
                 raise UserError(f"{path}: line {number} is not the record of an epoch; {hint}") from None
     counted_from_0 = 0 in records  # by earlier versions
-    return {epoch + counted_from_0: {**record, "epoch": epoch + counted_from_0}
-            for epoch, record in sorted(records.items())}
+    return {
+        epoch + counted_from_0: {**record, "epoch": epoch + counted_from_0} for epoch, record in sorted(records.items())
+    }
 
 
 def _record(line: bytes) -> Record:

@@ -3,6 +3,7 @@
 MindSpore takes SIGINT over with its first graph and makes a SIGTERM of it, so a handler would never learn of Ctrl-C.
 Therefore both signals are blocked before MindSpore starts threads, which inherit that, and a thread waits for them.
 """
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """The loop: epochs of steps, each followed by an evaluation, a record and a checkpoint."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -11,39 +12,19 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from mindeit.data import EvaluationBatches, TrainingBatches, WaitTimer
+from mindeit.data import TrainingBatches, WaitTimer
 from mindeit.errors import UserError
 from mindeit.runtime import log
 from mindeit.runtime.cluster import Cluster, naming_a_late_rank
 from mindeit.runtime.progress import progress
 from mindeit.training.evaluate import Evaluation
+from mindeit.training.evaluator import Evaluator
 from mindeit.training.interrupt import Interrupt
-from mindeit.training.live import Live
-from mindeit.training.scaling import LossScale
+from mindeit.training.loss_scale import LossScale
+from mindeit.training.recorder import Recorder
 from mindeit.training.step import Batch, Pending, Report, Stepper
-
-
-@dataclasses.dataclass
-class Journey:
-    """How far a run has come; all of it is saved. ``batch`` counts inside the epoch, ``step`` updates altogether.
-
-    ``trained``: the figures of the epoch that is over, as long as it was neither evaluated nor written down.
-    """
-
-    epoch: int = 0  # whole ones done
-    batch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0  # of this epoch's updates
-    updates: int = 0
-    skipped: int = 0  # unreadable pictures of this epoch
-    best: float = -1.0
-    best_ema: float = -1.0
-    trained: Optional[dict[str, Any]] = None
-
-    def next_epoch(self, figures: dict[str, Any]) -> None:
-        train_loss = self.loss_sum / max(self.updates, 1)
-        self.epoch, self.batch, self.loss_sum, self.updates, self.skipped = self.epoch + 1, 0, 0.0, 0, 0
-        self.trained = {"epoch": self.epoch, "step": self.step, "train_loss": train_loss, **figures}
+from mindeit.training.train_state import TrainState
+from mindeit.training.variables import TrainVariables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,46 +69,42 @@ class LateReader:
 
 @dataclasses.dataclass
 class Training:
-    """What a run consists of. ``save(journey, **marks)`` writes checkpoints and ``record`` an epoch's figures."""
+    """What a run consists of, and its way through the epochs."""
 
     plan: Plan
     stepper: Stepper
-    live: Live
+    variables: TrainVariables
     scale: LossScale
-    journey: Journey
+    state: TrainState
     cluster: Cluster
     batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
     draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
-    held_out: Optional[EvaluationBatches]
-    evaluate: Callable[..., Evaluation]  # only_batches=N for a part
-    save: Callable[..., None]
-    record: Callable[[dict[str, Any]], None]
-    begins: Callable[[], None]  # everything was found to be right
-    ends: Callable[[float], None]  # seconds it took
-    last_good: Callable[[], str]
+    evaluator: Optional[Evaluator]  # None: nothing is held out
+    recorder: Recorder
+    finished: Callable[[float], None]  # told how many seconds it took
 
     def run(self, interrupt: Interrupt) -> int:
         """Train to the end, or until a signal asks to stop; the exit code."""
-        journey, began = self.journey, time.perf_counter()
-        if journey.epoch >= self.plan.epochs and journey.trained is None:
-            log.say(f"nothing left to do: {journey.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
-            self.ends(0.0)
+        state, began = self.state, time.perf_counter()
+        if state.epoch >= self.plan.epochs and state.trained is None:
+            log.say(f"nothing left to do: {state.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
+            self.finished(0.0)
             return 0
-        self.begins()
-        if self.plan.val_interval is not None:
-            self.evaluate(only_batches=1)  # what is wrong there shows before an epoch was trained
+        self.recorder.begin()
+        if self.evaluator is not None:
+            self.evaluator(only_batches=1)  # what is wrong there shows before an epoch was trained
         interrupt.patient = True
-        with naming_a_late_rank(self.last_good):
+        with naming_a_late_rank(lambda: self.recorder.last_good):
             stopped = self._epochs(interrupt)
         if stopped is None:
-            self.ends(time.perf_counter() - began)
+            self.finished(time.perf_counter() - began)
         return stopped or 0
 
     def _epochs(self, interrupt: Interrupt) -> Optional[int]:
         """The exit code of a run that was stopped; None: it is over."""
-        journey = self.journey
-        while journey.epoch < self.plan.epochs or journey.trained is not None:
-            if journey.trained is None:
+        state = self.state
+        while state.epoch < self.plan.epochs or state.trained is not None:
+            if state.trained is None:
                 started = time.perf_counter()
                 figures = self._train(interrupt)
                 self._check_weights(figures["lr"])
@@ -136,43 +113,44 @@ class Training:
                 if stop:
                     self._stop()
                     return 130 if by_hand else 0
-                journey.next_epoch({**figures, "seconds": time.perf_counter() - started})
-                self.save(journey)
+                state.next_epoch({**figures, "seconds": time.perf_counter() - started})
+                self.recorder.save(state)
                 self.cluster.barrier()  # the others would wait for rank 0 inside the evaluation
-            self._close(journey.trained)
+            self._close(state.trained)
         return None
 
     def _stop(self) -> None:
-        self.save(self.journey)
-        log.say(f"stopped in epoch {self.journey.epoch + 1} after step {self.journey.step}; "
-                  "--resume auto goes on from there")
+        self.recorder.save(self.state)
+        log.say(
+            f"stopped in epoch {self.state.epoch + 1} after step {self.state.step}; --resume auto goes on from there"
+        )
         self.cluster.barrier()  # a rank that leaves with a code other than 0 ends those that still save
 
     def _train(self, interrupt: Interrupt) -> dict[str, float]:
         """The rest of the epoch, or less of it after a signal."""
         self.cluster.barrier()  # rank 0 may still save, and the others would wait for it inside a step
-        journey, plan = self.journey, self.plan
-        batches = self.batches(journey.epoch, journey.batch)
-        done = max(0, journey.batch - self.stepper.batches)  # what the last update knew, if none is left
-        timed, lr = WaitTimer(batches), plan.lr_at(journey.epoch, done / plan.batches)
+        state, plan = self.state, self.plan
+        batches = self.batches(state.epoch, state.batch)
+        done = max(0, state.batch - self.stepper.batches)  # what the last update knew, if none is left
+        timed, lr = WaitTimer(batches), plan.lr_at(state.epoch, done / plan.batches)
         steps = LateReader(self._note)
-        pictures = batches.batch_size * self.cluster.ranks
-        updates = (plan.batches - journey.batch) // self.stepper.batches
-        started, images = time.perf_counter(), 0
+        a_step = self.stepper.batches * batches.batch_size * self.cluster.ranks  # images of an update
+        updates = (plan.batches - state.batch) // self.stepper.batches
+        started, seen = time.perf_counter(), 0
         shown = progress(
-            self.chunks(journey.epoch, journey.batch, timed, batches.positions),
+            self.chunks(state.epoch, state.batch, timed, batches.positions),
             updates,
-            f"epoch {journey.epoch + 1}/{plan.epochs}",
-            images=updates * self.stepper.batches * pictures,
+            f"epoch {state.epoch + 1}/{plan.epochs}",
+            images=updates * a_step,
             shown=self.cluster.main,
             every=plan.log_interval,
             status=lambda: f"loss {steps.read().loss:.4f}, lr {lr:.2e}, {timed.share:.0%} waiting for data",
         )
         for chunk in itertools.islice(shown, updates):
-            lr = plan.lr_at(journey.epoch, journey.batch / plan.batches)
+            lr = plan.lr_at(state.epoch, state.batch / plan.batches)
             steps.started(self.stepper(chunk, lr, interrupt.signal is not None), lr)
-            journey.batch += len(chunk)
-            images += self.stepper.batches * pictures
+            state.batch += len(chunk)
+            seen += a_step
             saves = self._saves_here()
             if saves:
                 steps.read()
@@ -182,14 +160,18 @@ class Training:
                 self._save_inside(len(batches.skipped), lr)
         steps.read()
         seconds = time.perf_counter() - started
-        journey.skipped += self._over_ranks(len(batches.skipped))
-        return {"lr": lr, "images_per_second": images / seconds if images else None, "data_wait": timed.share,
-                "skipped": journey.skipped}
+        state.skipped += self._over_ranks(len(batches.skipped))
+        return {
+            "lr": lr,
+            "images_per_second": seen / seconds if seen else None,
+            "data_wait": timed.share,
+            "skipped": state.skipped,
+        }
 
     def chunks(
         self, epoch: int, first: int, batches: Iterable, positions: Callable[[int], np.ndarray]
     ) -> Iterator[list[Batch]]:
-        """As many batches as an update takes, each with its pictures' draws for the drop paths."""
+        """As many batches as an update takes, each with its images' draws for the drop paths."""
         chunk = []
         for number, (images, targets) in enumerate(batches, first):
             chunk.append((images, targets, self.draws(epoch, positions(number))))
@@ -199,15 +181,15 @@ class Training:
 
     def _saves_here(self) -> bool:
         """Whether ``save_steps`` ask for a checkpoint here; the end of an epoch has one anyway."""
-        if self.plan.save_steps is None or self.journey.batch == self.plan.batches:
+        if self.plan.save_steps is None or self.state.batch == self.plan.batches:
             return False
-        batches = self.journey.epoch * self.plan.batches + self.journey.batch
+        batches = self.state.epoch * self.plan.batches + self.state.batch
         return batches // self.stepper.batches % self.plan.save_steps == 0
 
     def _save_inside(self, skipped: int, lr: float) -> None:
         """A state to go on from, should this process not see the epoch's end."""
         self._check_weights(lr)
-        self.save(dataclasses.replace(self.journey, skipped=self.journey.skipped + self._over_ranks(skipped)))
+        self.recorder.save(dataclasses.replace(self.state, skipped=self.state.skipped + self._over_ranks(skipped)))
         self.cluster.barrier()
 
     def _over_ranks(self, count: int) -> int:
@@ -215,60 +197,62 @@ class Training:
 
     def _note(self, report: Report, lr: float) -> None:
         """Take note of how a step ended."""
-        journey = self.journey
+        state = self.state
         if not math.isfinite(report.loss):
-            raise UserError(f"the loss is {report.loss} at {self._place(journey.epoch + 1, journey.step + 1, lr)}")
-        journey.step = int(report.updates)
+            raise UserError(f"the loss is {report.loss} at {self._place(state.epoch + 1, state.step + 1, lr)}")
+        state.step = int(report.updates)
         self.scale.value, self.scale.good_steps = report.scale, int(report.good_steps)
         self.scale.check()
-        journey.loss_sum, journey.updates = journey.loss_sum + report.loss, journey.updates + 1
+        state.loss_sum, state.updates = state.loss_sum + report.loss, state.updates + 1
 
     def _close(self, record: dict[str, Any]) -> None:
         """Evaluate the epoch that was trained, and saved; write it down, and give the checkpoint its further names."""
-        journey, started = self.journey, time.perf_counter()
-        best, best_ema = journey.best, journey.best_ema
-        if self.plan.evaluates_after(journey.epoch):
+        state, started = self.state, time.perf_counter()
+        best, best_ema = state.best, state.best_ema
+        if self.plan.evaluates_after(state.epoch):
             result = self._evaluate(record["lr"])
             record.update({"val_loss": result.loss, "acc1": result.top1, f"acc{result.k}": result.topk})
-            journey.best = max(best, result.top1)
-            if self.live.average is not None:
-                with self.live.averaged():
+            state.best = max(best, result.top1)
+            if self.variables.average is not None:
+                with self.variables.averaged():
                     average = self._evaluate(record["lr"])
                 record.update({"ema_loss": average.loss, "ema_acc1": average.top1, f"ema_acc{average.k}": average.topk})
-                journey.best_ema = max(best_ema, average.top1)
+                state.best_ema = max(best_ema, average.top1)
         record["seconds"] += time.perf_counter() - started
-        self.record(record)
-        journey.trained = None
-        self.save(journey, figures=record, best=journey.best > best, best_ema=journey.best_ema > best_ema)
-        log.say(summary_line(record, self.plan.epochs, journey))
+        self.recorder.record(record)
+        state.trained = None
+        self.recorder.save(state, figures=record, best=state.best > best, best_ema=state.best_ema > best_ema)
+        log.say(summary_line(record, self.plan.epochs, state))
 
     def _evaluate(self, lr: float) -> Evaluation:
         try:
-            return self.evaluate()
+            return self.evaluator()
         except UserError as error:
-            place = self._place(self.journey.epoch, self.journey.step, lr)
+            place = self._place(self.state.epoch, self.state.step, lr)
             raise UserError(f"{error}; evaluated after {place}") from None
 
     def _check_weights(self, lr: float) -> None:
         """An update can ruin what its own loss does not show yet; such weights are never saved."""
-        if not all(np.isfinite(value).all() for value in self.live.model().values()):
-            place = self._place(self.journey.epoch + 1, self.journey.step, lr)
+        if not all(np.isfinite(value).all() for value in self.variables.model().values()):
+            place = self._place(self.state.epoch + 1, self.state.step, lr)
             raise UserError(f"the weights are no longer finite after {place}")
 
     def _place(self, epoch: int, step: int, lr: float) -> str:
-        return (f"step {step} (epoch {epoch}, lr {lr:.3g}, loss scale {self.scale.value:g}); "
-                f"last good checkpoint: {self.last_good()}")
+        return (
+            f"step {step} (epoch {epoch}, lr {lr:.3g}, loss scale {self.scale.value:g}); "
+            f"last good checkpoint: {self.recorder.last_good}"
+        )
 
 
-def summary_line(record: dict[str, Any], epochs: int, journey: Journey) -> str:
+def summary_line(record: dict[str, Any], epochs: int, state: TrainState) -> str:
     """One epoch for the reader of a log."""
     parts = [f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}"]
     if record.get("images_per_second"):
         parts.append(f"{record['images_per_second']:.1f} images/s, {record['data_wait']:.0%} waiting for data")
     if "acc1" in record:
-        parts.append(f"Acc@1 {record['acc1']:.3f} (best {journey.best:.3f})")
+        parts.append(f"Acc@1 {record['acc1']:.3f} (best {state.best:.3f})")
     if "ema_acc1" in record:
-        parts.append(f"EMA {record['ema_acc1']:.3f} (best {journey.best_ema:.3f})")
+        parts.append(f"EMA {record['ema_acc1']:.3f} (best {state.best_ema:.3f})")
     if record.get("skipped"):
-        parts.append(f"{record['skipped']} unreadable pictures replaced")
+        parts.append(f"{record['skipped']} unreadable images replaced")
     return ", ".join(parts)

@@ -1,11 +1,12 @@
 """What an evaluation found: lines on the screen, and a JSON file with every class."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from mindeit.checkpoint import ModelCard
 from mindeit.training.evaluate import Evaluation
+from mindeit.weights.card import ModelCard
 
 
 def lines(result: Evaluation, skipped: Sequence[str], data_wait: float) -> list[str]:

@@ -1,4 +1,5 @@
 """The folder of a run: one process at a time works in it, and what no run wrote stays as it is."""
+
 from __future__ import annotations
 
 import fcntl
@@ -11,9 +12,9 @@ from typing import TextIO
 from mindeit.errors import UserError
 from mindeit.files import PathLike, check_writable, existing_file
 from mindeit.runtime import log
-from mindeit.training import saved
+from mindeit.training import run_checkpoints
 
-LOCK, CONFIG = "run.lock", "config.yaml"
+LOCK, CONFIG, CURVES, HISTORY = "run.lock", "config.yaml", "curves.png", "history.jsonl"
 CONFIG_MARK = "# How this run was made"  # a file that begins so was written by a run
 
 
@@ -31,7 +32,7 @@ class RunFolder(AbstractContextManager):
     def __enter__(self) -> RunFolder:
         if self._owner:
             self._made = not self.path.exists()
-            check_writable(self.path / saved.LAST)
+            check_writable(self.path / run_checkpoints.LAST)
             self._take()
         return self
 
@@ -55,8 +56,9 @@ class RunFolder(AbstractContextManager):
             except (BlockingIOError, PermissionError):
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise UserError(f"{self.path}: {holder} works in this folder; wait for its end, or choose another "
-                                "--ckpt_save_dir") from None
+                raise UserError(
+                    f"{self.path}: {holder} works in this folder; wait for its end, or choose another --ckpt_save_dir"
+                ) from None
             except OSError as error:  # a file system without locks
                 log.say(f"warning: {path}: cannot be locked ({error.strerror})")
             with suppress(OSError):
@@ -76,7 +78,7 @@ class RunFolder(AbstractContextManager):
         if named is not None and named.resolve().parent == self.path.resolve():
             found = named
         else:
-            found = saved.newest_sound(self.path) if resume == "auto" else None
+            found = run_checkpoints.newest_sound(self.path) if resume == "auto" else None
         if self._owner:
             self._check_taken(found, resume)
         return found or named
@@ -84,21 +86,32 @@ class RunFolder(AbstractContextManager):
     def _check_taken(self, found: Path | None, resume: str | None) -> None:
         config = self.path / CONFIG
         if config.exists() and not _written_by_a_run(config):
-            raise UserError(f"{config}: no run wrote this file, and a run there would replace it; move it away, or "
-                            "choose another --ckpt_save_dir")
+            raise UserError(
+                f"{config}: no run wrote this file, and a run there would replace it; move it away, or "
+                "choose another --ckpt_save_dir"
+            )
         if found is not None:
             return
-        checkpoints = sorted(saved.named_in(self.path), key=lambda path: (path.name != saved.LAST, path.name))
-        others = [path for path in (self.path / "history.jsonl", self.path / "curves.png")
-                  if path.exists() and (path.is_dir() or path.stat().st_size)]
+        checkpoints = sorted(
+            run_checkpoints.named_in(self.path), key=lambda path: (path.name != run_checkpoints.LAST, path.name)
+        )
+        others = [
+            path
+            for path in (self.path / HISTORY, self.path / CURVES)
+            if path.exists() and (path.is_dir() or path.stat().st_size)
+        ]
         if not checkpoints + others:
             return
         if resume == "auto" and checkpoints:
             names = ", ".join(path.name for path in checkpoints)
-            raise UserError(f"{self.path}: no sound checkpoint among {names}; move them away to begin anew, or choose "
-                            "another --ckpt_save_dir")
-        raise UserError(f"{self.path} holds a run already ({(checkpoints + others)[0].name}); --resume auto goes on "
-                        "with it, or choose another --ckpt_save_dir")
+            raise UserError(
+                f"{self.path}: no sound checkpoint among {names}; move them away to begin anew, or choose "
+                "another --ckpt_save_dir"
+            )
+        raise UserError(
+            f"{self.path} holds a run already ({(checkpoints + others)[0].name}); --resume auto goes on "
+            "with it, or choose another --ckpt_save_dir"
+        )
 
 
 def _written_by_a_run(path: Path) -> bool:

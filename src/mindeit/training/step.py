@@ -4,6 +4,7 @@ The objective decides what the loss is and the optimizer what an update is; noth
 of a step branches on a value of the device, and the host reads nothing in between: what it wants to know comes back as
 one small tensor, which it may read while the next step runs.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from mindeit.layers.drop_path import DropPathTable
 from mindeit.optim.flat import FlatParameters
 from mindeit.runtime.graph import compiled, to_device
 from mindeit.runtime.reduce import SumOverRanks
-from mindeit.training.scaling import StepState
+from mindeit.training.loss_scale import StepState
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Average(nn.Cell):
         super().__init__(auto_prefix=False)
         self.decay, self.statistics = decay, tuple(statistics)
         self.sources = ms.ParameterTuple([*flat.weights, *statistics])
-        self.averages = ms.ParameterTuple([
-            Parameter(Tensor(one.asnumpy()), name=f"ema.{one.name}", requires_grad=False) for one in self.sources
-        ])
+        self.averages = ms.ParameterTuple(
+            [Parameter(Tensor(one.asnumpy()), name=f"ema.{one.name}", requires_grad=False) for one in self.sources]
+        )
         self.of_weights = self.averages[: len(flat.weights)]
         self.of_statistics = self.averages[len(flat.weights) :]
 
@@ -79,8 +80,15 @@ class Update(nn.Cell):
     """
 
     def __init__(
-        self, flat: FlatParameters, optimizer: nn.Cell, average: Optional[Average], state: StepState, *,
-        clip: Clip, ranks: int, check_finite: bool,
+        self,
+        flat: FlatParameters,
+        optimizer: nn.Cell,
+        average: Optional[Average],
+        state: StepState,
+        *,
+        clip: Clip,
+        ranks: int,
+        check_finite: bool,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.flat, self.optimizer, self.average, self.state = flat, optimizer, average, state

@@ -1,0 +1,53 @@
+"""Official PyTorch weights -> MindSpore checkpoint, and back with --to_pt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from mindeit.config import option, parse
+from mindeit.errors import UserError, run_script
+
+
+@dataclass(frozen=True)
+class Options:
+    """Conversion"""
+
+    input: Optional[str] = option(None, "official .pth or .safetensors; our .ckpt or .safetensors")
+    output: Optional[str] = option(None, ".ckpt or .safetensors; with to_pt .pth or .safetensors")
+    model: Optional[str] = option(None, "an official name; None: told from the weights")
+    num_classes: Optional[int] = option(None, "start a new head of so many classes; None: the file's", at_least=0)
+    image_size: Optional[int] = option(
+        None,
+        "pixels a side, another one resizes the position table; None: the file's",
+        at_least=1,
+        aliases=("image_resize",),
+    )
+    use_ema: bool = option(False, "take the averaged weights of a training checkpoint")
+    no_check: bool = option(False, "take a file that does not match its digest")
+    to_pt: bool = option(False, "the way back: write the official names")
+    verify: bool = option(False, "run PyTorch and MindSpore; exit code 1 if they differ")
+    list: bool = option(False, "print the table of official files and stop")
+
+
+@run_script
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv, description=__doc__, script=Options, sections=()).script
+    if options.list:
+        from mindeit.weights.pretrained import catalog_table
+
+        print(catalog_table())
+        return 0
+    if not (options.input and options.output):
+        raise UserError("--input and --output are needed (or --list); --help shows the options")
+    from mindeit.convert.command import Different, convert
+
+    settings = {key: value for key, value in vars(options).items() if key not in ("input", "output", "list")}
+    try:
+        convert(options.input, options.output, **settings)
+    except Different:
+        print(f"nothing was written to {options.output}: PyTorch and MindSpore differ", file=sys.stderr)
+        return 1
+    return 0

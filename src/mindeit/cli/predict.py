@@ -1,0 +1,65 @@
+"""Name what is in images: python predict.py --ckpt_path FILE IMAGE_OR_FOLDER ..."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from mindeit import files
+from mindeit.config import option, parse
+from mindeit.errors import UserError, run_script
+
+
+@dataclass(frozen=True)
+class Options:
+    """Prediction"""
+
+    images: tuple[str, ...] = option((), "image files, folders of them, or URLs", positional=True, required=True)
+    top_k: int = option(5, "classes named for each image", at_least=1)
+    output: Optional[str] = option(None, "write the predictions to this JSON file as well; -: to the screen")
+    attention: Optional[str] = option(None, "draw attention maps into this folder, a PNG for each image")
+
+
+IGNORED = (
+    "dataset",
+    "data_dir",
+    "train_split",
+    "val_split",
+    "label_file",
+    "num_parallel_workers",
+    "python_multiprocessing",
+    "drop_rate",
+    "drop_path_rate",
+)
+
+
+def check_output(output: str, read: list[Optional[str]]) -> None:
+    """Not a file that is read, under whatever name."""
+    for name in filter(None, read):
+        if os.path.realpath(name) == os.path.realpath(output):
+            raise UserError(f"command line: --output is {output}, which is read; allowed: another name")
+
+
+@run_script
+def main(argv: Sequence[str]) -> None:
+    config = parse(argv, description=__doc__, script=Options, sections=("run", "data", "model"), without=IGNORED)
+    from mindeit.factory.trained_model import build_predictor  # needs what a command line does without
+    from mindeit.predict.describe import describe
+    from mindeit.predict.inputs import listed
+
+    options, images = config.script, listed(config.script.images)[0]
+    if options.output:
+        check_output(options.output, [*images, config.model.ckpt_path])
+    for target in filter(None, (options.output, options.attention and f"{options.attention}/any.png")):
+        files.check_writable(target)
+    results = describe(
+        build_predictor(config),
+        images,
+        top_k=options.top_k,
+        attention=options.attention,
+        skip_bad_images=config.data.skip_bad_images,
+    )
+    if options.output:
+        files.write_json(options.output, results)

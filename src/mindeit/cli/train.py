@@ -1,0 +1,43 @@
+"""Train, distil or fine-tune: python train.py --config configs/deit_t_gpu.yaml --data_dir DATA"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mindeit.config import option, parse
+from mindeit.errors import run_script
+from mindeit.runtime import environment, log
+from mindeit.training.interrupt import Interrupt
+
+
+@dataclass(frozen=True)
+class Options:
+    """Dry run"""
+
+    dry_run: bool = option(False, "build everything, read what is held out, try a batch of each, then stop")
+
+
+@run_script
+def main(argv: Sequence[str]) -> int:
+    config = parse(argv, description=__doc__, script=Options)
+    run = config.run
+    named = config.model.model or config.model.ckpt_path or "a model"
+    log.begin(
+        f"training {named} on {run.device_target}, amp_level {run.amp_level}, seed {run.seed}; {environment.versions()}"
+    )
+    with Interrupt() as interrupt:
+        from mindeit.factory.environment import start  # MindSpore, which takes seconds to load
+        from mindeit.factory.training import build_training, open_folder
+        from mindeit.training.dry_run import dry_run
+
+        cluster = start(config)
+        with open_folder(config, cluster) as folder:
+            training = build_training(config, cluster, folder)
+            if not config.script.dry_run:
+                with log.kept_in(folder.path / "log.txt"):
+                    return training.run(interrupt)
+            lines = dry_run(training)
+        if cluster.main:
+            print("\n".join(lines), flush=True)
+        return 0

@@ -1,0 +1,145 @@
+"""Exported files at work: images in, logits out, whichever runtime computes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from mindeit import typed
+from mindeit.errors import UserError
+from mindeit.export.file_digest import check_digest, sidecar, weights_beside
+from mindeit.export.metadata import Description
+from mindeit.files import PathLike, existing_file
+from mindeit.runtime import device
+from mindeit.weights.card import check_against_card
+from mindeit.weights.integrity import check_finite, tell_unchecked
+
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+SUFFIXES = (".mindir", ".onnx")
+PIXELS = 2 * 224 * 224  # at a time on a CPU: what two images become stays in its caches, what 32 become does not
+_ONNX_TYPES = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}
+
+
+def is_exported(path: PathLike) -> bool:
+    return Path(path).suffix in SUFFIXES
+
+
+class Exported:
+    """A file that export.py wrote. ``card`` is what to prepare images by. ``check``: refuse one that was changed."""
+
+    def __init__(self, path: PathLike, *, check: bool = True) -> None:
+        self.path = existing_file(path)
+        on_cpu = self.path.suffix == ".onnx"
+        self._compute, self.description = (_open_onnx if on_cpu else _open_mind_ir)(self.path, check)
+        self.card = self.description.seen
+        self._piece = max(1, PIXELS // self.card.image_size**2) if on_cpu else None
+        self.compiles_each_batch = not on_cpu and self.description.batch is None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """(batch, 3, S, S), normalised by ``card`` -> (batch, num_classes): the mean, where the file has two heads."""
+        results = self.outputs(images)
+        return sum(results[1:], results[0]) / len(results) if len(results) > 1 else results[0]
+
+    def outputs(self, images: np.ndarray, at_once: Optional[int] = None) -> list[np.ndarray]:
+        """Every output of the file, for any number of images.
+
+        A file of a fixed batch runs as often as it takes, one of any batch with ``at_once`` images, or as many as the
+        device is fastest with.
+        """
+        if self.description.preprocess:
+            images = np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
+        count = len(images)
+        size = self.description.batch or at_once or self._piece or count
+        if self.description.batch and count % size:
+            images = np.concatenate([images, np.zeros((size - count % size, *images.shape[1:]), images.dtype)])
+        parts = [self._run(images[start : start + size]) for start in range(0, count, size)]
+        return [check_finite(np.concatenate(part)[:count], self.path) for part in zip(*parts)]
+
+    def _run(self, images: np.ndarray) -> Sequence[np.ndarray]:
+        try:
+            results = self._compute(images)
+        except Exception as error:  # the runtimes' exceptions have no common base
+            raise UserError(
+                f"{self.path}: cannot be run on {images.dtype} {images.shape} ({_first_line(error)}); "
+                "export it anew (export.py)"
+            ) from None
+        classes, given = self.description.card.num_classes, [each.shape for each in results]
+        fits = all(len(shape) == 2 and shape[0] == len(images) and shape[1] == (classes or shape[1]) for shape in given)
+        if len(given) != len(self.description.outputs) or not fits:
+            raise UserError(
+                f"{self.path}: gives {given} for {len(images)} images, but describes itself as giving "
+                f"{', '.join(self.description.outputs)} of {classes or 'any number of'} classes"
+            )
+        return results
+
+
+def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False, check: bool = True) -> Exported:
+    """``asked``: fields of `ModelCard` that the file has to agree with."""
+    file = Exported(path, check=check)
+    if use_ema:
+        raise UserError(f"{path} holds one set of weights; use_ema is for training checkpoints")
+    check_against_card(file.description.card, asked, path, "export anew (export.py)")
+    return file
+
+
+def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
+    import onnxruntime
+
+    unchecked = check and not check_digest(path, {})
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no idle threads that take a core
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        texts = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: its metadata are not UTF-8, so not what export.py writes") from None
+    except Exception as error:  # its exceptions have no common base
+        raise UserError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from None
+    description = Description.of(texts, path)
+    taken, wanted = session.get_inputs(), _ONNX_TYPES[description.dtype]
+    if [(each.type, len(each.shape)) for each in taken] != [(wanted, 4)]:
+        given = ", ".join(f"{each.type} {tuple(each.shape)}" for each in taken)
+        raise UserError(
+            f"{path}: takes {given}, but describes itself as taking {wanted} {description.shape}; export "
+            "it anew (export.py)"
+        )
+    if unchecked:
+        tell_unchecked(path)
+    return lambda images: session.run(None, {taken[0].name: images}), description
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
+    import mindspore as ms
+    from mindspore import Tensor, nn
+
+    beside = sidecar(path)
+    if not os.path.exists(beside):  # False for a name that is too long as well
+        raise UserError(f"{path}: its description {beside} is missing; export.py writes both")
+    said = typed.parse(existing_file(beside).read_bytes(), beside)
+    description = Description.of(said, beside)
+    unchecked = check and not check_digest(path, said)
+    try:
+        graph = nn.GraphCell(ms.load(str(path)))
+    except (RuntimeError, ValueError, TypeError):
+        raise UserError(
+            f"{path}: MindSpore cannot load it: not a MindIR file, or damaged, or a large one without its "
+            f"{weights_beside(path).name}"
+        ) from None
+    if unchecked:
+        tell_unchecked(path)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with device.one_at_a_time:
+            results = graph(Tensor(images))
+            return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
+
+    return run, description

@@ -1,0 +1,98 @@
+"""What an exported file says of itself: in an ONNX file's metadata, in a JSON file beside a MindIR file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Optional, Union, get_type_hints
+
+import numpy as np
+
+from mindeit import typed
+from mindeit.files import PathLike
+from mindeit.typed import Bounds
+from mindeit.weights.card import ModelCard
+from mindeit.weights.class_names import class_names
+
+DYNAMIC = "dynamic"
+MEAN, BOTH = "mean", "both"
+LEVELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # a normalisation that leaves 0 to 255
+_CARD = ("model", "num_classes", "image_size", "crop_pct", "mean", "std", "interpolation")
+_KINDS = {
+    **{key: get_type_hints(ModelCard, include_extras=True)[key] for key in _CARD},
+    "class_names": tuple[str, ...],
+    "batch": Union[Literal["dynamic"], Annotated[int, Bounds(at_least=1)]],
+    "heads": Literal["mean", "both"],
+    "precision": Literal["fp32", "fp16"],
+    "preprocess": bool,
+}
+_TEXTS = ("model", "heads", "precision", "interpolation")
+
+
+@dataclass(frozen=True)
+class Description:
+    """``batch`` None: any. ``heads``: of a distilled model, their mean or both; ``preprocess``: uint8 images in."""
+
+    card: ModelCard
+    batch: Optional[int] = None
+    heads: str = MEAN
+    precision: str = "fp32"
+    preprocess: bool = False
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        kind = "logits" if self.card.num_classes else "features"
+        return (f"cls_{kind}", f"dist_{kind}") if self.heads == BOTH else (kind,)
+
+    @property
+    def shape(self) -> tuple[Optional[int], ...]:
+        size = self.card.image_size
+        return (self.batch, size, size, 3) if self.preprocess else (self.batch, 3, size, size)
+
+    @property
+    def dtype(self) -> type:
+        return np.uint8 if self.preprocess else np.float32
+
+    @property
+    def seen(self) -> ModelCard:
+        """The card that whoever prepares images goes by: with ``preprocess`` they are not normalised."""
+        return replace(self.card, **LEVELS) if self.preprocess else self.card
+
+    def as_dict(self) -> dict[str, Any]:
+        sides = ", ".join(str(side or "batch") for side in self.shape)
+        meaning = "0 to 255, RGB" if self.preprocess else "RGB, (value / 255 - mean) / std"
+        return {
+            **{key: getattr(self.card, key) for key in _CARD},
+            "class_names": class_names(self.card),
+            "input": f"images: {np.dtype(self.dtype)} ({sides}), {meaning}",
+            "outputs": self.outputs,
+            "batch": self.batch or DYNAMIC,
+            "heads": self.heads,
+            "precision": self.precision,
+            "preprocess": self.preprocess,
+        }
+
+    def as_texts(self) -> dict[str, str]:
+        return {
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in self.as_dict().items()
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], path: PathLike) -> Description:
+        """From what `as_dict` or `as_texts` gave."""
+        where = f"{path}: not what export.py writes"
+        plain = {key: _plain(key, value, where) for key, value in typed.read_fields({}, values, where).items()}
+        read = typed.read_fields(_KINDS, plain, where)
+        card = ModelCard.of({key: read[key] for key in (*_CARD, "class_names")}, where)
+        if card.class_names == class_names(replace(card, class_names=None)):
+            card = replace(card, class_names=None)
+        settings = {key: read[key] for key in ("heads", "precision", "preprocess")}
+        return cls(card, None if read["batch"] == DYNAMIC else read["batch"], **settings)
+
+
+def _plain(key: str, value: Any, where: str) -> Any:
+    """ONNX's metadata are texts: JSON, where they stand for anything else."""
+    as_it_is = key not in _KINDS or key in _TEXTS or not isinstance(value, str) or value == DYNAMIC
+    return value if as_it_is else typed.parse(value, f"{where}: {key}")

@@ -1,0 +1,217 @@
+"""MindIR: written by MindSpore, and read as a plain list of operators."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from mindeit.errors import UserError
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+Shape = tuple[int, ...]  # in a graph of any batch, -k stands for k times the batch
+TYPES = {1: np.float32, 2: np.uint8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}
+# Variants of one operator: MindSpore has its own for a tensor and a number.
+_SAME = {"Adds": "Add", "Subs": "Sub", "Muls": "Mul", "Divs": "Div", "RealDiv": "Div"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Input:
+    name: str
+    shape: Shape
+    dtype: type
+
+
+@dataclass(eq=False)
+class Node:
+    """``inputs`` are parameters, inputs, results of nodes, tuples of these, and plain numbers, texts and tuples."""
+
+    kind: str
+    name: str
+    inputs: tuple
+    attributes: dict[str, Any]
+    shapes: list[Shape]
+    dtypes: list[type]
+
+    def argument(self, position: int, name: str) -> Any:
+        """MindSpore keeps settings among the inputs or, for some operators and versions, as attributes."""
+        return self.inputs[position] if len(self.inputs) > position else self.attributes[name]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One output of a node."""
+
+    node: Node
+    index: int = 0
+
+
+@dataclass
+class Graph:
+    inputs: list[Input]
+    outputs: list[Any] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)  # in the order of computing
+
+
+def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path, weights: Path) -> None:
+    """``shape`` of the input; None leaves the batch open. More than 1 GiB of parameters go into ``weights``, a file in
+    the same folder, not into one of MindSpore's naming."""
+    _export(model, shape, dtype, path)
+    if not path.exists():
+        graph, folder = (path.with_name(path.stem + ending) for ending in ("_graph.mindir", "_variables"))
+        content = _read(graph)
+        for parameter in content.graph.parameter:
+            parameter.external_data.location = weights.name
+        path.write_bytes(content.SerializeToString())
+        graph.unlink()
+        (data,) = folder.iterdir()
+        data.rename(weights)
+        folder.rmdir()
+
+
+def trace(model: nn.Cell, shape: Sequence[int], dtype: type, scratch: Path) -> Graph:
+    """The operators that ``model`` runs. Loads, tuples and what orders side effects are resolved.
+
+    The folder ``scratch`` has to have room for the parameters.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        _export(model, shape, dtype, Path(folder, "model.mindir"))
+        (path,) = Path(folder).glob("*.mindir")  # model_graph.mindir of a large model
+        content = _read(path)
+    if content.functions:
+        raise UserError(f"the model's graph calls other graphs ({content.functions[0].name}); allowed: --format MINDIR")
+    return _Reader(content, {each.name: each.asnumpy() for each in model.get_parameters()}).graph()
+
+
+def _export(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path) -> None:
+    import mindspore as ms
+
+    kind = ms.uint8 if dtype is np.uint8 else ms.float32
+    images = ms.Tensor(np.zeros(shape, dtype)) if None not in shape else ms.Tensor(shape=list(shape), dtype=kind)
+    ms.export(model, images, file_name=str(path), file_format="MINDIR")
+
+
+def _read(path: Path) -> Any:
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    content = ModelProto()
+    content.ParseFromString(path.read_bytes())
+    return content
+
+
+class _Reader:
+    def __init__(self, content: Any, parameters: Mapping[str, np.ndarray]) -> None:
+        self.source, self.parameters = content.graph, parameters
+        self.primitives = {primitive.name: primitive for primitive in content.primitives}
+        self.values: dict[str, Any] = {}
+
+    def graph(self) -> Graph:
+        source = self.source
+        graph = Graph([Input(_leaf(each.name), *_tensor_type(each.tensor[0])) for each in source.input])
+        self.values.update(zip((each.name for each in source.input), graph.inputs))
+        for parameter in source.parameter:
+            name = _leaf(parameter.name)
+            self.values[parameter.name] = Parameter(name, self.parameters[name])
+        for entry in source.node:
+            self.values[entry.output[0]] = self._resolved(entry, graph.nodes)
+        results = [self.values[each.name] for each in source.output]
+        graph.outputs = list(results[0]) if isinstance(results[0], tuple) else results
+        return graph
+
+    def _resolved(self, entry: Any, nodes: list[Node]) -> Any:
+        if entry.op_type == "Constant":
+            return _value(entry.attribute[0])
+        inputs = tuple(self.values[name] for name in entry.input)
+        primitive = self.primitives[entry.op_type.removeprefix("REF::")]
+        kind = _SAME.get(primitive.op_type, primitive.op_type)
+        if kind in ("Load", "Depend"):
+            return inputs[0]
+        if kind == "UpdateState":
+            return None
+        if kind == "MakeTuple":
+            return inputs
+        if kind == "TupleGetItem":
+            return inputs[0][inputs[1]] if isinstance(inputs[0], tuple) else Result(inputs[0].node, inputs[1])
+        place = _place(entry.domain, inputs)
+        shapes, dtypes = zip(*_output_types(entry))
+        attributes = {attribute.name: _value(attribute) for attribute in primitive.attribute}
+        nodes.append(Node(kind, place, inputs, attributes, list(shapes), list(dtypes)))
+        return Result(nodes[-1])
+
+
+def _leaf(name: str) -> str:
+    """``1078_860_..._construct_303:blocks.0.norm1.gamma`` -> ``blocks.0.norm1.gamma``"""
+    return name.rpartition(":")[2]
+
+
+def _place(scope: str, inputs: tuple) -> str:
+    """``Default/blocks-CellList/0-Block/attn-Attention/qkv-Linear/MatMul-op0`` -> ``blocks/0/attn/qkv``
+
+    MindSpore shares operators without parameters, and then knows the place of one's first use only: such an operator
+    is called after what it takes its last input from.
+    """
+    sources = [value.node.name for value in inputs if isinstance(value, Result)]
+    if sources and not any(isinstance(value, Parameter) for value in inputs):
+        return sources[-1]
+    return "/".join(part.partition("-")[0] for part in scope.split("/")[1:-1])
+
+
+def _tensor_type(tensor: Any) -> tuple[Shape, type]:
+    return tuple(tensor.dims), TYPES[tensor.data_type]
+
+
+def _output_types(entry: Any) -> Iterator[tuple[Shape, type]]:
+    recorded = next(attribute for attribute in entry.attribute if attribute.name == "shape")
+    for each in recorded.values or [recorded]:
+        yield _tensor_type(each.tensors[0])
+
+
+def _value(attribute: Any) -> Any:
+    """Members of a tuple lie in fields of their own (``ints``), single values in others (``i``)."""
+    kind = attribute.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[attribute.type].name
+    if kind in ("TUPLE", "LIST"):
+        return tuple(_value(each) for each in attribute.values)
+    if kind == "TENSORS":
+        shape, dtype = _tensor_type(attribute.tensors[0])
+        values = np.frombuffer(attribute.tensors[0].raw_data, dtype).reshape(shape)
+        return values if shape else values.item()
+    if kind == "STRING":
+        text = attribute.strings[0] if attribute.strings else attribute.s
+        return text.decode() if isinstance(text, bytes) else text
+    if kind in ("FLOAT", "DOUBLE"):
+        return [*attribute.floats, *attribute.doubles, attribute.f if kind == "FLOAT" else attribute.d][0]
+    if kind == "BOOL" or kind.lstrip("U").startswith("INT"):
+        number = attribute.ints[0] if attribute.ints else attribute.i
+        return bool(number) if kind == "BOOL" else number
+    return None
+
+
+def of_any_batch(two: Graph, three: Graph) -> Graph:
+    """One graph from those of batches of two and of three: what differs in a shape is the batch."""
+    if [node.kind for node in two.nodes] != [node.kind for node in three.nodes]:
+        raise UserError("the model computes otherwise for another batch; allowed: --batch N")
+    for node, other in zip(two.nodes, three.nodes):
+        node.shapes = [_with_batch(*pair, node) for pair in zip(node.shapes, other.shapes)]
+    two.inputs = [Input(each.name, (-1, *each.shape[1:]), each.dtype) for each in two.inputs]
+    return two
+
+
+def _with_batch(two: Shape, three: Shape, node: Node) -> Shape:
+    for a, b in zip(two, three):
+        if a != b and a * 3 != b * 2:
+            raise UserError(
+                f"{node.name}: {node.kind} gives {two} and {three} for batches of 2 and 3; allowed: --batch N"
+            )
+    return tuple(a if a == b else -a // 2 for a, b in zip(two, three))

@@ -1,0 +1,66 @@
+"""The proof of an export: the file, loaded anew, against the model it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindeit.data.transforms import Normalize
+from mindeit.export.exported import Exported
+from mindeit.export.metadata import Description
+
+# Largest difference allowed, in standard deviations of the model's own results.
+LIMITS = {"fp32": 1e-4, "fp16": 3e-2}
+
+
+@dataclass(frozen=True)
+class Report:
+    """``gaps``: the largest difference for each batch that was run."""
+
+    gaps: dict[int, float]
+    limit: float
+
+    @property
+    def ok(self) -> bool:
+        return all(gap <= self.limit for gap in self.gaps.values())  # False for NaN
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{gap:.1e} (batch {size})" for size, gap in self.gaps.items())
+        verdict = "ok" if self.ok else "DIFFERENT"
+        return f"largest difference from the model: {found} of the results' spread, limit {self.limit:.0e}: {verdict}"
+
+
+def images(image_size: int) -> np.ndarray:
+    """Three, uint8 (3, S, S, 3): soft shapes with some noise, for noise alone looks alike to a model."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0 : 1 : image_size * 1j, 0 : 1 : image_size * 1j][:, None, :, :, None]
+    fx, fy, phase = 2 * np.pi * rng.uniform(0, 4, (3, 3, 1, 1, 3))
+    waves = np.sin(fx * x + fy * y + phase) + 0.3 * rng.standard_normal((3, image_size, image_size, 3))
+    return (127 + 80 * waves).clip(0, 255).astype(np.uint8)
+
+
+def normalised(levels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    from PIL import Image
+
+    normalise = Normalize(mean, std)
+    return np.stack([normalise(Image.fromarray(each)) for each in levels])
+
+
+def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> Report:
+    """``wanted``: the model's outputs for `images`. A file of any batch runs with two images and with three."""
+    file = Exported(path)
+    if file.description.as_dict() != description.as_dict():
+        raise ValueError(f"{path} says {file.description}, not {description}")
+    batch = normalised(images(description.card.image_size), file.card.mean, file.card.std)
+    gaps = {}
+    for count in (2, 3) if description.batch is None else (2,):
+        gaps[count] = _gap(file.outputs(batch[:count], at_once=count), [each[:count] for each in wanted])
+    return Report(gaps, LIMITS[description.precision])
+
+
+def _gap(got: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    if [each.shape for each in got] != [each.shape for each in wanted]:
+        raise ValueError(f"results of shape {[each.shape for each in got]}, wanted {[each.shape for each in wanted]}")
+    return max(float(np.abs(a - b).max() / max(b.std(), np.finfo(np.float32).tiny)) for a, b in zip(got, wanted))

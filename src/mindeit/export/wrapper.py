@@ -1,0 +1,72 @@
+"""What an exported graph takes and gives, around the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindeit.kernels.export_forms import make_portable
+from mindeit.runtime import precision
+from mindeit.weights.card import ModelCard
+
+
+class Normalise(nn.Cell):
+    """uint8 images (batch, S, S, 3), as decoders give them -> float32 (batch, 3, S, S), the steps of `Normalize`."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.mean, self.std = Tensor(np.float32(mean)), Tensor(np.float32(std))
+
+    def construct(self, images: Tensor) -> Tensor:
+        values = (images.astype(ms.float32) / 255 - self.mean) / self.std
+        return ops.transpose(values, (0, 3, 1, 2))
+
+
+class BothHeads(nn.Cell):
+    """A distilled model that gives ``(cls_logits, dist_logits)``."""
+
+    def __init__(self, model: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.both_heads(images)
+
+
+class Features(nn.Cell):
+    """A model that gives what its head classifies."""
+
+    def __init__(self, model: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+
+class Interface(nn.Cell):
+    """The model between what prepares its input and float32 results."""
+
+    def __init__(self, prepare: nn.Cell, model: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.prepare, self.model = prepare, model
+
+    def construct(self, images: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
+        results = self.model(self.prepare(images))
+        if isinstance(results, tuple):
+            return tuple([each.astype(ms.float32) for each in results])
+        return results.astype(ms.float32)
+
+
+def interface(model: nn.Cell, card: ModelCard, *, both_heads: bool, half: bool, preprocess: bool) -> nn.Cell:
+    """The cell to export. Changes ``model``: its kernels become portable, with ``half`` its parameters float16."""
+    make_portable(model)
+    inner = BothHeads(model) if both_heads else model
+    if half:
+        precision.apply(inner, "O2")
+        precision.store_halves(inner)
+    return Interface(Normalise(card.mean, card.std) if preprocess else nn.Identity(), inner).set_train(False)

@@ -1,0 +1,115 @@
+"""A model into a file for other runtimes, kept only if it gives the model's results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mindeit.errors import UserError
+from mindeit.export import mind_ir
+from mindeit.export.file_digest import EMPTY, sidecar, weights_beside, write_digest
+from mindeit.export.metadata import BOTH, Description
+from mindeit.export.verify import compare, images, normalised
+from mindeit.export.wrapper import BothHeads, interface
+from mindeit.files import PathLike, atomic_group, check_writable, write_json
+from mindeit.weights.integrity import DIGEST_KEY
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+LARGEST_ONNX = (1 << 31) - (1 << 24)  # bytes of parameters; with its operators a file has to stay below 2 GiB
+
+
+class Different(Exception):
+    """The file does not give the model's results, or none at all."""
+
+
+def check_target(path: PathLike, kind: str) -> None:
+    """Before long work: the name fits the format, and can be written."""
+    if Path(path).suffix != SUFFIXES[kind]:
+        raise UserError(f"output {path} ends in '{Path(path).suffix}'; format {kind} allows {SUFFIXES[kind]}")
+    check_writable(path)
+
+
+def export(model: nn.Cell, description: Description, target: PathLike, kind: str) -> None:
+    """Write ``target`` and what belongs beside it, and say so; `Different`, and nothing written, if its results are not
+    the model's.
+
+    ``model`` is changed: its kernels, and with fp16 its parameters.
+    """
+    card = description.card
+    if description.heads == BOTH and not getattr(model, "distilled", False):
+        raise UserError(f"heads is both, but {card.model} has one head; allowed: mean")
+    wanted = _results(model, description)
+    cell = interface(
+        model,
+        card,
+        both_heads=description.heads == BOTH,
+        half=description.precision == "fp16",
+        preprocess=description.preprocess,
+    )
+    with atomic_group(target) as temporary:
+        _WRITERS[kind](cell, description, temporary)
+        write_digest(temporary)
+        _prove(temporary, description, wanted, kind)
+        sizes = [each.stat().st_size for each in (temporary, weights_beside(temporary)) if each.exists()]
+    written = target if len(sizes) == 1 else f"{target} and {weights_beside(target).name}"
+    print(f"wrote {written}: {card.model}, {sum(sizes) / 1e6:.1f} MB, {description.as_dict()['input']}")
+
+
+def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
+    """What the model itself makes of the images of `verify`."""
+    from mindspore import Tensor
+
+    card = description.card
+    batch = normalised(images(card.image_size), card.mean, card.std)
+    results = (BothHeads(model) if description.heads == BOTH else model).set_train(False)(Tensor(batch))
+    return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
+
+
+def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind: str) -> None:
+    if kind == "AIR":
+        print("not verified: only Ascend's tools load AIR", flush=True)
+        return
+    try:
+        report = compare(path, description, wanted)
+    except UserError as error:
+        raise Different(str(error)) from None
+    print(report, flush=True)
+    if not report.ok:
+        raise Different("its results are not the model's")
+
+
+def _write_mind_ir(cell: nn.Cell, description: Description, path: Path) -> None:
+    mind_ir.write(cell, description.shape, description.dtype, path, weights_beside(path))
+    write_json(sidecar(path), description.as_dict())
+
+
+def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
+    import mindspore as ms
+
+    images = ms.Tensor(np.zeros((description.batch or 1, *description.shape[1:]), description.dtype))
+    ms.export(cell, images, file_name=str(path), file_format="AIR")
+    write_json(sidecar(path), description.as_dict())
+
+
+def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
+    import onnx
+
+    from mindeit.export import onnx_graph
+    from mindeit.export.graph_fusion import simplify
+
+    sizes = (2, 3) if description.batch is None else (description.batch,)
+    graphs = [mind_ir.trace(cell, (size, *description.shape[1:]), description.dtype, path.parent) for size in sizes]
+    graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
+    texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
+    model = onnx_graph.build(graph, description.card.model, description.outputs, texts)
+    held = sum(parameter.nbytes for parameter in cell.get_parameters())
+    onnx.save_model(model, str(path), save_as_external_data=held > LARGEST_ONNX, location=weights_beside(path).name)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+_WRITERS = {"MINDIR": _write_mind_ir, "ONNX": _write_onnx, "AIR": _write_air}

@@ -1,0 +1,1 @@
+"""From configuration to objects. Besides `cli`, only this room knows the configuration."""

@@ -1,0 +1,55 @@
+"""What all ranks have to have in common, compared before they begin: else each would train a model of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Optional
+
+import mindeit
+from mindeit.files import PathLike, existing_file
+
+if TYPE_CHECKING:
+    from mindeit.config import Config
+    from mindeit.data import Source
+    from mindeit.runtime.cluster import Cluster
+
+_PACKAGES = ("mindspore", "numpy", "pillow")  # what decides numbers, and which images a seed draws
+
+
+def check(
+    config: Config,
+    cluster: Cluster,
+    *,
+    images: Mapping[str, Optional[Source]],
+    weights: Mapping[str, Optional[PathLike]],
+) -> None:
+    """Configuration, versions, the lists of ``images`` by split, the files of ``weights``; None: there are none.
+
+    One line says what differs, and where. Weights that start at random need no comparison: they are rank 0's.
+    """
+    if cluster.ranks == 1:
+        return
+    lists = {
+        f"the list of images of {split}": f"{len(source)} ({source.digest()[:8]})"
+        for split, source in images.items()
+        if source is not None
+    }
+    files = {f"the file of {whose}": _digest(path)[:8] for whose, path in weights.items() if path is not None}
+    cluster.agree({**config.common(), **_versions(), **lists, **files})
+
+
+def _versions() -> dict[str, str]:
+    python = ".".join(platform.python_version_tuple()[:2])
+    found = {"Python": python, "mindeit": mindeit.__version__, **{name: version(name) for name in _PACKAGES}}
+    return {f"the version of {name}": number for name, number in found.items()}
+
+
+def _digest(path: PathLike) -> str:
+    content = hashlib.sha256()
+    with open(existing_file(path), "rb") as file:
+        while block := file.read(2**22):
+            content.update(block)
+    return content.hexdigest()

@@ -1,0 +1,146 @@
+"""What is learned from: images, how they are changed, and in which portions they come."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, Optional
+
+from mindeit.config import Config
+from mindeit.data import (
+    EvalTransform,
+    EvaluationBatches,
+    Mixing,
+    Source,
+    TrainingBatches,
+    TrainingData,
+    TrainTransform,
+    Workers,
+    batches_per_epoch,
+    evaluation_batches,
+    number_as,
+    open_source,
+)
+from mindeit.errors import UserError
+from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.memory import check_fits
+from mindeit.weights.card import ModelCard
+
+
+def sources(config: Config, cluster: Cluster) -> tuple[Source, Optional[Source]]:
+    """For training and for evaluation; they agree about the classes."""
+    data, split = config.data, config.data.train_split
+    source = open_source(data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split)
+    say_notes(source, cluster)
+    if not config.schedule.val_while_train:
+        return source, None
+    held_out = held_out_source(config)
+    where = f"{data.data_dir or data.dataset} ({data.val_split})"
+    names = source.class_names if source.named else None
+    number_as(held_out, source.num_classes, names, where=where, other=f"its split '{split}'")
+    say_notes(held_out, cluster)
+    return source, held_out
+
+
+def say_notes(source: Source, cluster: Cluster) -> None:
+    if cluster.main and source.notes:
+        print("\n".join(f"note: {note}" for note in source.notes), file=sys.stderr, flush=True)
+
+
+def check_amount(config: Config, source: Source, cluster: Cluster) -> None:
+    images, a_step = len(source), config.data.batch_size * cluster.ranks
+    where = f"{config.data.data_dir or config.data.dataset} has {images} images to train on"
+    if images < cluster.ranks:
+        raise UserError(f"{where}, fewer than the {cluster.ranks} ranks")
+    if images < a_step:
+        raise UserError(
+            f"{where}, fewer than one step takes: batch_size {config.data.batch_size} x {cluster.ranks} ranks"
+        )
+    accumulation, batches = config.optim.gradient_accumulation_steps, count_batches(config, source, cluster)
+    if batches < accumulation:
+        raise UserError(
+            f"gradient_accumulation_steps is {accumulation}, but an epoch has {batches} batches a rank; "
+            "use fewer, or a smaller batch_size"
+        )
+
+
+def count_batches(config: Config, source: Source, cluster: Cluster) -> int:
+    return batches_per_epoch(
+        len(source), config.data.batch_size, repeats=config.augment.aug_repeats, ranks=cluster.ranks
+    )
+
+
+def training_epochs(
+    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
+) -> Callable[[int, int], TrainingBatches]:
+    """(epoch, first batch) -> what is left of that epoch."""
+    return TrainingData(
+        source,
+        _transform(config, card),
+        config.data.batch_size,
+        seed=config.run.seed,
+        repeats=config.augment.aug_repeats,
+        rank=cluster.rank,
+        ranks=cluster.ranks,
+        workers=workers,
+        mix=_mixing(config, card),
+        skip_bad_images=config.data.skip_bad_images,
+    ).epoch
+
+
+def _transform(config: Config, card: ModelCard) -> TrainTransform:
+    augment = config.augment
+    return TrainTransform(
+        card.image_size,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        vflip=augment.vflip,
+        interpolation=config.data.interpolation or card.interpolation,
+        auto_augment=augment.auto_augment,
+        color_jitter=augment.color_jitter,
+        erase_probability=augment.re_prob,
+        erase_mode=augment.re_value,
+        erase_count=augment.re_count,
+        simple_crop=augment.simple_random_crop,
+        mean=card.mean,
+        std=card.std,
+    )
+
+
+def _mixing(config: Config, card: ModelCard) -> Mixing:
+    augment = config.augment
+    return Mixing(
+        card.num_classes,
+        mixup=augment.mixup,
+        cutmix=augment.cutmix,
+        cutmix_minmax=augment.cutmix_minmax,
+        probability=augment.mixup_prob,
+        switch_probability=augment.switch_prob,
+        mode=augment.mixup_mode,
+        smoothing=config.loss.label_smoothing,
+        off_epoch=augment.mixup_off_epoch,
+    )
+
+
+def held_out_source(config: Config) -> Source:
+    data = config.data
+    return open_source(
+        data.dataset, data.data_dir, data.val_split, label_file=data.label_file, train_split=data.train_split
+    )
+
+
+def held_out_batches(
+    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
+) -> EvaluationBatches:
+    size, count = card.image_size, config.data.batch_size
+    check_fits(4 * 3 * size**2 * count, f"batch_size is {count}: a batch of images of {size} pixels")
+    transform = EvalTransform(size, card.crop_pct, card.mean, card.std, card.interpolation)
+    return evaluation_batches(
+        source,
+        transform,
+        count,
+        workers=workers,
+        rank=cluster.rank,
+        ranks=cluster.ranks,
+        skip_bad_images=config.data.skip_bad_images,
+    )

@@ -1,0 +1,52 @@
+"""Device, ranks and workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from typing import Optional
+
+from mindeit.config import Config
+from mindeit.data import Processes, Threads, Workers
+from mindeit.data.processes import AVAILABLE
+from mindeit.runtime import cluster, device
+
+_THREADS_AT_ONCE = 4  # Python's lock lets hardly more of them compute: each holds it a quarter of its time
+
+
+def start(config: Config) -> cluster.Cluster:
+    """Settle device, mode, seeds and ranks, in that order."""
+    run = config.run
+    device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=_compile_cache(config))
+    device.seed(run.seed)
+    ranks = cluster.start(run.distributed, run.device_target)
+    if ranks.main:
+        for note in config.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
+    return ranks
+
+
+def _compile_cache(config: Config) -> Optional[str]:
+    """A folder of this configuration alone: MindSpore finds a graph by its number, so others must not lie there."""
+    if config.train.compile_cache is None:
+        return None
+    text = json.dumps(config.flat(), sort_keys=True, default=str)
+    return os.path.join(config.train.compile_cache, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def data_workers(config: Config, ranks: cluster.Cluster) -> Workers:
+    """What prepares batches: one worker for each core of this rank; processes where there are more than four."""
+    count = config.run.num_parallel_workers or _cores(ranks.local_ranks)
+    processes = config.run.python_multiprocessing
+    if processes is None:
+        processes = AVAILABLE and count > _THREADS_AT_ONCE
+    return Processes(count) if processes else Threads(count)
+
+
+def _cores(ranks: int) -> int:
+    """Of a rank beside the others of this machine, whether or not its launcher bound it to some of them."""
+    machine = os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    return max(1, min(bound, machine // ranks))

@@ -1,0 +1,69 @@
+"""What ``validate.py`` does: accuracy, a model's summary, the contents of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+
+from mindeit.config import Config
+from mindeit.data import WaitTimer, number_as
+from mindeit.errors import UserError
+from mindeit.factory import agreement, datasets
+from mindeit.factory.environment import data_workers
+from mindeit.factory.trained_model import trained_file, trained_model
+from mindeit.models.registry import build
+from mindeit.models.summary import Summary, summary
+from mindeit.predict.predictor import on_arrays
+from mindeit.runtime import device
+from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.progress import progress
+from mindeit.training import contents
+from mindeit.training.evaluate import Evaluation, evaluate
+from mindeit.weights.load import load_for_use
+
+
+def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
+    """Evaluate, and what a report says besides: card, class names, images left out, share of time spent waiting."""
+    source = datasets.held_out_source(config)
+    agreement.check(
+        config, cluster, images={config.data.val_split: source}, weights={"the model": trained_file(config)}
+    )
+    model, card = trained_model(config)
+    if not card.num_classes:
+        raise UserError(
+            f"{config.model.ckpt_path} gives features, and classes are needed; export it without --num_classes 0"
+        )
+    where = config.data.data_dir or config.data.dataset
+    number_as(source, card.num_classes, card.class_names, where=where, other="the checkpoint")
+    datasets.say_notes(source, cluster)
+    batches = datasets.held_out_batches(config, source, card, cluster, data_workers(config, cluster))
+    if isinstance(model, nn.Cell):
+        shape = (config.data.batch_size, 3, card.image_size, card.image_size)
+        device.compile_ahead(model, shape, shown=cluster.main)
+    timed = WaitTimer(batches)
+    shown = progress(timed, len(batches), "validate", images=len(source), shown=cluster.main)
+    result = evaluate(on_arrays(model), shown, card.num_classes, cluster)
+    bad = np.zeros(len(source), np.float32)  # each rank knows its own
+    bad[batches.bad] = 1
+    skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
+    return result, {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share}
+
+
+def summarize(config: Config) -> Summary:
+    """Of the named model, or of the checkpoint's."""
+    model = config.model
+    if model.ckpt_path:
+        return summary(load_for_use(model.ckpt_path, model=model.model, check=not model.no_check)[0])
+    if not model.model:
+        raise UserError("--summary needs --model NAME (or a config, or --ckpt_path FILE)")
+    classes = 1000 if model.num_classes is None else model.num_classes
+    return summary(build(model.model, num_classes=classes, image_size=config.data.image_resize))
+
+
+def show(config: Config) -> list[str]:
+    """Lines about the checkpoint."""
+    if not config.model.ckpt_path:
+        raise UserError("--show needs --ckpt_path FILE")
+    return contents.show(config.model.ckpt_path)

@@ -1,0 +1,74 @@
+"""A model that was trained before, for evaluation and prediction. An exported ONNX file needs no MindSpore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mindeit.config import Config
+from mindeit.errors import UserError
+from mindeit.export.exported import Exported, is_exported, open_exported
+from mindeit.factory import environment
+from mindeit.predict.predictor import Predictor
+from mindeit.weights.pretrained import weights_file
+
+if TYPE_CHECKING:
+    from mindeit.predict.predictor import Model
+    from mindeit.weights.card import ModelCard
+
+
+def build_predictor(config: Config) -> Predictor:
+    """Device and ranks are set up where the model needs MindSpore."""
+    if not trained_file(config).endswith(".onnx"):
+        environment.start(config)
+    return Predictor.of(*trained_model(config))
+
+
+def trained_model(config: Config) -> tuple[Model, ModelCard]:
+    """The model of ``ckpt_path`` or ``pretrained`` in evaluation mode, and its card, which nothing may contradict."""
+    path = trained_file(config)
+    asked = {
+        "model": config.model.model,
+        "num_classes": config.model.num_classes,
+        "image_size": config.data.image_resize,
+        **evaluation_options(config),
+    }
+    if is_exported(path):
+        return _exported(config, path, asked)
+    from mindeit.runtime import precision  # MindSpore, which an exported ONNX file does without
+    from mindeit.weights.load import load_for_use
+
+    model, card = load_for_use(path, use_ema=config.model.use_ema, check=not config.model.no_check, **asked)
+    return precision.apply(model, config.run.amp_level).set_train(False), card
+
+
+def trained_file(config: Config) -> str:
+    model = config.model
+    path = weights_file(
+        model.ckpt_path, pretrained=model.pretrained, model=model.model, image_size=config.data.image_resize
+    )
+    if path is None:
+        raise UserError("no weights: give --ckpt_path FILE, or --pretrained True for the official ones")
+    return path
+
+
+def evaluation_options(config: Config) -> dict[str, Any]:
+    """How evaluation prepares images, as far as it is asked for: fields of the card that holds it."""
+    options = {key: getattr(config.data, key) for key in ("crop_pct", "mean", "std", "interpolation")}
+    if options["interpolation"] == "random":  # is for training
+        options["interpolation"] = "bicubic"
+    return options
+
+
+def _exported(config: Config, path: str, asked: dict[str, Any]) -> tuple[Exported, ModelCard]:
+    if config.run.amp_level != "O0":
+        raise UserError(
+            f"amp_level is {config.run.amp_level}, but {path} has a precision already (export.py --precision); leave "
+            "it out"
+        )
+    if path.endswith(".onnx") and config.run.device_target != "CPU":
+        raise UserError(
+            f"device_target is {config.run.device_target}, but onnxruntime runs {path} on the CPU; leave it out"
+        )
+    stated = {name: value for name, value in asked.items() if value is not None}
+    file = open_exported(path, stated, use_ema=config.model.use_ema, check=not config.model.no_check)
+    return file, file.card

@@ -1,0 +1,146 @@
+"""A run, built from its configuration. Everything that can be wrong is told here, before the first step."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from mindeit.config import Config
+from mindeit.data import Source
+from mindeit.errors import UserError
+from mindeit.factory import agreement, datasets, header
+from mindeit.factory.environment import data_workers
+from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper
+from mindeit.factory.student import build_student, starting_file
+from mindeit.factory.teacher import teacher_file
+from mindeit.optim.schedule import Schedule, scaled_lr
+from mindeit.runtime.cluster import Cluster
+from mindeit.training import run_checkpoints
+from mindeit.training.evaluator import Evaluator
+from mindeit.training.loop import Plan, Training
+from mindeit.training.recorder import Recorder
+from mindeit.training.run_checkpoints import RunCheckpoint
+from mindeit.training.run_folder import RunFolder
+from mindeit.training.train_state import TrainState
+from mindeit.weights.card import ModelCard
+
+_OF_SCHEDULE = (
+    "epoch_size",
+    "scheduler",
+    "min_lr",
+    "warmup_epochs",
+    "lr_epoch_stair",
+    "decay_epochs",
+    "decay_rate",
+    "multi_step_decay_milestones",
+)
+
+
+def open_folder(config: Config, cluster: Cluster) -> RunFolder:
+    return RunFolder(config.checkpoint.ckpt_save_dir, owner=cluster.main)
+
+
+def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
+    source, held_out = datasets.sources(config, cluster)
+    datasets.check_amount(config, source, cluster)
+    header.say_data(config, source, held_out)
+    resumed = folder.checkpoint(config.checkpoint.resume)
+    agreement.check(
+        config,
+        cluster,
+        images={config.data.train_split: source, config.data.val_split: held_out},
+        weights={
+            "the student": starting_file(config),
+            "the teacher": teacher_file(config),
+            "the checkpoint to resume": resumed,
+        },
+    )
+    student, card, changes = build_student(config, source)
+    division = _division(config, source, cluster)
+    saved = None if resumed is None else run_checkpoints.load(resumed)
+    if saved is not None:
+        _check_resumable(config, resumed, saved, card, division)
+    objective = build_objective(config, student, card)
+    stepper, variables, draws = build_stepper(config, objective, cluster)
+    scale, state = build_loss_scale(config), TrainState()
+    if saved is not None:
+        scale.restore(saved.record["scale"])
+        state.restore(saved.record["train_state"])
+        variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
+    cluster.broadcast(variables.all)
+    variables.refresh()
+    made, checkpoints = header.origin(config, cluster), config.checkpoint
+    recorder = Recorder(
+        folder.path,
+        state,
+        variables,
+        scale,
+        card,
+        facts={"opt": config.optim.opt, **division, "config": config.flat(), "made": made},
+        config=header.config_text(config, made),
+        interval=checkpoints.ckpt_save_interval,
+        keep=checkpoints.keep_checkpoint_max,
+        owner=cluster.main,
+    )
+    if saved is not None and cluster.main:
+        recorder.check_bests()
+    header.say_model(config, student, card, variables, changes, resumed)
+    plan = _plan(config, source, cluster)
+    header.say_plan(config, plan, cluster, state, folder.path)
+    if saved is not None:
+        header.say_resumed(config, resumed, saved.record, state)
+    workers = data_workers(config, cluster)  # of training and evaluation: they take turns
+    evaluator = None
+    if held_out is not None:
+        batches = datasets.held_out_batches(config, held_out, card, cluster, workers)
+        evaluator = Evaluator(batches, objective, card.num_classes, cluster, config.train.train_mode)
+    return Training(
+        plan=plan,
+        stepper=stepper,
+        variables=variables,
+        scale=scale,
+        state=state,
+        cluster=cluster,
+        batches=datasets.training_epochs(config, source, card, cluster, workers),
+        draws=draws,
+        evaluator=evaluator,
+        recorder=recorder,
+        finished=functools.partial(header.say_end, config, folder.path),
+    )
+
+
+def _division(config: Config, source: Source, cluster: Cluster) -> dict[str, int]:
+    """What decides which images a step of an epoch takes, and what becomes of them."""
+    return {
+        "ranks": cluster.ranks,
+        "batch_size": config.data.batch_size,
+        "images": len(source),
+        "seed": config.run.seed,
+        "accumulation": config.optim.gradient_accumulation_steps,
+        "aug_repeats": config.augment.aug_repeats,
+    }
+
+
+def _check_resumable(
+    config: Config, path: Path, saved: RunCheckpoint, card: ModelCard, division: dict[str, int]
+) -> None:
+    same = {"model": card.model, "num_classes": card.num_classes, "opt": config.optim.opt}
+    run_checkpoints.check_resumable(saved.record, path, same=same, division=division)
+    for label, (now, then) in enumerate(zip(card.class_names or (), saved.card.class_names or ())):
+        if now != then:
+            raise UserError(f"{path}: cannot be resumed, class {label} is '{now}' now, it was saved as '{then}'")
+
+
+def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
+    schedule, accumulation = config.schedule, config.optim.gradient_accumulation_steps
+    lr = scaled_lr(schedule.lr, config.data.batch_size * cluster.ranks * accumulation, schedule.unscale_lr)
+    warmup_lr = schedule.warmup_lr if schedule.warmup_factor is None else lr * schedule.warmup_factor
+    rates = Schedule(lr, warmup_lr=warmup_lr, **{key: getattr(schedule, key) for key in _OF_SCHEDULE})
+    return Plan(
+        epochs=schedule.epoch_size,
+        batches=datasets.count_batches(config, source, cluster) // accumulation * accumulation,
+        lr_at=rates.lr_at,
+        val_interval=schedule.val_interval if schedule.val_while_train else None,
+        log_interval=config.train.log_interval,
+        save_steps=config.checkpoint.ckpt_save_steps,
+    )

@@ -1,0 +1,30 @@
+"""Plain forms in place of those that suit one device: for graphs that leave it."""
+
+from __future__ import annotations
+
+from mindspore import nn, ops
+
+from mindeit.kernels import attention, gain, gelu, heads, linear, norm
+
+# What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
+# forms that other runtimes know by name.
+_PLAIN = {
+    heads.StackedHeads: lambda cell: heads.TransposedHeads(cell.num_heads),
+    heads.TransposedOnce: lambda cell: heads.TransposedHeads(cell.num_heads),
+    norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
+    linear.DenseProduct: lambda cell: linear.ProductAndBias(),
+    norm.MintLayerNorm: lambda cell: norm.NativeLayerNorm(cell.epsilon),
+    attention.FlashAttention: lambda cell: attention.MatmulAttention(),
+    attention.GpuSoftmax: lambda cell: attention.Float32Softmax(ops.Softmax(-1)),
+    gelu.NativeGelu: lambda cell: gelu.ErfGelu(),
+    gelu.ErfcGelu: lambda cell: gelu.ErfGelu(),
+    gain.ProductGain: lambda cell: gain.BroadcastGain(),
+}
+
+
+def make_portable(model: nn.Cell) -> None:
+    """Exchange the kernels inside ``model``; its parameters stay as they are. Precision is to be set afterwards."""
+    for parent in [cell for _, cell in model.cells_and_names()]:
+        for name, child in list(parent.name_cells().items()):
+            if type(child) in _PLAIN:
+                setattr(parent, name, _PLAIN[type(child)](child))

@@ -1,0 +1,95 @@
+"""Learning from labels and from a teacher."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindeit.errors import UserError, nearest
+from mindeit.objectives.losses import REDUCTIONS, hard_distillation, soft_distillation
+from mindeit.objectives.objective import Criterion, Objective
+from mindeit.objectives.teacher import Teacher, TeacherView
+from mindeit.runtime.device import operator_by_operator
+
+KINDS = ("soft", "hard")
+
+
+class Distilled(Objective):
+    """``(1 - alpha) * criterion(class head, targets) + alpha * distillation(distillation head, teacher)``.
+
+    kind: "soft" (temperature ``tau``, ``reduction`` as in `losses.soft_distillation`) or "hard". ``view`` tells what
+    the teacher sees; None: the student's images as they are. `set_train` switches the student's dropout and
+    stochastic depth; its two heads come out either way, so that fine-tuning with ``set_train(False)`` distils too.
+    """
+
+    def __init__(
+        self,
+        student: nn.Cell,
+        teacher: nn.Cell,
+        criterion: Criterion,
+        *,
+        kind: str = "hard",
+        alpha: float = 0.5,
+        tau: float = 1.0,
+        reduction: str = "official",
+        view: Optional[TeacherView] = None,
+    ) -> None:
+        _check_options(kind, alpha, tau, reduction)
+        _check_pair(student, teacher, view)
+        super().__init__(student, criterion)
+        self.teacher = Teacher(teacher, view)
+        self.kind, self.alpha, self.tau, self.reduction = kind, alpha, tau, reduction
+        student.add_flags(training=True)
+
+    def add_flags_recursive(self, **flags: bool) -> Distilled:
+        """What `set_train` calls, here or on any cell around this one."""
+        super().add_flags_recursive(**flags)
+        self.student.add_flags(training=True)  # its own flag only: a distilled model in evaluation hides its two heads
+        return self
+
+    def construct(self, images: Tensor, targets: Tensor) -> Tensor:
+        outputs = self.student(images)
+        if not isinstance(outputs, tuple):
+            raise ValueError("the student is in evaluation mode: call set_train on the objective again")
+        logits, own = outputs[0].astype(ms.float32), outputs[1].astype(ms.float32)
+        wanted = self.teacher(images)
+        if self.kind == "soft":
+            distillation = soft_distillation(own, wanted, self.tau, self.reduction)
+        else:
+            distillation = hard_distillation(own, wanted)
+        return (1 - self.alpha) * self.criterion(logits, targets) + self.alpha * distillation
+
+
+def _check_options(kind: str, alpha: float, tau: float, reduction: str) -> None:
+    for name, value, known in (("distillation_type", kind, KINDS), ("distillation_reduction", reduction, REDUCTIONS)):
+        if value not in known:
+            raise UserError(f"{name} is '{value}'; allowed: {', '.join(known)}{nearest(value, known)}")
+    if not 0 <= alpha <= 1:
+        raise UserError(f"distillation_alpha is {alpha}; allowed: 0 to 1")
+    if not tau > 0:
+        raise UserError(f"distillation_tau is {tau}; allowed: above 0")
+
+
+def _check_pair(student: nn.Cell, teacher: nn.Cell, view: Optional[TeacherView]) -> None:
+    if not getattr(student, "distilled", False):
+        raise UserError(
+            "the student has no distillation head; distillation needs a model that has one, such as "
+            "deit_tiny_distilled_patch16_224, or distillation_type none"
+        )
+    classes = _classes(teacher, student.image_size if view is None else view.image_size)
+    if classes != student.num_classes:
+        raise UserError(
+            f"the teacher tells {classes} classes apart, the student {student.num_classes}; "
+            "distillation needs a teacher trained on the student's classes"
+        )
+
+
+def _classes(model: nn.Cell, image_size: int) -> int:
+    """Models of other libraries may not say how many classes they know: one black image tells."""
+    if hasattr(model, "num_classes"):
+        return model.num_classes
+    with operator_by_operator():
+        return model.set_train(False)(Tensor(np.zeros((1, 3, image_size, image_size), np.float32))).shape[1]

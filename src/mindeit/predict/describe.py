@@ -1,0 +1,62 @@
+"""Predictions for many images: lines on the screen, attention maps in a folder, and what goes into a JSON file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from mindeit.errors import UserError
+from mindeit.predict import attention_maps
+from mindeit.predict.predictor import Prediction, Predictor
+
+
+def describe(
+    predictor: Predictor, images: Sequence[str], *, top_k: int, attention: Optional[str], skip_bad_images: bool
+) -> list[dict[str, Any]]:
+    """One entry an image; an unreadable one ends the work, or with ``skip_bad_images`` is named and left out."""
+    if attention:
+        predictor.check_attention()
+    results, skipped = [], 0
+    maps = attention_maps.file_names(images, attention) if attention else [None] * len(images)
+    for image, png in zip(images, maps):
+        try:
+            pixels = predictor.pixels(image)
+        except UserError as error:
+            if not skip_bad_images:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        best = predictor.best(predictor.logits(pixels[None])[0], top_k)
+        print("\n".join([image, *(_line(guess) for guess in best)]), flush=True)
+        entry = {"image": image, "predictions": [asdict(guess) for guess in best]}
+        if png:
+            entry["attention"] = png
+            draw_attention(predictor, pixels, Path(png), best[0])
+            print(f"  attention: {png}", flush=True)
+        results.append(entry)
+    if skipped:
+        print(f"{skipped} of {len(images)} images were left out", file=sys.stderr)
+    return results
+
+
+def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: Prediction) -> None:
+    blocks, model = predictor.attentions(pixels), predictor.model
+    token = best.label if getattr(model, "token_per_class", False) else 0
+    heads = attention_maps.class_token_heads(blocks[-1], model.extra_tokens, token)
+    maps = {"rollout": attention_maps.rollout(blocks, model.extra_tokens, token), "mean of heads": heads.mean(0)}
+    if len(heads) == 1:
+        maps = {"class attention": heads[0]}
+    else:
+        maps.update({f"head {number}": head for number, head in enumerate(heads)})
+    image = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
+    attention_maps.draw(path, image, maps, f"{best.name} ({best.score:.1%})")
+
+
+def _line(guess: Prediction) -> str:
+    return f"  {guess.score:7.2%}  {guess.name} ({guess.label})"

@@ -1,0 +1,239 @@
+"""From images to class names and scores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Callable, Optional, Union
+
+import numpy as np
+from PIL import Image
+
+from mindeit.data.transforms import EvalTransform
+from mindeit.errors import UserError, nearest
+from mindeit.export.exported import Exported, is_exported, open_exported
+from mindeit.files import PathLike
+from mindeit.predict import inputs
+from mindeit.runtime import device
+from mindeit.weights.card import ModelCard
+from mindeit.weights.class_names import class_names
+from mindeit.weights.integrity import check_finite
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+    Model = Union[nn.Cell, Exported]
+
+Run = Callable[[np.ndarray], np.ndarray]
+BATCHES = (1, 4, 16)  # for which graphs are compiled; others are made of these, at least half of each filled
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One guess: ``score`` is its softmax probability."""
+
+    label: int
+    name: str
+    score: float
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def on_arrays(model: Model) -> Run:
+    """Images (batch, 3, S, S) -> logits (batch, num_classes), as arrays; an exported file is such a function."""
+    if isinstance(model, Exported):
+        return model
+    from mindeit.runtime.graph import compiled, to_device
+
+    graph = compiled(model.set_train(False))
+    return lambda images: graph(to_device(images)).asnumpy().copy()  # else the memory is MindSpore's
+
+
+class Predictor:
+    """Class names and scores of images, in one line and at a compiled model's speed::
+
+        predictor = mindeit.Predictor("deit.ckpt")              # any checkpoint or exported file the project reads
+        predictor = mindeit.Predictor("deit_tiny_patch16_224")  # official weights, downloaded once
+        predictor = mindeit.Predictor(model)                    # of mindeit.create_model
+        best = predictor.predict("bird.jpg")[0]                 # best.label, best.name, best.score
+
+    What else is needed (classes, normalisation, ...) is in the file. Whatever MindSpore's mode is, the model runs as
+    compiled graphs, for batches of 1, 4 and 16: the first use of each takes some seconds, and says so. Threads may
+    share a predictor. An ONNX file needs no MindSpore.
+    """
+
+    def __init__(
+        self, source: Union[PathLike, Model], *, model: Optional[str] = None, use_ema: bool = False, check: bool = True
+    ) -> None:
+        """``model``: the name of what ``source`` holds, where the file does not tell; ``use_ema``: the averaged weights
+        of a training checkpoint; ``check``: refuse a file that was changed."""
+        with device.one_at_a_time:
+            self._use(*_open(source, model, use_ema, check))
+
+    @classmethod
+    def of(cls, model: Model, card: ModelCard) -> Predictor:
+        """A predictor around any model at hand; ``card`` says how its images are prepared."""
+        predictor = cls.__new__(cls)
+        predictor._use(model, card)
+        return predictor
+
+    def _use(self, model: Model, card: ModelCard) -> None:
+        self.model, self.card, self.class_names = model, card, class_names(card)
+        self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
+        self._logits = _in_exported(model) if isinstance(model, Exported) else _in_graphs(model, card.model)
+        self._features: Optional[Run] = None
+
+    def predict(self, images: inputs.Images, top_k: int = 5) -> Union[list[Prediction], list[list[Prediction]]]:
+        """The ``top_k`` likeliest classes of an image, best first; of a folder or a list of images, a list of these.
+
+        An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3)::
+
+            for guess in predictor.predict("bird.jpg", top_k=3):
+                print(guess.name, guess.score)
+            for guesses in predictor.predict(["bird.jpg", "https://example.com/cat.png", frame]):
+                print(guesses[0].name)
+        """
+        self._check_classes()
+        given, several = inputs.listed(images)
+        found = [self.best(logits, top_k) for logits in self._results(given, self.logits)]
+        return found if several else found[0]
+
+    def features(self, images: inputs.Images) -> np.ndarray:
+        """What the model's head classifies, to compare images or to learn from: (dim,) of an image, (images, dim) of a
+        folder or a list. Images as for `predict`::
+
+            one, other = predictor.features(["bird.jpg", "other.jpg"])
+            likeness = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
+        """
+        given, several = inputs.listed(images)
+        found = np.array(list(self._results(given, self._pooled)))
+        return found if several else found[0]
+
+    def pixels(self, image: inputs.One) -> np.ndarray:
+        """The image as the model sees it: (3, S, S), normalised."""
+        return self.prepare(inputs.read(image))
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """An RGB image -> (3, S, S)."""
+        return self._transform(image)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """(batch, 3, S, S) -> (batch, num_classes)."""
+        return check_finite(self._logits(images), self._where())
+
+    def best(self, logits: np.ndarray, top_k: int) -> list[Prediction]:
+        self._check_classes()
+        scores = softmax(logits.astype(np.float64))
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return [Prediction(int(label), self.class_names[label], float(scores[label])) for label in order]
+
+    def check_attention(self) -> None:
+        if isinstance(self.model, Exported):
+            raise UserError(f"{self.model.path} gives logits only; attention is shown by the checkpoint it was made of")
+        if not hasattr(self.model, "attentions"):
+            raise UserError(f"{self.card.model} has no attention to show")
+
+    def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
+        self.check_attention()
+        from mindspore import Tensor
+
+        with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
+            return [block.asnumpy()[0] for block in self.model.attentions(Tensor(pixels[None]))]
+
+    def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
+        """Of each image, as many at a time as the largest batch holds."""
+        pixels = map(self.pixels, images)
+        while part := list(islice(pixels, BATCHES[-1])):
+            yield from run(np.stack(part))
+
+    def _pooled(self, images: np.ndarray) -> np.ndarray:
+        if self._features is None:
+            self._features = self._feature_graph()
+        return check_finite(self._features(images), self._where())
+
+    def _feature_graph(self) -> Run:
+        if not self.card.num_classes:
+            return self._logits
+        if isinstance(self.model, Exported):
+            raise UserError(f"{self.model.path} gives logits only; export features with --num_classes 0")
+        if not hasattr(self.model, "forward_head"):
+            raise UserError(f"{self.card.model} has no forward_head to take features from")
+        from mindeit.export.wrapper import Features
+
+        return _in_graphs(Features(self.model), f"{self.card.model}'s features")
+
+    def _check_classes(self) -> None:
+        if not self.card.num_classes:
+            raise UserError(f"{self._where()} gives features, no classes; ask for features(images)")
+
+    def _where(self) -> str:
+        return str(self.model.path) if isinstance(self.model, Exported) else self.card.model
+
+
+def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
+    if isinstance(source, (str, os.PathLike)):
+        return _open_file(_weights(os.fspath(source)), name, use_ema, check)
+    card = getattr(source, "card", None)  # which `create_model` leaves on its models
+    if not isinstance(card, ModelCard):
+        raise UserError(
+            f"{type(source).__name__} does not say how its images are prepared; take a model of "
+            "create_model, or Predictor.of(model, card)"
+        )
+    if name or use_ema:
+        raise UserError("model and use_ema are for files; a model at hand is used as it is")
+    if isinstance(source, Exported):
+        return source, card
+    if getattr(source, "in_channels", 3) != 3:
+        raise UserError(f"in_channels is {source.in_channels}; allowed: 3, for images are RGB")
+    classes = getattr(source, "num_classes", card.num_classes)  # of a new head, since the card was written
+    return source, card if classes == card.num_classes else replace(card, num_classes=classes, class_names=None)
+
+
+def _weights(source: str) -> str:
+    """A file, or the official weights of a model's name."""
+    if os.path.exists(source) or os.path.splitext(source)[1] or os.sep in source:
+        return source
+    from mindeit.models.registry import list_models
+    from mindeit.weights.pretrained import fetch_pretrained
+
+    if source not in list_models():
+        raise UserError(f"{source} is neither a file nor a model's name{nearest(source, list_models())}")
+    return str(fetch_pretrained(source))
+
+
+def _open_file(path: str, name: Optional[str], use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
+    if is_exported(path):
+        file = open_exported(path, {"model": name} if name else {}, use_ema=use_ema, check=check)
+        return file, file.card
+    from mindeit.weights.load import load_model
+
+    return load_model(path, model=name, use_ema=use_ema, check=check)
+
+
+def _in_graphs(model: nn.Cell, title: str) -> Run:
+    from mindeit.runtime.graph import Inference
+
+    return partial(_in_batches, Inference(model, title))
+
+
+def _in_exported(file: Exported) -> Run:
+    return partial(_in_batches, file) if file.compiles_each_batch else file
+
+
+def _in_batches(run: Run, images: np.ndarray) -> np.ndarray:
+    """Of any number of images, by batches of few sizes."""
+    parts, done = [], 0
+    while done < len(images):
+        size = max(size for size in BATCHES if size <= 2 * (len(images) - done))
+        part = images[done : done + size]
+        empty = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+        parts.append(run(np.concatenate([part, empty]))[: len(part)])
+        done += size
+    return np.concatenate(parts)

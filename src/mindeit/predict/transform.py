@@ -1,0 +1,27 @@
+"""What makes an image fit for a model, told by the model's file."""
+
+from __future__ import annotations
+
+from mindeit.data.transforms import EvalTransform
+from mindeit.export.exported import is_exported, open_exported
+from mindeit.files import PathLike
+from mindeit.weights.card import ModelCard
+
+
+def transform_for(checkpoint: PathLike) -> EvalTransform:
+    """From an RGB ``PIL.Image`` to the array (3, S, S), float32, that the model of ``checkpoint`` takes::
+
+        pixels = mindeit.transform_for("deit_tiny.ckpt")(Image.open("bird.jpg").convert("RGB"))
+
+    Resized, cropped and normalised as in evaluation; checkpoints of any kind and exported files.
+    """
+    card = _card(checkpoint)
+    return EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
+
+
+def _card(checkpoint: PathLike) -> ModelCard:
+    if is_exported(checkpoint):
+        return open_exported(checkpoint, {}).card
+    from mindeit.weights.load import load_weights  # MindSpore, which exported ONNX files do without
+
+    return load_weights(checkpoint)[1]

@@ -1,0 +1,97 @@
+"""What a run writes: checkpoints, the figures of each epoch, curves, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Optional
+
+from mindeit.files import atomic
+from mindeit.training import curves, run_checkpoints
+from mindeit.training.history import History
+from mindeit.training.loss_scale import LossScale
+from mindeit.training.run_checkpoints import CheckpointManager, RunCheckpoint
+from mindeit.training.run_folder import CONFIG, CURVES
+from mindeit.training.train_state import TrainState
+from mindeit.training.variables import TrainVariables
+from mindeit.weights.card import ModelCard
+
+
+class Recorder:
+    """Writes into the folder of a run; other ranks than the ``owner`` write nothing.
+
+    ``facts`` are what all checkpoints of the run say of it, ``config`` is YAML that gives the run again. What
+    is in the way of a file is told when this is made; only checkpoints that a killed run left half written are touched
+    then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: TrainState,
+        variables: TrainVariables,
+        scale: LossScale,
+        card: ModelCard,
+        *,
+        facts: Mapping[str, Any],
+        config: str,
+        interval: int,
+        keep: int,
+        owner: bool,
+    ) -> None:
+        self._folder, self._state, self._variables, self._scale, self._card = folder, state, variables, scale, card
+        self._facts, self._config, self._owner = facts, config, owner
+        self._history: Optional[History] = None
+        if owner:
+            evaluated = state.epoch - (state.trained is not None)
+            self._history = History(folder, epochs=evaluated)
+            curves.check(folder / CURVES)
+        self._manager = CheckpointManager(folder, interval=interval, keep=keep, owner=owner)
+
+    def check_bests(self) -> None:
+        """After a restart: what is to be outdone is what the folder holds."""
+        for field, name in (("best", run_checkpoints.BEST), ("best_ema", run_checkpoints.BEST_EMA)):
+            held = self._manager.best(name)
+            if held is not None:
+                setattr(self._state, field, held)
+
+    @property
+    def last_good(self) -> str:
+        return str(self._manager.last_good or "none yet")
+
+    def begin(self) -> None:
+        """Everything was found to be right: the run writes ``config.yaml``."""
+        if self._owner:
+            with atomic(self._folder / CONFIG) as temporary:
+                temporary.write_text(self._config, encoding="utf-8")
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        figures: Optional[Mapping[str, Any]] = None,
+        best: bool = False,
+        best_ema: bool = False,
+    ) -> None:
+        """``figures`` are those of the epoch that is over and evaluated."""
+        if not self._owner:
+            return
+        record = {
+            **self._facts,
+            "epoch": state.epoch,
+            "batch": state.batch,
+            "step": state.step,
+            "train_state": asdict(state),
+            "scale": asdict(self._scale),
+            "figures": figures,
+        }
+        variables = self._variables
+        checkpoint = RunCheckpoint(variables.model(), variables.ema(), variables.optimizer_state(), self._card, record)
+        self._manager.store(checkpoint, epoch_done=figures is not None, best=best, best_ema=best_ema)
+
+    def record(self, figures: Mapping[str, Any]) -> None:
+        """Write an epoch's figures down and draw the curves anew."""
+        if self._history is not None:
+            self._history.add(figures)
+            curves.draw(self._history.records, self._folder / CURVES)

@@ -1,0 +1,110 @@
+"""The parameters of a running training: out as arrays, in again, and the average in the model's place for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter
+
+from mindeit.optim.flat import FlatParameters
+from mindeit.training.loss_scale import LossScale, StepState
+from mindeit.training.step import Average
+from mindeit.weights.checkpoint import State, check_names
+
+
+@dataclass(frozen=True)
+class TrainVariables:
+    """``model``'s parameters in its order. Those that train are copies of ``flat``'s buffers, which count.
+
+    ``optimizer``: buffers by ``<optimizer>.<slot>``. The arrays that come out look at the parameters' own memory where
+    the device allows it: write or copy them before the next step.
+    """
+
+    parameters: Sequence[Parameter]
+    flat: FlatParameters
+    average: Optional[Average]
+    optimizer: Mapping[str, Sequence[Parameter]]
+    step: StepState
+
+    @property
+    def all(self) -> list[Parameter]:
+        """Everything that a step reads and changes."""
+        averages = self.average.averages if self.average else ()
+        buffers = [buffer for slot in self.optimizer.values() for buffer in slot]
+        return [*self.flat.weights, *self._others, *averages, *buffers, self.step.values]
+
+    @property
+    def _others(self) -> list[Parameter]:
+        """Parameters of the model that do not train."""
+        trained = {parameter.name for parameter in self.flat.parameters}
+        return [parameter for parameter in self.parameters if parameter.name not in trained]
+
+    def model(self) -> State:
+        values = {**self.flat.values(self.flat.weights), **{one.name: one.asnumpy() for one in self._others}}
+        return {parameter.name: values[parameter.name] for parameter in self.parameters}
+
+    def ema(self) -> Optional[State]:
+        if self.average is None:
+            return None
+        return {**self.model(), **self.flat.values(self.average.of_weights), **self._averaged_statistics()}
+
+    def _averaged_statistics(self) -> State:
+        pairs = zip(self.average.statistics, self.average.of_statistics)
+        return {source.name: average.asnumpy() for source, average in pairs}
+
+    def optimizer_state(self) -> State:
+        return {
+            f"{slot}.{name}": value
+            for slot, buffers in self.optimizer.items()
+            for name, value in self.flat.values(buffers).items()
+        }
+
+    def restore(
+        self, model: State, ema: Optional[State], optimizer: State, where: object, *, updates: int, scale: LossScale
+    ) -> None:
+        """Everything fits, or one error says what does not and nothing is set."""
+        _check(self.model(), model, where)
+        _check(self.optimizer_state(), optimizer, where)
+        self.flat.load(self.flat.weights, model)
+        _set(self._others, model)
+        for slot, buffers in self.optimizer.items():
+            own = {name[len(slot) + 1 :]: value for name, value in optimizer.items() if name.startswith(f"{slot}.")}
+            self.flat.load(buffers, own)
+        if self.average is not None:
+            source = model if ema is None else ema  # a run that only now begins to average starts from its weights
+            self.flat.load(self.average.of_weights, source)
+            for statistic, average in zip(self.average.statistics, self.average.of_statistics):
+                average.set_data(ms.Tensor(source[statistic.name]))
+        self.step.set(updates, scale)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Give the model the weights that training holds."""
+        _set(self.flat.parameters, self.flat.values(self.flat.weights))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block the model computes with the averages."""
+        statistics = self.average.statistics
+        own = {one.name: one.asnumpy().copy() for one in statistics}
+        _set([*self.flat.parameters, *statistics], self.ema())
+        try:
+            yield
+        finally:
+            _set(statistics, own)
+            self.refresh()
+
+
+def _check(own: State, state: State, where: object) -> None:
+    shapes = ({name: tuple(value.shape) for name, value in each.items()} for each in (own, state))
+    check_names(*shapes, where=where)
+
+
+def _set(parameters: Sequence[Parameter], state: Mapping[str, np.ndarray]) -> None:
+    for one in parameters:
+        one.set_data(ms.Tensor(state[one.name], one.dtype))

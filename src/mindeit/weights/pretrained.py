@@ -1,0 +1,112 @@
+"""The official weight files: their table, and a cache that holds each one converted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from mindeit.errors import UserError
+from mindeit.files import PathLike
+from mindeit.models.catalogue import CATALOGUE
+from mindeit.models.registry import spec
+from mindeit.models.spec import Published
+from mindeit.weights import checkpoint
+from mindeit.weights.download import download, expected_hash, has_right_hash
+from mindeit.weights.torch_files import import_torch
+
+_COLUMNS = "{:<33} {:>6} {:>9} {:>7}  {:<12} {:>5} {:>5}  {}"
+
+
+def catalog_table() -> str:
+    """One line per model and official file: parameters (M), GFLOPs, and what the authors published."""
+    lines = [_COLUMNS.format("model", "images", "params(M)", "GFLOPs", "trained on", "top-1", "top-5", "URL")]
+    for row in CATALOGUE.values():
+        for file in row.files:
+            lines.append(
+                _COLUMNS.format(
+                    row.name,
+                    file.image_size or row.image_size,
+                    file.params_m,
+                    file.gflops,
+                    file.trained_on,
+                    _figure(file.top1, 2),
+                    _figure(file.top5, 1),
+                    file.url,
+                )
+            )
+        if not row.files:
+            lines.append(_COLUMNS.format(row.name, row.image_size, *row.counted, *"----"))
+    return "\n".join(lines)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def cache_folder() -> Path:
+    """``MINDEIT_HOME``, or ``~/.cache/mindeit``."""
+    return Path(os.environ.get("MINDEIT_HOME") or "~/.cache/mindeit").expanduser()
+
+
+def weights_file(
+    path: PathLike | None, *, pretrained: bool, model: str | None, image_size: int | None = None
+) -> str | None:
+    """The file at ``path``, with ``pretrained`` that of ``model``'s official weights; None: neither is asked for."""
+    if not pretrained:
+        return None if path is None else os.fspath(path)
+    if path is not None or not model:
+        raise UserError("pretrained needs a model's name, and no file of weights (--model NAME, without --ckpt_path)")
+    return str(fetch_pretrained(model, image_size))
+
+
+def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
+    """The converted official weights of ``name``, downloaded and converted by the first call.
+
+    Of several files it is the first that was made for images of ``image_size``, else the first of all.
+    ``MINDEIT_URL`` names a mirror: the folder the official files lie in, in place of the authors'.
+    """
+    files = spec(name).files
+    if not files:
+        raise UserError(f"there is no official file of '{name}'; python convert_pt2ms.py --list shows those there are")
+    published = next((file for file in files if file.image_size == image_size), files[0])
+    folder = cache_folder()
+    converted = folder / f"{Path(published.file).stem}.ckpt"
+    if converted.exists():
+        return converted
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the cache {folder} (MINDEIT_HOME): {error.strerror}") from None
+    from filelock import FileLock  # comes with PyTorch, which reading the file needs as well
+
+    import_torch()  # said before a long download
+    with FileLock(folder / f".{published.file}.lock"):  # several processes may start at once
+        if not converted.exists():
+            _convert(published, folder, name, converted)
+    return converted
+
+
+def _convert(published: Published, folder: Path, name: str, target: Path) -> None:
+    from mindeit.weights.load import load_weights
+
+    file = folder / published.file
+    ours = not file.exists()  # else it was put there, and is not ours to delete
+    if ours:
+        download(_url(published), file)
+    elif not has_right_hash(file, file.name):
+        raise UserError(f"{file} is damaged: its SHA-256 does not begin with {expected_hash(file.name)}; delete it")
+    print(f"converting {file}", file=sys.stderr, flush=True)
+    try:
+        state, card = load_weights(file, model=name, image_size=published.image_size)
+    except UserError as error:
+        if not ours:
+            raise UserError(f"{error}; delete {file} if it is not the official file") from None
+        file.unlink()
+        raise UserError(f"{_url(published)} gives no weights of {name}, what came was thrown away: {error}") from None
+    checkpoint.write(target, state, card)
+
+
+def _url(published: Published) -> str:
+    mirror = os.environ.get("MINDEIT_URL")
+    return f"{mirror.rstrip('/')}/{published.file}" if mirror else published.url
