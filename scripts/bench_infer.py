@@ -53,9 +53,9 @@ def exported(name: str, folder: Path, kind: str) -> Step:
 def pytorch(name: str, folder: Path) -> Step:
     import torch
 
-    from mindeit.torch_reference.deit import build_twin
+    from mindeit.torch_reference.build import build_reference
 
-    model = build_twin(name, num_classes=1000, image_size=spec(name).image_size)
+    model = build_reference(name, num_classes=1000, image_size=spec(name).image_size)
 
     def step(images: np.ndarray) -> object:
         with torch.inference_mode():

@@ -44,9 +44,9 @@ def _compiled(model, images: np.ndarray) -> Step:
 def pytorch(name: str, images: np.ndarray) -> Step:
     import torch
 
-    from mindeit.torch_reference.deit import build_twin
+    from mindeit.torch_reference.build import build_reference
 
-    model, batch = build_twin(name, num_classes=1000, image_size=images.shape[-1]), torch.from_numpy(images)
+    model, batch = build_reference(name, num_classes=1000, image_size=images.shape[-1]), torch.from_numpy(images)
 
     def step() -> object:
         with torch.inference_mode():

@@ -55,7 +55,7 @@ def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
 
 
 def pytorch(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
-    """timm's model where timm is installed, else the twin that conversions are verified with."""
+    """timm's model where timm is installed, else the PyTorch reference that conversions are verified with."""
     import torch
 
     try:
@@ -63,9 +63,9 @@ def pytorch(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
 
         model = create_model(options.model, num_classes=CLASSES)
     except ImportError:
-        from mindeit.torch_reference.deit import build_twin
+        from mindeit.torch_reference.build import build_reference
 
-        model = build_twin(options.model, num_classes=CLASSES, image_size=spec(options.model).image_size)
+        model = build_reference(options.model, num_classes=CLASSES, image_size=spec(options.model).image_size)
     optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3, weight_decay=0.05)
 
     def step(images: np.ndarray, labels: np.ndarray) -> object:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mindeit.torch_reference.deit import build_twin
+from mindeit.torch_reference.build import build_reference
 
 TINY = "deit_tiny_patch16_224"
 DISTILLED = "deit_tiny_distilled_patch16_224"
@@ -19,8 +19,8 @@ DISTILLED = "deit_tiny_distilled_patch16_224"
 @functools.cache
 def official_shapes(name: str, num_classes: int = 1000, image_size: int = 224) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        twin = build_twin(name, num_classes=num_classes, image_size=image_size)
-    return {key: tuple(value.shape) for key, value in twin.state_dict().items()}
+        reference = build_reference(name, num_classes=num_classes, image_size=image_size)
+    return {key: tuple(value.shape) for key, value in reference.state_dict().items()}
 
 
 @functools.lru_cache(maxsize=4)

@@ -129,7 +129,7 @@ def test_the_whole_gradient_matches_the_official_code(mode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ALL if n not in (TINY, DISTILLED, "regnety_160")])
-def test_every_model_matches_its_pytorch_twin(name):
+def test_every_model_matches_its_pytorch_reference(name):
     from mindeit.convert.parity import verify
     from mindeit.models.registry import spec
     from mindeit.weights.card import card_for

@@ -18,7 +18,7 @@ from training_runs import write_images
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import build, spec
 from mindeit.models.spec import ModelSpec
-from mindeit.torch_reference.deit import build_twin
+from mindeit.torch_reference.build import build_reference
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.card import card_for
 
@@ -101,7 +101,7 @@ def write_ours(path: Path, name: str, image_size: int | None = None, classes: in
 def write_official(path: Path, name: str, image_size: int | None = None, classes: int = CLASSES) -> Path:
     """Fresh weights, as the authors publish them."""
     size = image_size or spec(name).image_size
-    torch.save({"model": build_twin(name, num_classes=classes, image_size=size).state_dict()}, path)
+    torch.save({"model": build_reference(name, num_classes=classes, image_size=size).state_dict()}, path)
     return path
 
 

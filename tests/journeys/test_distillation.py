@@ -9,7 +9,7 @@ from conftest import ROOT
 from training_runs import history, script
 
 import mindeit
-from mindeit.torch_reference.deit import build_twin
+from mindeit.torch_reference.build import build_reference
 from mindeit.weights.torch_files import read_official
 
 __all__ = ["script"]
@@ -50,8 +50,8 @@ def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, script, tmp
     assert code == 0, err
     model, card = mindeit.load_model(tmp_path / "tuned" / "last.ckpt")
     assert (card.model, card.image_size, card.num_classes) == ("deit_mini_distilled_patch8_32", 32, 10)
-    twin = build_twin(card.model, num_classes=10, image_size=32)
-    twin.load_state_dict(
+    reference = build_reference(card.model, num_classes=10, image_size=32)
+    reference.load_state_dict(
         {name: torch.from_numpy(value) for name, value in read_official(tmp_path / "back.pth").items()}
     )
     images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
@@ -59,4 +59,4 @@ def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, script, tmp
 
     ours = model.set_train(False)(Tensor(images)).asnumpy()
     with torch.no_grad():
-        np.testing.assert_allclose(ours, twin(torch.from_numpy(images)).numpy(), atol=1e-4)
+        np.testing.assert_allclose(ours, reference(torch.from_numpy(images)).numpy(), atol=1e-4)

@@ -79,18 +79,18 @@ def _first_departure(got: State, want: State) -> str | None:
 
 def _run_torch(official: State, card: ModelCard, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     torch = import_torch()
-    from mindeit.torch_reference.deit import build_twin
+    from mindeit.torch_reference.build import build_reference
 
-    twin, parts = build_twin(card.model, num_classes=card.num_classes, image_size=card.image_size), {}
+    reference, parts = build_reference(card.model, num_classes=card.num_classes, image_size=card.image_size), {}
     # an old file without BatchNorm's counters is whole as well: they do not enter the result
-    counters = {name: np.zeros((), np.int64) for name in twin.state_dict() if name.endswith("num_batches_tracked")}
+    counters = {name: np.zeros((), np.int64) for name in reference.state_dict() if name.endswith("num_batches_tracked")}
     weights = {name: torch.from_numpy(np.array(array)) for name, array in {**counters, **official}.items()}
-    twin.load_state_dict(weights, strict=True)
-    for name, module in twin.named_modules():
+    reference.load_state_dict(weights, strict=True)
+    for name, module in reference.named_modules():
         if _is_part(name):
             module.register_forward_hook(lambda _, __, output, name=name: parts.update({name: output.numpy()}))
     with torch.inference_mode():
-        return twin(torch.from_numpy(images)).numpy(), parts
+        return reference(torch.from_numpy(images)).numpy(), parts
 
 
 def _is_part(name: str) -> bool:
