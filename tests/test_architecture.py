@@ -23,7 +23,7 @@ ORDER = [
     {"layers"},
     {"kernels"},
     {"runtime"},
-    {"files", "typed"},
+    {"files", "typed", "comparison"},
     {"errors"},
 ]
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}

@@ -180,12 +180,13 @@ def test_the_commands_in_a_files_head_parse(name, monkeypatch):
 
 def test_defaults_then_base_then_file_then_command_line():
     Path("recipes").mkdir()
-    Path("recipes/base.yaml").write_text("lr: 1e-3\nbatch_size: 1\nepoch_size: 1\n")
+    Path("recipes/base.yaml").write_text("extends: first.yaml\nlr: 1e-3\nbatch_size: 1\nepoch_size: 1\n")
+    Path("recipes/first.yaml").write_text("lr: 1\nseed: 7\n")
     Path("x.yaml").write_text("batch_size: 2\nextends: recipes/base.yaml\nepoch_size: 2\n")
     config = configure("--epoch_size", "3", "--config", "x.yaml")
     assert (config.schedule.lr, config.data.batch_size, config.schedule.epoch_size) == (1e-3, 2, 3)
     assert {key: config.origins[key] for key in ("seed", "lr", "batch_size", "epoch_size")} == {
-        "seed": "default",
+        "seed": "recipes/first.yaml",
         "lr": "recipes/base.yaml",
         "batch_size": "x.yaml",
         "epoch_size": "command line",

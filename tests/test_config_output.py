@@ -87,8 +87,8 @@ def test_help_names_every_key_with_type_default_and_choices(capsys):
 def test_help_of_a_script_imports_no_framework(folder):
     (folder / "script.py").write_text(
         "import sys\nfrom mindeit.config import parse\nfrom mindeit.errors import run_script\n"
-        "@run_script\ndef main():\n"
-        "    try:\n        parse(sys.argv[1:], description='Some text.')\n"
+        "@run_script\ndef main(argv):\n"
+        "    try:\n        parse(argv, description='Some text.')\n"
         "    finally:\n        print(sorted({'mindspore', 'torch', 'numpy'} & set(sys.modules)))\n"
         "main()\n"
     )

@@ -65,7 +65,7 @@ def test_class_folders_are_ordered_as_torchvision_orders_them(tmp_path):
             "train/C/y.jpeg": png(30),
         },
     )
-    source = open_source("imagenet", data, "train")
+    source = open_source("image_folder", data, "train")
     assert source.class_names == ("C", "a", "b") and source.num_classes == 3
     assert source.labels.tolist() == [0, 1, 1, 2, 2] and source.labels.dtype == np.int32
     assert shades(source) == [30, 1, 2, 10, 20]
@@ -104,14 +104,14 @@ def test_the_training_split_numbers_the_classes_whatever_it_is_called(tmp_path):
 )
 def test_incomplete_folders_are_one_line(tmp_path, files, message):
     with pytest.raises(UserError, match=message) as error:
-        open_source("imagenet", write(tmp_path / "d", files), "train")
+        open_source("image_folder", write(tmp_path / "d", files), "train")
     assert "\n" not in str(error.value)
 
 
 def test_a_class_that_train_lacks_is_one_line(tmp_path):
     data = write(tmp_path / "d", {"train/dog/1.png": png(1), "val/dog/1.png": png(1), "val/dogg/1.png": png(1)})
     with pytest.raises(UserError, match="class folder 'dogg' in .*val is missing in .*train .nearest: 'dog'"):
-        open_source("imagenet", data, "val")
+        open_source("image_folder", data, "val")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_class_that_train_lacks_is_one_line(tmp_path):
 )
 def test_a_flat_folder_is_read_through_its_label_file(tmp_path, name, text):
     data = write(tmp_path / "d", {"x 1.png": png(1), "y.png": png(2), name: text.encode()})
-    source = open_source("imagenet", data, "val")
+    source = open_source("image_folder", data, "val")
     assert source.labels.tolist() == [1, 0] and shades(source) == [1, 2]
     assert source.class_names == (("cat", "dog") if "dog" in text else ("0", "1"))
 
@@ -145,22 +145,22 @@ def test_a_flat_folder_is_read_through_its_label_file(tmp_path, name, text):
 def test_wrong_label_files_are_one_line(tmp_path, text, classes, message):
     data = write(tmp_path / "d", {"x.png": png(1), "labels.txt": text.encode(), "classes.txt": classes.encode()})
     with pytest.raises(UserError, match=message):
-        open_source("imagenet", data, "val")
+        open_source("image_folder", data, "val")
 
 
 def test_labels_beyond_the_models_classes_are_refused(tmp_path):
     data = write(tmp_path / "d", {"x.png": png(1), "labels.txt": b"x.png 12\n"})
-    assert open_source("imagenet", data, "val", num_classes=13).labels.tolist() == [12]
+    assert open_source("image_folder", data, "val", num_classes=13).labels.tolist() == [12]
     with pytest.raises(UserError, match=r"label 12 of .*x.png is outside 0\.\.9"):
-        open_source("imagenet", data, "val", num_classes=10)
+        open_source("image_folder", data, "val", num_classes=10)
 
 
 @pytest.mark.parametrize(
     ("dataset", "folder", "message"),
     [
-        ("imagnet", ".", "dataset is 'imagnet'; allowed: image_folder, imagenet.*nearest: 'imagenet'"),
-        ("imagenet", None, "dataset 'imagenet' needs a data_dir"),
-        ("imagenet", "/no/such", "data_dir /no/such is not a folder"),
+        ("image_foldr", ".", "dataset is 'image_foldr'; allowed: image_folder, cifar10.*nearest: 'image_folder'"),
+        ("image_folder", None, "dataset 'image_folder' needs a data_dir"),
+        ("image_folder", "/no/such", "data_dir /no/such is not a folder"),
     ],
 )
 def test_wrong_names_and_folders_are_one_line(dataset, folder, message):
@@ -172,7 +172,7 @@ def test_wrong_names_and_folders_are_one_line(dataset, folder, message):
 def test_the_index_is_read_from_disk_until_a_folder_changes(tmp_path, own_cache, monkeypatch):
     data = write(tmp_path / "d", {"train/a/1.png": png(1), "train/b/1.png": png(2)})
     age(tmp_path / "d")
-    assert len(open_source("imagenet", data, "train")) == 2
+    assert len(open_source("image_folder", data, "train")) == 2
     assert len(list(own_cache.glob("index-*.npz"))) == 1
 
     def no_walk(*args, **kwargs):
@@ -180,26 +180,26 @@ def test_the_index_is_read_from_disk_until_a_folder_changes(tmp_path, own_cache,
 
     with monkeypatch.context() as patch:
         patch.setattr("mindeit.data.index_cache.os.walk", no_walk)
-        assert shades(open_source("imagenet", data, "train")) == [1, 2]
+        assert shades(open_source("image_folder", data, "train")) == [1, 2]
     write(tmp_path / "d", {"train/b/0.png": png(9)})
-    assert shades(open_source("imagenet", data, "train")) == [1, 9, 2]
+    assert shades(open_source("image_folder", data, "train")) == [1, 9, 2]
     os.remove(tmp_path / "d/train/b/1.png")
-    assert shades(open_source("imagenet", data, "train")) == [1, 9]
+    assert shades(open_source("image_folder", data, "train")) == [1, 9]
 
 
 def test_a_damaged_index_is_built_again(tmp_path, own_cache):
     data = write(tmp_path / "d", {"train/a/1.png": png(1)})
     age(tmp_path / "d")
-    open_source("imagenet", data, "train")
+    open_source("image_folder", data, "train")
     (path,) = own_cache.glob("index-*.npz")
     whole = path.read_bytes()
     for content in (b"", b"rubbish", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        assert shades(open_source("imagenet", data, "train")) == [1]
+        assert shades(open_source("image_folder", data, "train")) == [1]
 
 
 def test_a_folder_that_changed_just_now_is_not_cached(tmp_path, own_cache):
-    open_source("imagenet", write(tmp_path / "d", {"train/a/1.png": png(1)}), "train")
+    open_source("image_folder", write(tmp_path / "d", {"train/a/1.png": png(1)}), "train")
     assert not list(own_cache.glob("*"))
 
 
@@ -452,7 +452,7 @@ def test_damaged_mindrecords_are_one_line(records, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("dataset", "name"),
-    [("cifar10", "test_batch"), ("webdataset", "val.tar"), ("inat2019", "val2019.json"), ("imagenet", "labels.csv")],
+    [("cifar10", "test_batch"), ("webdataset", "val.tar"), ("inat2019", "val2019.json"), ("image_folder", "labels.csv")],
 )
 def test_mutated_indices_give_a_source_or_one_line(tmp_path, dataset, name):
     rng = np.random.default_rng(1)
@@ -460,7 +460,7 @@ def test_mutated_indices_give_a_source_or_one_line(tmp_path, dataset, name):
         "cifar10": cifar_files(10, "pickle")[0]["test_batch"],
         "inat2019": inat_json(),
         "webdataset": tar([("1.jpg", png(1)), ("1.cls", b"1"), ("2.jpg", png(2)), ("2.cls", b"1")]),
-        "imagenet": b"x.png,1\ny.png,0\n",
+        "image_folder": b"x.png,1\ny.png,0\n",
     }[dataset]
     root = tmp_path / "d"
     write(root, {"x.png": png(1), "y.png": png(2)})

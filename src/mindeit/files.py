@@ -21,6 +21,12 @@ PathLike = Union[str, "os.PathLike[str]"]
 _SCREEN = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
+def cache_folder() -> Path:
+    """``MINDEIT_HOME``, else ``mindeit`` in the user's cache (``XDG_CACHE_HOME``, by default ``~/.cache``)."""
+    own, caches = os.environ.get("MINDEIT_HOME"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own or os.path.join(caches or "~/.cache", "mindeit")).expanduser()
+
+
 def existing_file(path: PathLike) -> Path:
     """``path``, if it is a file that can be read and holds something."""
     path, found = Path(path), _stat(path)

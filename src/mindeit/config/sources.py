@@ -49,16 +49,19 @@ class Source:
 
 
 def read_files(path: str, keys: Iterable[Key]) -> Source:
-    """A YAML file, after the one it ``extends`` (so that the later value of a key is the one that counts)."""
-    keys = list(keys)
-    file, base, place = _read_file(path, keys)
-    if base is None:
-        return file
-    source, deeper, deeper_place = _read_file(base, keys, f"{place}: extends: ")
-    if deeper is not None:
-        source.mistakes.append(f"{deeper_place}: 'extends' in a file that {path} extends; allowed: one level")
-    source += file
-    return source
+    """A YAML file, after the one it ``extends`` and what that extends: the later value of a key is the one that counts."""
+    keys, files, reader = list(keys), [], ""
+    while path is not None:
+        source, base, place = _read_file(path, keys, reader)
+        files.append((path, source))
+        if base in (name for name, _ in files):
+            source.mistakes.append(f"{place}: 'extends' leads back to {base}")
+            break
+        path, reader = base, f"{place}: extends: "
+    whole = Source()
+    for _, source in reversed(files):
+        whole += source
+    return whole
 
 
 def _read_file(path: str, keys: list[Key], reader: str = "") -> tuple[Source, str | None, str]:
@@ -140,7 +143,7 @@ def _read_text(path: str) -> str:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UserError(f"{shorten(path, 200)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_command_line(argv: Sequence[str], keys: Iterable[Key], unused: Iterable[Key] = ()) -> Source:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mindeit.comparison import gap
 from mindeit.models.registry import build
 from mindeit.weights.checkpoint import ModelCard, load_strict
 from mindeit.weights.load import to_official
@@ -50,30 +51,25 @@ def verify(state: State, card: ModelCard) -> Report:
     images = np.random.default_rng(0).standard_normal((2, 3, card.image_size, card.image_size)).astype(np.float32)
     want, want_parts = _run_torch(to_official(state, card), card, images)
     got, got_parts = _run_mindspore(state, card, images, list(want_parts))
-    gap = _gap(got, want)
+    gaps = gap(got, want)
     return Report(
         model=card.model,
         tensors=len(state),
         bytes=sum(array.nbytes for array in state.values()),
-        max_gap=float(gap.max()),
-        mean_gap=float(gap.mean()),
+        max_gap=float(gaps.max()),
+        mean_gap=float(gaps.mean()),
         departs=_first_departure(got_parts, want_parts),
         versions=_versions(),
     )
-
-
-def _gap(got: np.ndarray, want: np.ndarray) -> np.ndarray:
-    want = want.astype(np.float64)
-    return np.abs(got - want) / max(want.std(), np.finfo(np.float32).tiny)
 
 
 def _first_departure(got: State, want: State) -> str | None:
     """In the order PyTorch computes; NaN departs."""
     for name, values in want.items():
         if name in got and got[name].shape == values.shape:
-            gap = float(_gap(got[name], values).max())
-            if not gap <= LIMIT:
-                return f"{name} ({gap:.1e} of its spread)"
+            largest = float(gap(got[name], values).max())
+            if not largest <= LIMIT:
+                return f"{name} ({largest:.1e} of its spread)"
     return None
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import numpy as np
 
 from mindeit.errors import UserError
-from mindeit.files import atomic
+from mindeit.files import atomic, cache_folder
 
 _VERSION = "1"
 _SETTLED_SECONDS = 2.0  # what is younger than this may change again within its clock's resolution
@@ -22,7 +22,7 @@ Stamps = list[tuple[bytes, int]]  # (path, modification time in ns) of everythin
 def cached_arrays(key: Sequence[str], build: Callable[[], tuple[Arrays, Stamps]], cache_dir: str | None) -> Arrays:
     """What ``build`` returns, or what it returned before if every path it read from is unchanged since.
 
-    key: the strings that tell one index from another. cache_dir: default ``$XDG_CACHE_HOME/mindeit``.
+    key: the strings that tell one index from another. cache_dir: default `files.cache_folder`.
     """
     path = _cache_path(key, cache_dir)
     arrays = _load(path)
@@ -65,9 +65,8 @@ def scan_folders(root: str, folders: Sequence[str], wanted: Callable[[str], bool
 
 
 def _cache_path(key: Iterable[str], cache_dir: str | None) -> str:
-    folder = cache_dir or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mindeit")
     digest = hashlib.sha256(b"\0".join(os.fsencode(word) for word in (_VERSION, *key))).hexdigest()
-    return os.path.join(folder, f"index-{digest[:24]}.npz")
+    return os.path.join(cache_dir or cache_folder(), f"index-{digest[:24]}.npz")
 
 
 def _load(path: str) -> Arrays | None:

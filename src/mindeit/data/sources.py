@@ -60,7 +60,6 @@ def _webdataset(asked: _Asked) -> Source:
 
 _OPENERS: dict[str, Callable[[_Asked], Source]] = {
     "image_folder": _folder,
-    "imagenet": _folder,
     "cifar10": partial(_cifar, 10),
     "cifar100": partial(_cifar, 100),
     "inat2018": partial(_inaturalist, 2018),
@@ -70,7 +69,6 @@ _OPENERS: dict[str, Callable[[_Asked], Source]] = {
     "digits": _digits,
 }
 DATASETS = tuple(_OPENERS)
-_SPELLINGS = {"imagefolder": "image_folder", "inat18": "inat2018", "inat19": "inat2019", "tar": "webdataset"}
 
 
 def open_source(
@@ -89,15 +87,14 @@ def open_source(
     folder's index is kept (default ``~/.cache/mindeit``). label_file: for a flat folder of images, lines of
     ``image label``. train_split: the split that numbers the classes of folders.
     """
-    name = _SPELLINGS.get(dataset, dataset)
-    if name not in _OPENERS:
+    if dataset not in _OPENERS:
         raise UserError(f"dataset is '{dataset}'; allowed: {', '.join(DATASETS)}{nearest(dataset, DATASETS)}")
-    if name != "digits":
+    if dataset != "digits":
         if not data_dir:
             raise UserError(f"dataset '{dataset}' needs a data_dir; only 'digits' needs none")
         if not os.path.isdir(data_dir):
             raise UserError(f"data_dir {data_dir} is not a folder")
-    source = _OPENERS[name](_Asked(data_dir or "", split, cache_dir, label_file, train_split))
+    source = _OPENERS[dataset](_Asked(data_dir or "", split, cache_dir, label_file, train_split))
     if not len(source):
         raise UserError(f"no images in split '{split}' of {dataset} at {data_dir}")
     if num_classes is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindeit.comparison import gap
 from mindeit.data.transforms import Normalize
 from mindeit.export.exported import Exported
 from mindeit.export.metadata import Description
@@ -63,4 +64,4 @@ def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> R
 def _gap(got: list[np.ndarray], wanted: list[np.ndarray]) -> float:
     if [each.shape for each in got] != [each.shape for each in wanted]:
         raise ValueError(f"results of shape {[each.shape for each in got]}, wanted {[each.shape for each in wanted]}")
-    return max(float(np.abs(a - b).max() / max(b.std(), np.finfo(np.float32).tiny)) for a, b in zip(got, wanted))
+    return max(float(gap(result, own).max()) for result, own in zip(got, wanted))

@@ -57,7 +57,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     )
     student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
-    saved = None if resumed is None else run_checkpoints.load(resumed)
+    saved = None if resumed is None else run_checkpoints.load(resumed, verified=config.checkpoint.resume == "auto")
     if saved is not None:
         _check_resumable(config, resumed, saved, card, division)
     objective = build_objective(config, student, card)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mindeit.errors import UserError
-from mindeit.files import PathLike
+from mindeit.files import PathLike, cache_folder
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import spec
 from mindeit.models.spec import Published
@@ -42,11 +42,6 @@ def catalog_table() -> str:
 
 def _figure(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def cache_folder() -> Path:
-    """``MINDEIT_HOME``, or ``~/.cache/mindeit``."""
-    return Path(os.environ.get("MINDEIT_HOME") or "~/.cache/mindeit").expanduser()
 
 
 def weights_file(
