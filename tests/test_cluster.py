@@ -29,8 +29,8 @@ ranks = cluster.start(True, "CPU")
 """
 DIES = """
 @run_script
-def main():
-    how, who = sys.argv[1], int(sys.argv[2])
+def main(argv):
+    how, who = argv[0], int(argv[1])
     for step in range(400):
         ranks.total(np.ones(3, np.float32))
         if step == 20 and ranks.rank == who:
@@ -44,7 +44,7 @@ main()
 """
 SAVES = """
 @run_script
-def main():
+def main(argv):
     caught = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: caught.append(number))

@@ -163,7 +163,7 @@ from test_data_processes import data, Processes
 from mindeit.errors import run_script
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 @run_script
-def main():
+def main(argv):
     for _ in data(Processes(1), batch_size=40).epoch(0):
         pass
 main()
@@ -179,7 +179,7 @@ import os, time
 from test_data_processes import Processes, children, data
 from mindeit.errors import run_script
 @run_script
-def main():
+def main(argv):
     train = data(Processes(3))
     next(iter(train.epoch(0)))
     print(*children(), flush=True)
