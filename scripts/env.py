@@ -3,9 +3,7 @@
 python scripts/env.py
 """
 
-from __future__ import annotations
-
-from mindeit.runtime.environment import report
+from mindeit.cli.env import main
 
 if __name__ == "__main__":
-    print(report())
+    main()

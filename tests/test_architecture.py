@@ -24,7 +24,7 @@ ORDER = [
     {"kernels"},
     {"runtime"},
     {"files", "typed", "comparison"},
-    {"errors"},
+    {"errors", "version"},
 ]
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
 MODULES = {

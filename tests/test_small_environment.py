@@ -1,4 +1,4 @@
-"""An exported ONNX file where only NumPy, Pillow and onnxruntime are installed."""
+"""An exported ONNX file where neither MindSpore nor PyTorch is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(first[0].label, first[0].name)
 ONLY = """
 import sys
 class Missing:
-    known = {"mindeit", "numpy", "PIL", "onnxruntime"}
+    known = {"mindeit", "numpy", "PIL", "onnxruntime", "yaml"}
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
         if top not in self.known and top not in sys.stdlib_module_names:
@@ -60,6 +60,12 @@ def predicted(python: Path | str, code: str, *arguments: Path, **options) -> str
     return done.stdout.strip()
 
 
+COMMAND = """
+from mindeit.cli.main import main
+main(["predict", "--ckpt_path", sys.argv[1], sys.argv[2], "--top_k", "1"])
+"""
+
+
 def wanted(file: Path, image: Path) -> str:
     best = mindeit.Predictor(file).predict(image)[0]
     assert not best.name.startswith("class ")
@@ -70,8 +76,14 @@ def test_it_predicts_with_class_names_from_the_file_alone(thousand, image):
     assert predicted(sys.executable, ONLY + PREDICT, thousand, image, cwd=ROOT) == wanted(thousand, image)
 
 
-@pytest.mark.slow  # downloads three packages
-def test_the_wheel_predicts_in_an_environment_of_three_packages(thousand, image, tmp_path):
+def test_the_command_does_too(thousand, image):
+    best = mindeit.Predictor(thousand).predict(image)[0]
+    lines = predicted(sys.executable, ONLY + COMMAND, thousand, image, cwd=ROOT).splitlines()
+    assert lines == [str(image), f"  {best.score:7.2%}  {best.name} ({best.label})"]
+
+
+@pytest.mark.slow  # downloads the packages of a base install
+def test_the_wheel_predicts_in_an_environment_of_its_own(thousand, image, tmp_path):
     venv.create(tmp_path / "small", with_pip=True)
     python = tmp_path / "small" / "bin" / "python"
     environment = {"PATH": str(python.parent), "HOME": str(tmp_path)}
@@ -80,6 +92,12 @@ def test_the_wheel_predicts_in_an_environment_of_three_packages(thousand, image,
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "outputs", "build", "tests"))
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)], check=True)
     wheel = next(tmp_path.glob("mindeit-*.whl"))
-    packages = ["numpy", "pillow", "onnxruntime", str(wheel)]
-    subprocess.run([*pip, "install", "--only-binary", ":all:", *packages], check=True)
+    subprocess.run([*pip, "install", "--only-binary", ":all:", str(wheel)], check=True)
     assert predicted(python, PREDICT, thousand, image, cwd=tmp_path, env=environment) == wanted(thousand, image)
+    command = [str(python.with_name("mindeit")), "predict", "--ckpt_path", str(thousand), str(image)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert wanted(thousand, image).split(" ", 1)[1] in done.stdout
+    found = subprocess.run([*pip, "list"], capture_output=True, text=True, check=True).stdout
+    assert "onnxruntime" in found
+    assert "mindspore" not in found
+    assert "torch" not in found

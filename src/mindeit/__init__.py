@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+from mindeit.version import __version__ as __version__
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
+    from mindeit.errors import UserError
+    from mindeit.models.image_model import ImageModel
+    from mindeit.models.registry import list_models, register_model
+    from mindeit.models.spec import ModelSpec
+    from mindeit.models.summary import summary
+    from mindeit.predict.predictor import Predictor
+    from mindeit.predict.transform import transform_for
+    from mindeit.weights.load import create_model, load_model
 
 # Both have to be set before MindSpore is imported: errors only, and no idle threads that spin.
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "create_model": "mindeit.weights.load",
@@ -23,14 +34,25 @@ _PUBLIC = {
     "Predictor": "mindeit.predict.predictor",
     "UserError": "mindeit.errors",
 }
-__all__ = list(_PUBLIC)
+__all__ = [
+    "ImageModel",
+    "ModelSpec",
+    "Predictor",
+    "UserError",
+    "create_model",
+    "list_models",
+    "load_model",
+    "register_model",
+    "summary",
+    "transform_for",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'mindeit' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

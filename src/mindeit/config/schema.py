@@ -279,7 +279,9 @@ LOCAL = (
 class GeneralOptions:
     """General"""
 
-    config: Optional[str] = option(None, "YAML file; the command line overrides it", aliases=("c",))
+    config: Optional[str] = option(
+        None, "YAML file or shipped name (deit_b_gpu); the command line overrides it", aliases=("c",)
+    )
     print_config: bool = option(False, "print every key, its value and where it came from, then stop")
     help: bool = option(False, "print this text, then stop", aliases=("h",))
 

@@ -8,6 +8,7 @@ import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import yaml
 
@@ -17,6 +18,7 @@ from mindeit.errors import UserError, nearest, shorten
 
 DEFAULT, COMMAND_LINE = "default", "command line"
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?")
+SHIPPED = Path(__file__).parents[1] / "configs"  # a link to the repository's configs, files in a wheel
 LARGEST_FILE = 100_000  # bytes; a configuration is a page, a checkpoint given by mistake is not
 
 
@@ -48,9 +50,15 @@ class Source:
         return self
 
 
+def find_file(path: str) -> str:
+    """``path``, or where there is no such file the configuration that the package ships under this name."""
+    shipped = SHIPPED / f"{path.removesuffix('.yaml')}.yaml"
+    return path if os.path.isfile(path) or os.path.dirname(path) or not shipped.is_file() else str(shipped)
+
+
 def read_files(path: str, keys: Iterable[Key]) -> Source:
     """A YAML file, after the one it ``extends`` and what that extends: the later value of a key is the one that counts."""
-    keys, files, reader = list(keys), [], ""
+    keys, path, files, reader = list(keys), find_file(path), [], ""
     while path is not None:
         source, base, place = _read_file(path, keys, reader)
         files.append((path, source))
@@ -139,6 +147,7 @@ def _read_text(path: str) -> str:
     except FileNotFoundError:
         folder = os.path.dirname(path) or "."
         files = os.listdir(folder) if os.path.isdir(folder) else []
+        files += [] if os.path.dirname(path) else sorted(name.name for name in SHIPPED.glob("*.yaml"))
         raise UserError(f"{path}: no such file{nearest(os.path.basename(path), files)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file") from None

@@ -18,7 +18,7 @@ from mindeit.data import Source
 from mindeit.factory.teacher import DEFAULT
 from mindeit.runtime import log
 from mindeit.runtime.cluster import Cluster
-from mindeit.runtime.environment import machine, versions
+from mindeit.runtime.environment import from_console, machine, versions
 from mindeit.training import run_checkpoints
 from mindeit.training.loop import Plan
 from mindeit.training.run_folder import CONFIG_MARK
@@ -90,8 +90,9 @@ def say_resumed(config: Config, path: Path, record: Mapping[str, Any], state: Tr
 
 def origin(config: Config, cluster: Cluster) -> dict[str, Any]:
     """How this run is made, for its checkpoints."""
+    program = sys.argv[0].split() if from_console() else ["python", sys.argv[0]]
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*program, *sys.argv[1:]]),
         "folder": os.getcwd(),
         "versions": versions(),
         "device": f"{config.run.device_target}, {machine()}",
@@ -124,4 +125,5 @@ def say_end(config: Config, folder: Path, seconds: float) -> None:
         for key, value in words.items()
         if value and (key, value) not in (("--dataset", "image_folder"), ("--val_split", "val"))
     ]
-    log.say(f"next: python validate.py {shlex.join(word for pair in chosen for word in pair)}")
+    validate = "mindeit validate" if from_console() else "python validate.py"
+    log.say(f"next: {validate} {shlex.join(word for pair in chosen for word in pair)}")

@@ -7,6 +7,7 @@ import glob
 import os
 import platform
 import shutil
+import sys
 from importlib import metadata
 
 from mindeit.runtime.libraries import CANN, CANN_PACKAGES, CUDA, DRIVERS, WANTED, missing_libraries, nvcc_version
@@ -45,6 +46,11 @@ def report() -> str:
         lines += _device(device_target)
     lines += _set_variables("paths", PATHS) + _set_variables("launcher", LAUNCHER_VARIABLES)
     return "\n".join(lines)
+
+
+def from_console() -> bool:
+    """Whether this is ``mindeit train`` (cli/main.py), not ``python train.py``."""
+    return sys.argv[0].startswith("mindeit ")
 
 
 def versions() -> str:

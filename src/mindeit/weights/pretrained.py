@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
-from mindeit.errors import UserError
+from mindeit.errors import UserError, nearest
 from mindeit.files import PathLike, cache_folder
 from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import spec
-from mindeit.models.spec import Published
+from mindeit.models.spec import ModelSpec, Published
 from mindeit.weights import checkpoint
 from mindeit.weights.download import download, expected_hash, has_right_hash
 from mindeit.weights.torch_files import import_torch
@@ -18,10 +19,17 @@ from mindeit.weights.torch_files import import_torch
 _COLUMNS = "{:<33} {:>6} {:>9} {:>7}  {:<12} {:>5} {:>5}  {}"
 
 
-def catalog_table() -> str:
-    """One line per model and official file: parameters (M), GFLOPs, and what the authors published."""
+def catalog_table(*patterns: str) -> str:
+    """One line per model and official file: parameters (M), GFLOPs, and what the authors published.
+
+    ``patterns``: shell patterns of names or families; without one all models.
+    """
+    for pattern in patterns:
+        if not any(_matches(row, pattern) for row in CATALOGUE.values()):
+            raise UserError(f"no model or family is called '{pattern}'{nearest(pattern.strip('*'), CATALOGUE)}")
+    rows = [row for row in CATALOGUE.values() if not patterns or any(_matches(row, each) for each in patterns)]
     lines = [_COLUMNS.format("model", "images", "params(M)", "GFLOPs", "trained on", "top-1", "top-5", "URL")]
-    for row in CATALOGUE.values():
+    for row in rows:
         for file in row.files:
             lines.append(
                 _COLUMNS.format(
@@ -38,6 +46,10 @@ def catalog_table() -> str:
         if not row.files:
             lines.append(_COLUMNS.format(row.name, row.image_size, *row.counted, *"----"))
     return "\n".join(lines)
+
+
+def _matches(row: ModelSpec, pattern: str) -> bool:
+    return fnmatch(row.name, pattern) or fnmatch(row.family, pattern)
 
 
 def _figure(value: float | None, digits: int) -> str:

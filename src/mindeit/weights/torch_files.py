@@ -53,7 +53,7 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError:
-        raise UserError("this needs PyTorch, which is not installed: pip install torch") from None
+        raise UserError("this needs PyTorch, which is not installed: pip install 'mindeit[convert]'") from None
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < (2, 6):
         raise UserError(f"PyTorch {torch.__version__} cannot read untrusted files safely; allowed: 2.6 or newer")
     return torch

@@ -1,0 +1,15 @@
+"""Versions, devices, and the libraries found and missing: paste it into an issue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mindeit.config import parse
+from mindeit.errors import run_script
+from mindeit.runtime.environment import report
+
+
+@run_script
+def main(argv: Sequence[str]) -> None:
+    parse(argv, description=__doc__, sections=())
+    print(report())
