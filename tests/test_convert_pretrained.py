@@ -16,8 +16,8 @@ from convert_weights import TINY, official_state, write_pth
 
 from mindeit import create_model
 from mindeit.errors import UserError
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.spec import Published
+from mindeit.models.specs import CATALOGUE
 from mindeit.weights import checkpoint, pretrained
 from mindeit.weights.download import download, expected_hash
 from mindeit.weights.pretrained import cache_folder, catalog_table, fetch_pretrained
@@ -308,7 +308,7 @@ def test_a_file_that_the_user_put_there_is_not_thrown_away(cache, monkeypatch):
 def test_processes_that_start_together_share_one_download_and_conversion(server, cache, published):
     code = (
         "import dataclasses\n"
-        "from mindeit.models.catalogue import CATALOGUE\n"
+        "from mindeit.models.specs import CATALOGUE\n"
         "from mindeit.convert import pretrained\n"
         "convert = pretrained._convert\n"
         "pretrained._convert = lambda *arguments: (print('converting'), convert(*arguments))\n"

@@ -13,9 +13,9 @@ from reference import GOLDEN, reference_tensor, samples
 
 from mindeit.convert import parity
 from mindeit.errors import UserError
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import with_stem
 from mindeit.models.spec import Published
+from mindeit.models.specs import CATALOGUE
 from mindeit.weights.identify import identify, table_image_size
 from mindeit.weights.load import create_model, load_weights, to_official
 from mindeit.weights.position_tables import resize_pos_embed

@@ -14,7 +14,7 @@ from reference import GOLDEN
 
 from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
-from mindeit.models.deit import VisionTransformer
+from mindeit.models.deit import DeiT
 from mindeit.objectives import CoSub, Distilled, Supervised, TeacherView
 from mindeit.objectives.losses import binary_cross_entropy, cross_entropy, hard_distillation, soft_distillation
 from mindeit.objectives.teacher import resize_matrix
@@ -34,9 +34,9 @@ def targets() -> Tensor:
     return Tensor((0.7 * hot + 0.3 * hot[::-1]).astype(np.float32))
 
 
-def student(distilled: bool = True, drop_path_rate: float = 0.0) -> VisionTransformer:
+def student(distilled: bool = True, drop_path_rate: float = 0.0) -> DeiT:
     device.seed(5)
-    model = VisionTransformer(
+    model = DeiT(
         embed_dim=16,
         depth=2,
         num_heads=2,

@@ -16,7 +16,7 @@ from mindeit.cli import main as console
 from mindeit.config import parse
 from mindeit.config.sources import SHIPPED
 from mindeit.errors import UserError
-from mindeit.models.catalogue import CATALOGUE
+from mindeit.models.specs import CATALOGUE
 
 HEAVY = {"mindspore", "torch", "mindcv", "onnx", "onnxruntime"}
 CHECK_LOADED = f"\nprint(sorted({HEAVY} & set(sys.modules)))"

@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_table_of_models_is_the_catalogue():
-    from mindeit.models.catalogue import CATALOGUE
+    from mindeit.models.specs import CATALOGUE
 
     rows = dict(re.findall(r"\| `(\w+)`(?: \(the teacher\))? \| ([\d,]+) \|", README))
     assert set(rows) == set(CATALOGUE)

@@ -17,7 +17,7 @@ from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
 from mindeit.layers.recompute import recompute_blocks
 from mindeit.models.cait import CaiT
-from mindeit.models.deit import VisionTransformer
+from mindeit.models.deit import DeiT
 from mindeit.models.registry import build
 from mindeit.objectives import CoSub, Distilled, Supervised
 from mindeit.objectives.losses import binary_cross_entropy, cross_entropy
@@ -27,9 +27,9 @@ __all__ = ["script"]
 BATCH, SIZE, CLASSES = 4, 32, 5
 
 
-def vision_transformer(*, distilled: bool = False, drop_rate: float = 0.0, **sizes: int) -> VisionTransformer:
+def vision_transformer(*, distilled: bool = False, drop_rate: float = 0.0, **sizes: int) -> DeiT:
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 16, "image_size": SIZE, **sizes}
-    return VisionTransformer(distilled=distilled, num_classes=CLASSES, drop_path_rate=0.5, drop_rate=drop_rate, **sizes)
+    return DeiT(distilled=distilled, num_classes=CLASSES, drop_path_rate=0.5, drop_rate=drop_rate, **sizes)
 
 
 def class_attention_transformer() -> CaiT:

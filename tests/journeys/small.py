@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.spec import ModelSpec
+from mindeit.models.specs import CATALOGUE
 
 
 def small(row: ModelSpec) -> ModelSpec:

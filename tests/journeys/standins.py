@@ -15,9 +15,9 @@ from conftest import ROOT
 from small import SMALL_ROWS
 from training_runs import write_images
 
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import build, spec
 from mindeit.models.spec import ModelSpec
+from mindeit.models.specs import CATALOGUE
 from mindeit.torch_reference.build import build_reference
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.card import card_for

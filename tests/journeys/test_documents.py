@@ -49,7 +49,7 @@ def desk(tmp_path_factory):
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(
         f"import sys\nsys.path.append({str(ROOT / 'tests' / 'journeys')!r})\nfrom small import SMALL_ROWS\n"
-        "from mindeit.models.catalogue import CATALOGUE\nCATALOGUE.update(SMALL_ROWS)\n"
+        "from mindeit.models.specs import CATALOGUE\nCATALOGUE.update(SMALL_ROWS)\n"
     )
     return folder
 

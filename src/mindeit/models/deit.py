@@ -17,7 +17,7 @@ from mindeit.layers.weight_init import truncated_normal
 from mindeit.models.backbone import Transformer, repeated
 
 
-class VisionTransformer(Transformer):
+class DeiT(Transformer):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     A distilled model returns ``(cls_logits, dist_logits)`` in training and their mean in evaluation.
@@ -94,6 +94,6 @@ class VisionTransformer(Transformer):
         return self.pos_drop(ops.concat(tokens, 1) + self.pos_embed)
 
 
-def build(*, image_size: int, patch_size: int, **arguments) -> VisionTransformer:
+def build(*, image_size: int, patch_size: int, **arguments) -> DeiT:
     check_whole_patches(image_size, patch_size)
-    return VisionTransformer(image_size=image_size, patch_size=patch_size, **arguments)
+    return DeiT(image_size=image_size, patch_size=patch_size, **arguments)

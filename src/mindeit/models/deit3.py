@@ -19,7 +19,7 @@ from mindeit.layers.weight_init import truncated_normal
 from mindeit.models.backbone import Transformer, repeated
 
 
-class VisionTransformer(Transformer):
+class DeiT3(Transformer):
     """Images (batch, 3, S, S) -> logits (batch, num_classes); features (batch, embed_dim) where num_classes is 0.
 
     Unlike DeiT's: the position table has no slot for the class token, which joins behind it; drop path is the same in
@@ -74,10 +74,10 @@ def _parallel_block(dim: int, num_heads: int, drop_path: float, init_scale: Opti
     return ParallelBlock(dim, attentions, (Mlp(dim, 4 * dim), Mlp(dim, 4 * dim)), drop_path, init_scale)
 
 
-def build(*, image_size: int, patch_size: int, hmlp_stem: bool = False, **arguments) -> VisionTransformer:
+def build(*, image_size: int, patch_size: int, hmlp_stem: bool = False, **arguments) -> DeiT3:
     """``image_size`` may leave a rest: patches of 14 see 154 pixels of 160, as when the largest models were trained."""
     if hmlp_stem:
         check_whole_patches(image_size, 16)
     if image_size < patch_size:
         raise UserError(f"image_size is {image_size}; allowed: the patch size {patch_size} and more")
-    return VisionTransformer(image_size=image_size, patch_size=patch_size, hmlp_stem=hmlp_stem, **arguments)
+    return DeiT3(image_size=image_size, patch_size=patch_size, hmlp_stem=hmlp_stem, **arguments)

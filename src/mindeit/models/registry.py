@@ -8,9 +8,9 @@ import re
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from mindeit.errors import UserError, nearest
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.other_names import counterpart, image_size
 from mindeit.models.spec import ModelSpec
+from mindeit.models.specs import CATALOGUE, FAMILIES
 from mindeit.runtime.memory import check_fits
 
 if TYPE_CHECKING:
@@ -39,12 +39,11 @@ def register_model(spec: ModelSpec, builder: Optional[Builder] = None) -> None:
         raise UserError(f"model name '{spec.name}'; allowed: letters, digits, and _ . - behind the first")
     if spec.name in CATALOGUE and CATALOGUE[spec.name] != spec:
         raise UserError(f"there is a model '{spec.name}' already; choose another name")
-    own = {row.family for row in CATALOGUE.values()} - set(_BUILDERS)
-    if builder is None and spec.family not in own | set(_BUILDERS):
+    if builder is None and spec.family not in {*FAMILIES, *_BUILDERS}:
         raise UserError(
-            f"model '{spec.name}': unknown family '{spec.family}'{nearest(spec.family, own)}; hand in its builder"
+            f"model '{spec.name}': unknown family '{spec.family}'{nearest(spec.family, FAMILIES)}; hand in its builder"
         )
-    if builder is not None and spec.family in own:
+    if builder is not None and spec.family in FAMILIES:
         raise UserError(f"model '{spec.name}': '{spec.family}' is a family of mindeit; give yours another name")
     CATALOGUE[spec.name] = spec
     if builder is not None:

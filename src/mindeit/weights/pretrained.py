@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mindeit.errors import UserError, nearest
 from mindeit.files import PathLike, cache_folder
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import spec
 from mindeit.models.spec import ModelSpec, Published
+from mindeit.models.specs import CATALOGUE
 from mindeit.weights import checkpoint
 from mindeit.weights.download import download, expected_hash, has_right_hash
 from mindeit.weights.torch_files import import_torch
