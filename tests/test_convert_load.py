@@ -25,7 +25,8 @@ from mindeit.layers.norm import LayerNorm
 from mindeit.models.registry import build
 from mindeit.weights import checkpoint
 from mindeit.weights.card import ModelCard
-from mindeit.weights.load import create_model, load_model, load_to_train, load_weights, to_official
+from mindeit.weights.create import create_model
+from mindeit.weights.load import load_model, load_to_train, load_weights, to_official
 from mindeit.weights.names import official_names
 from mindeit.weights.position_tables import resize_pos_embed
 from mindeit.weights.torch_files import read_official, write_official

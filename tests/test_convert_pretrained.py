@@ -18,9 +18,10 @@ from mindeit import create_model
 from mindeit.errors import UserError
 from mindeit.models.spec import Published
 from mindeit.models.specs import CATALOGUE
+from mindeit.models.table import catalog_table
 from mindeit.weights import checkpoint, pretrained
 from mindeit.weights.download import download, expected_hash
-from mindeit.weights.pretrained import cache_folder, catalog_table, fetch_pretrained
+from mindeit.weights.pretrained import cache_folder, fetch_pretrained
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -309,7 +310,7 @@ def test_processes_that_start_together_share_one_download_and_conversion(server,
     code = (
         "import dataclasses\n"
         "from mindeit.models.specs import CATALOGUE\n"
-        "from mindeit.convert import pretrained\n"
+        "from mindeit.weights import pretrained\n"
         "convert = pretrained._convert\n"
         "pretrained._convert = lambda *arguments: (print('converting'), convert(*arguments))\n"
         f"row = CATALOGUE['{TINY}']\n"

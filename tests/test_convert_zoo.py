@@ -16,8 +16,9 @@ from mindeit.errors import UserError
 from mindeit.models.registry import with_stem
 from mindeit.models.spec import Published
 from mindeit.models.specs import CATALOGUE
+from mindeit.weights.create import create_model
 from mindeit.weights.identify import identify, table_image_size
-from mindeit.weights.load import create_model, load_weights, to_official
+from mindeit.weights.load import load_weights, to_official
 from mindeit.weights.position_tables import resize_pos_embed
 from mindeit.weights.torch_files import read_official, write_official
 

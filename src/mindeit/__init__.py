@@ -16,14 +16,15 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
     from mindeit.models.summary import summary
     from mindeit.predict.predictor import Predictor
     from mindeit.predict.transform import transform_for
-    from mindeit.weights.load import create_model, load_model
+    from mindeit.weights.create import create_model
+    from mindeit.weights.load import load_model
 
 # Both have to be set before MindSpore is imported: errors only, and no idle threads that spin.
 os.environ.setdefault("GLOG_v", "3")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _PUBLIC = {
-    "create_model": "mindeit.weights.load",
+    "create_model": "mindeit.weights.create",
     "load_model": "mindeit.weights.load",
     "list_models": "mindeit.models.registry",
     "register_model": "mindeit.models.registry",

@@ -14,7 +14,7 @@ from mindeit.errors import UserError
 from mindeit.models.backbone import Backbone
 from mindeit.models.registry import list_models, spec
 from mindeit.models.spec import ModelSpec
-from mindeit.weights.load import create_model
+from mindeit.weights.create import create_model
 
 try:
     from mindcv.models.registry import register_model

@@ -36,7 +36,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     options = parse(argv, description=__doc__, script=Options, sections=()).script
     if options.list:
-        from mindeit.weights.pretrained import catalog_table
+        from mindeit.models.table import catalog_table
 
         print(catalog_table())
         return 0

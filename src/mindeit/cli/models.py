@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mindeit.config import option, parse
 from mindeit.errors import run_script
-from mindeit.weights.pretrained import catalog_table
+from mindeit.models.table import catalog_table
 
 
 @dataclass(frozen=True)

@@ -1,59 +1,19 @@
-"""The official weight files: their table, and a cache that holds each one converted."""
+"""The official weight files: a cache that holds each one converted."""
 
 from __future__ import annotations
 
 import os
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
-from mindeit.errors import UserError, nearest
+from mindeit.errors import UserError
 from mindeit.files import PathLike, cache_folder
 from mindeit.models.registry import spec
-from mindeit.models.spec import ModelSpec, Published
-from mindeit.models.specs import CATALOGUE
+from mindeit.models.spec import Published
 from mindeit.weights import checkpoint
 from mindeit.weights.download import download, expected_hash, has_right_hash
+from mindeit.weights.load import load_weights
 from mindeit.weights.torch_files import import_torch
-
-_COLUMNS = "{:<33} {:>6} {:>9} {:>7}  {:<12} {:>5} {:>5}  {}"
-
-
-def catalog_table(*patterns: str) -> str:
-    """One line per model and official file: parameters (M), GFLOPs, and what the authors published.
-
-    ``patterns``: shell patterns of names or families; without one all models.
-    """
-    for pattern in patterns:
-        if not any(_matches(row, pattern) for row in CATALOGUE.values()):
-            raise UserError(f"no model or family is called '{pattern}'{nearest(pattern.strip('*'), CATALOGUE)}")
-    rows = [row for row in CATALOGUE.values() if not patterns or any(_matches(row, each) for each in patterns)]
-    lines = [_COLUMNS.format("model", "images", "params(M)", "GFLOPs", "trained on", "top-1", "top-5", "URL")]
-    for row in rows:
-        for file in row.files:
-            lines.append(
-                _COLUMNS.format(
-                    row.name,
-                    file.image_size or row.image_size,
-                    file.params_m,
-                    file.gflops,
-                    file.trained_on,
-                    _figure(file.top1, 2),
-                    _figure(file.top5, 1),
-                    file.url,
-                )
-            )
-        if not row.files:
-            lines.append(_COLUMNS.format(row.name, row.image_size, *row.counted, *"----"))
-    return "\n".join(lines)
-
-
-def _matches(row: ModelSpec, pattern: str) -> bool:
-    return fnmatch(row.name, pattern) or fnmatch(row.family, pattern)
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def weights_file(
@@ -95,8 +55,6 @@ def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
 
 
 def _convert(published: Published, folder: Path, name: str, target: Path) -> None:
-    from mindeit.weights.load import load_weights
-
     file = folder / published.file
     ours = not file.exists()  # else it was put there, and is not ours to delete
     if ours:
