@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_saved import damage, state_at
+from test_run_checkpoints import damage, state_at
 
 from mindeit.errors import UserError
 from mindeit.training.run_checkpoints import save

@@ -108,7 +108,7 @@ def test_it_is_a_checkpoint_of_the_model_too(tmp_path):
         assert set(weights) == ({"w"} if value == 4 else {"w", "b"})
 
 
-def test_a_door_gets_the_weights_of_the_model_or_their_average(checkpoint, tmp_path):
+def test_a_script_gets_the_weights_of_the_model_or_their_average(checkpoint, tmp_path):
     from mindeit.weights.load import load_for_use
 
     weights, card = checkpoints.read(checkpoint)
@@ -167,7 +167,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
                 reader(path)
 
 
-def test_the_shelf_gives_a_state_its_names_and_keeps_the_latest(tmp_path):
+def test_the_manager_gives_a_state_its_names_and_keeps_the_latest(tmp_path):
     manager = CheckpointManager(tmp_path / "new", interval=2, keep=2)
     for epoch in range(1, 9):
         manager.store(state_at(epoch), epoch_done=True, best=epoch in (1, 3), best_ema=epoch in (1, 6))
@@ -288,18 +288,18 @@ from pathlib import Path
 import numpy as np
 import mindspore
 sys.path.insert(0, sys.argv[2])
-from test_saved import names_in, state_at
-from mindeit.training.run_checkpoints import Shelf, load, newest_sound
+from test_run_checkpoints import names_in, state_at
+from mindeit.training.run_checkpoints import CheckpointManager, load, newest_sound
 
 folder, draw, told, midway = Path(sys.argv[1]), random.Random(1), 0, 0
 
 def train(pipe):
-    shelf, found = Shelf(folder, interval=1, keep=2), newest_sound(folder)
+    manager, found = CheckpointManager(folder, interval=1, keep=2), newest_sound(folder)
     step = load(found).record["step"] if found else 0
     while True:
         step += 1
         state = state_at(step, best=step - step % 2, best_ema=step - step % 3)
-        shelf.store(state, epoch_done=True, best=step % 2 == 0, best_ema=step % 3 == 0)
+        manager.store(state, epoch_done=True, best=step % 2 == 0, best_ema=step % 3 == 0)
         os.write(pipe, step.to_bytes(4, "big"))
 
 for trial in range(50):
@@ -323,7 +323,7 @@ for trial in range(50):
         assert np.all(value == step)
     told = step
     if trial % 2:  # every other time the next run cleans up by itself
-        Shelf(folder, interval=1, keep=2)
+        CheckpointManager(folder, interval=1, keep=2)
         assert not any(name.startswith(".") for name in names_in(folder))
         for name in ("best", "best_ema"):
             if state.record[name]:
