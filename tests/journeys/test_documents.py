@@ -20,9 +20,10 @@ from mindeit.models.registry import spec
 
 __all__ = ["small_models"]
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
 CLASSES = [f"n{number:08d}" for number in range(10)]
 # They install, run for minutes, or serve until they are stopped; the server has tests of its own.
-NOT_HERE = ("bash", "pip", "curl", "MODEL=deit_tiny.onnx", "source")
+NOT_HERE = ("bash", "pip", "curl", "source")
 QUICK = ("--epoch_size", "1", "--device_target", "CPU", "--num_parallel_workers", "1", "--mode", "pynative")
 
 
@@ -56,8 +57,9 @@ def desk(tmp_path_factory):
 
 def in_this_process(script: str, words: list[str], monkeypatch) -> int:
     monkeypatch.setattr(sys, "argv", [script, *words])
+    module = "mindeit.cli.main" if script == "mindeit" else script.removesuffix(".py")
     try:
-        return importlib.import_module(script.removesuffix(".py")).main() or 0
+        return importlib.import_module(module).main() or 0
     except SystemExit as ended:
         return ended.code or 0
 
@@ -86,8 +88,9 @@ def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
         words = [str(tools / "mpirun"), "-n", "2", sys.executable, str(ROOT / words[4]), *words[5:]]
         elsewhere(words, desk)
         return
-    script, words = words[words.index("python") + 1], words[words.index("python") + 2 :]
-    if script == "train.py":
+    start = words.index("mindeit") if "mindeit" in words else words.index("python") + 1
+    script, words = words[start], words[start + 1 :]
+    if "train" in (script.removesuffix(".py"), *words[:1]):
         words += [*QUICK, "--amp_level", "O0", "--batch_size", "359" if "digits" in line else "4"]
         words += ["--epoch_size", "2"] if "--resume" in words else []
     if "--distributed" in words:
@@ -120,7 +123,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setenv("MINDEIT_HOME", str(desk / "home"))
     try:
-        for language, text in blocks(README):
+        for language, text in (block for document in DOCUMENTS for block in blocks(document)):
             if language == "python":
                 elsewhere([sys.executable, "-c", text], desk)
                 continue
@@ -146,6 +149,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
             "\ngraph(ms.Tensor(images)); session.run(None, {'images': images})",
             images=np.zeros((1, 3, 224, 224), np.float32),
         )
+        run_indented("python.md", "\nassert predictor.predict('bird.jpg')")
         run_indented(
             "data.md",
             "\nassert images.shape == (4, 3, 224, 224)",

@@ -57,7 +57,7 @@ def find_file(path: str) -> str:
 
 
 def read_files(path: str, keys: Iterable[Key]) -> Source:
-    """A YAML file, after the one it ``extends`` and what that extends: the later value of a key is the one that counts."""
+    """A YAML file, after the one it ``extends`` and what that extends: the later value of a key counts."""
     keys, path, files, reader = list(keys), find_file(path), [], ""
     while path is not None:
         source, base, place = _read_file(path, keys, reader)
