@@ -63,7 +63,7 @@ def test_defaults_are_the_official_recipe():
     assert (config.optim.opt, config.optim.weight_decay, config.optim.eps) == ("adamw", 0.05, 1e-8)
     assert (config.augment.mixup, config.augment.cutmix, config.augment.aug_repeats) == (0.8, 1.0, 3)
     assert (config.model.drop_path_rate, config.loss.label_smoothing, config.optim.ema_decay) == (0.1, 0.1, 0.99996)
-    assert config.data.image_resize is config.data.crop_pct is config.model.model is config.model.num_classes is None
+    assert config.data.image_size is config.data.crop_pct is config.model.model is config.model.num_classes is None
 
 
 def test_the_configuration_cannot_be_changed():
@@ -141,7 +141,7 @@ def test_shipped_file_of_the_zoo_holds_its_recipe(short, model, recipe, device, 
     assert (config.model.model, config.run.device_target.lower()) == (model, device)
     assert recipe == (
         config.data.batch_size,
-        config.data.image_resize,
+        config.data.image_size,
         config.schedule.epoch_size,
         config.optim.opt,
         config.schedule.lr,
@@ -262,8 +262,8 @@ def test_a_list_takes_no_more_words_than_it_holds():
 @pytest.mark.parametrize("word", ["None", "none", "null", "", "~"])
 def test_words_for_nothing(word):
     Path("x.yaml").write_text(f"auto_augment: {word}\nmean: {word}\n")
-    config = configure("-c", "x.yaml", "--image_resize", word)
-    assert config.augment.auto_augment is config.data.mean is config.data.image_resize is None
+    config = configure("-c", "x.yaml", "--image_size", word)
+    assert config.augment.auto_augment is config.data.mean is config.data.image_size is None
     assert configure("--mean", word).data.mean is None
 
 

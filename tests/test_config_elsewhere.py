@@ -112,7 +112,7 @@ OFFICIAL_FLAGS = {
     "bce-loss": "--loss BCE --bce_target_threshold 0",
     "unscale-lr": None,
     "model": None,
-    "input-size": "--image_resize",
+    "input-size": "--image_size",
     "drop": "--drop_rate",
     "drop-path": "--drop_path_rate",
     "model-ema": "--ema",

@@ -55,7 +55,7 @@ def folder(tmp_path, monkeypatch):
             "--std is '[256, 58, 57]', allowed: 3 numbers, above 0 and at most 1, or all of 255, or None",
         ),
         (["--scale", "1", "0.08"], "--scale is '[1, 0.08]', allowed: 2 numbers, above 0 and at most 1, ascending"),
-        (["--image_resize", "big"], "--image_resize is 'big', allowed: a whole number, at least 1, or None"),
+        (["--image_size", "big"], "--image_size is 'big', allowed: a whole number, at least 1, or None"),
         (["--val_split", ""], "--val_split is '', allowed: one line of text"),
         (["--data_dir", "a\nb"], r"--data_dir is 'a\nb', allowed: one line of text, or None"),
         (["--model", "m" * 100 + "\0"], f"--model is '{'m' * 57}...', allowed: one line of text, or None"),

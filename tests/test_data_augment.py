@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from mindeit.data import TrainTransform
-from mindeit.data.augment_ops import OPS, Look, apply_op, strength
+from mindeit.data.augment_ops import OPS, WarpStyle, apply_op, strength
 from mindeit.data.auto_augment import INCREASING_OPS, POLICIES, auto_augment
 from mindeit.data.color import draw_jitter, draw_three_augment, jitter, three_augment
 from mindeit.data.crops import draw_crop_box, draw_padded_corner, middle_box, padded_crop, resized_crop
@@ -236,7 +236,7 @@ def test_half_of_the_images_are_flipped():
 
 
 def test_default_fill_is_the_imagenet_mean():
-    assert Look().fill == FILL
+    assert WarpStyle().fill == FILL
 
 
 def test_vertical_flips_come_as_often_as_asked_and_change_no_other_draw():

@@ -101,7 +101,7 @@ def test_file_and_class_names_need_not_be_utf8(tmp_path):
 
 
 def test_a_script_prints_names_that_are_not_utf8():
-    code = "import mindeit.errors as e; e.run_script(lambda: print('a\\udcff'))()"
+    code = "import mindeit.errors as e; e.run_script(lambda argv: print('a\\udcff'))()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a\\udcff\n", b"")
 

@@ -97,7 +97,7 @@ CONTRADICTIONS = [
     (
         "validate.py",
         "any.onnx",
-        ["--image_resize", "64"],
+        ["--image_size", "64"],
         "image_size is 64, but {path} was made for 32; leave it out, or export anew (export.py)",
     ),
     (

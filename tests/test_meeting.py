@@ -16,7 +16,7 @@ from mindeit.data import open_source
 from mindeit.errors import UserError
 from mindeit.factory import agreement
 from mindeit.runtime import meeting
-from mindeit.runtime.cluster import Cluster, naming_a_late_rank
+from mindeit.runtime.cluster import Cluster, report_late_rank
 from mindeit.runtime.meeting import disagreements
 
 
@@ -104,13 +104,13 @@ def test_what_differs_is_named_with_the_ranks():
 
 def test_a_rank_that_waited_in_vain_says_so_in_one_line():
     from_mindspore = "\n---\nLaunch kernel failed: Default/update-Update/over_ranks-SumOverRanks/AllReduce-op0\n---"
-    with pytest.raises(UserError) as error, naming_a_late_rank(lambda: "run/last.ckpt"):
+    with pytest.raises(UserError) as error, report_late_rank(lambda: "run/last.ckpt"):
         raise RuntimeError(from_mindspore)
     assert str(error.value) == (
         "this rank waited in vain for another in a collective: 30 s on CPU before MindSpore 2.10, then "
         "MS_CPU_COMM_OP_TIMEOUT; last good checkpoint: run/last.ckpt"
     )
-    with pytest.raises(RuntimeError, match="MatMul"), naming_a_late_rank(str):
+    with pytest.raises(RuntimeError, match="MatMul"), report_late_rank(str):
         raise RuntimeError("Launch kernel failed: Default/MatMul-op0")
 
 

@@ -146,7 +146,7 @@ def test_fine_tuning_renews_heads_resizes_the_table_and_leaves_alone_what_is_fro
 ):
     source = digits_run[0] / "last.ckpt"
     code, _, err = script(
-        "train", *SMALL, "--data_dir", images, "--ckpt_path", source, "--use_ema", True, "--image_resize", 48,
+        "train", *SMALL, "--data_dir", images, "--ckpt_path", source, "--use_ema", True, "--image_size", 48,
         "--train_mode", False, "--freeze", "patch_embed", "blocks.0", "--epoch_size", 1, "--ckpt_save_dir", "run",
         *ONLY_STEPS,
     )  # fmt: skip
@@ -202,7 +202,7 @@ def test_a_recipe_lowers_the_loss(name, images, script, tmp_path):
 @pytest.mark.slow
 def test_submodels_teach_each_other(images, script, tmp_path):
     code, _, err = script(
-        "train", "--model", "deit_tiny_patch16_224", "--image_resize", 32, "--batch_size", 8, "--cosub", True,
+        "train", "--model", "deit_tiny_patch16_224", "--image_size", 32, "--batch_size", 8, "--cosub", True,
         "--loss", "BCE", "--drop_path_rate", 0.3, "--warmup_epochs", 0, "--lr", 0.02, "--epoch_size", 3,
         "--data_dir", images, "--ckpt_save_dir", "run", "--mixup", 0, "--cutmix", 0,
     )  # fmt: skip

@@ -95,7 +95,7 @@ BAD_INPUT = [
     ({"--ckpt_path": "/nope.ckpt"}, "/nope.ckpt: no such file"),
     ({"--ckpt_path": None}, "no weights: give --ckpt_path FILE, or --pretrained True for the official ones"),
     (
-        {"--image_resize": "64"},
+        {"--image_size": "64"},
         "image_size is 64, but {ckpt} was made for 32; leave it out, or convert the checkpoint anew (convert_pt2ms.py)",
     ),
     (

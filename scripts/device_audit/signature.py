@@ -53,7 +53,7 @@ def signature(one: Try) -> tuple[Any, ...]:
         if key not in _KEYS and not any(hasattr(getattr(settings, section), key) for section in _SECTIONS)
     }
     values.update({key: values[key] > 0 for key in _ZERO_OR_NOT})
-    values["image_resize"] = values["image_resize"] or spec(values["model"]).image_size
+    values["image_size"] = values["image_size"] or spec(values["model"]).image_size
     if (one.device, one.ranks) != ("GPU", 1):
         values.update(_without_sizes(values))
     return one.device, one.ranks, tuple(sorted(values.items(), key=lambda item: item[0]))
@@ -65,5 +65,5 @@ def _without_sizes(values: dict[str, Any]) -> dict[str, Any]:
     if "num_heads" in shape:
         shape["head_size"] = shape.pop("embed_dim") // shape.pop("num_heads")
     shape.pop("embed_dim", None)
-    size = values["image_resize"] if values["distillation_type"] != "none" else None  # a teacher may see another
-    return {"model": (row.family, repr(sorted(shape.items()))), "batch_size": None, "image_resize": size}
+    size = values["image_size"] if values["distillation_type"] != "none" else None  # a teacher may see another
+    return {"model": (row.family, repr(sorted(shape.items()))), "batch_size": None, "image_size": size}

@@ -39,7 +39,7 @@ class FeatureMaps(nn.Cell):
         return [self.model.num_features] * len(self.indices)
 
     def construct(self, images: Tensor) -> list[Tensor]:
-        return self.model.forward_intermediates(images, self.indices, intermediates_only=True)
+        return self.model.forward_intermediates(images, self.indices, intermediates_only=True)  # type: ignore[return-value]  # so it is a list
 
 
 def _entry(name: str) -> Callable[..., nn.Cell]:

@@ -10,11 +10,25 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Optional, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Optional,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from mindeit.errors import UserError, nearest
 
-Kind = TypeVar("Kind")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 _NOUNS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _SHOWN = 60  # characters of a value in a message
 
@@ -40,7 +54,7 @@ class Bounds:
 Count = Annotated[int, Bounds(at_least=0)]
 
 
-class _Wrong(Exception):
+class _Mismatch(Exception):
     """(where inside, the value, what is allowed)"""
 
 
@@ -82,7 +96,7 @@ def read_fields(
         raise UserError(f"{where}: lacks {', '.join(missing)}")
     try:
         return {name: _checked(hints[name], value, name) if name in hints else value for name, value in values.items()}
-    except _Wrong as wrong:
+    except _Mismatch as wrong:
         place, value, allowed = wrong.args
         raise UserError(f"{where}: {place} is {_shown(value)}, allowed: {allowed}") from None
 
@@ -95,22 +109,22 @@ def _checked(hint: Any, value: Any, place: str) -> Any:
     if hasattr(hint, "__metadata__"):  # Annotated
         kind, bounds = hint.__origin__, hint.__metadata__[0]
         if not (_is(kind, value) and bounds.hold(value)):
-            raise _Wrong(place, value, _words(hint))
+            raise _Mismatch(place, value, _words(hint))
         return kind(value)
     if origin is Union:
         return _one_of(hint, value, place)
     if origin is Literal:
         if not any(value == part and type(value) is type(part) for part in parts):
-            raise _Wrong(place, value, _words(hint))
+            raise _Mismatch(place, value, _words(hint))
         return value
     if origin is tuple:
         return _row(hint, value, place)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise _Wrong(place, value, _words(hint))
+            raise _Mismatch(place, value, _words(hint))
         return {key: _checked(parts[1], each, f"{place}.{key}") for key, each in value.items()}
     if not _is(hint, value):
-        raise _Wrong(place, value, _words(hint))
+        raise _Mismatch(place, value, _words(hint))
     return hint(value)
 
 
@@ -132,19 +146,19 @@ def _one_of(hint: Any, value: Any, place: str) -> Any:
     for part in get_args(hint):
         try:
             return None if part is type(None) and value is None else _checked(part, value, place)
-        except _Wrong as wrong:
+        except _Mismatch as wrong:
             if wrong.args[0] != place:  # the right kind of thing, with something wrong inside
                 raise
-    raise _Wrong(place, value, _words(hint))
+    raise _Mismatch(place, value, _words(hint))
 
 
 def _row(hint: Any, value: Any, place: str) -> tuple:
     parts = get_args(hint)
     if not isinstance(value, (list, tuple)):
-        raise _Wrong(place, value, _words(hint))
+        raise _Mismatch(place, value, _words(hint))
     kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else parts
     if len(kinds) != len(value):
-        raise _Wrong(place, value, _words(hint))
+        raise _Mismatch(place, value, _words(hint))
     return tuple(_checked(kind, each, f"{place}[{at}]") for at, (kind, each) in enumerate(zip(kinds, value)))
 
 

@@ -108,7 +108,7 @@ def write_official(path: Path, name: str, image_size: int | None = None, classes
 def model_of(name: str) -> Start:
     """What a shipped file names."""
     text = CONFIGS[name].read_text()
-    size = re.search(r"^image_resize: (\d+)", text, re.M)
+    size = re.search(r"^image_size: (\d+)", text, re.M)
     return re.search(r"^model: (\S+)", text, re.M)[1], int(size[1]) if size else None
 
 

@@ -42,7 +42,7 @@ def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, script, tmp
         teacher / "best.ckpt",
     )
     train(*student, "--ckpt_save_dir", "student")
-    train(*student, "--ckpt_path", "student/last.ckpt", "--image_resize", 32, "--ckpt_save_dir", "tuned")
+    train(*student, "--ckpt_path", "student/last.ckpt", "--image_size", 32, "--ckpt_save_dir", "tuned")
     [before], [after] = history(tmp_path / "student"), history(tmp_path / "tuned")
     assert after["train_loss"] < before["train_loss"]  # it went on from there
 

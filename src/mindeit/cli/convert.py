@@ -42,12 +42,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not (options.input and options.output):
         raise UserError("--input and --output are needed (or --list); --help shows the options")
-    from mindeit.convert.command import Different, convert
+    from mindeit.convert.command import ParityMismatch, convert
 
     settings = {key: value for key, value in vars(options).items() if key not in ("input", "output", "list")}
     try:
         convert(options.input, options.output, **settings)
-    except Different:
+    except ParityMismatch:
         print(f"nothing was written to {options.output}: PyTorch and MindSpore differ", file=sys.stderr)
         return 1
     return 0

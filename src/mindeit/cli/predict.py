@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
     from mindeit.predict.describe import describe
     from mindeit.predict.inputs import listed
 
-    options, images = config.script, listed(config.script.images)[0]
+    options = config.script
+    images = [str(image) for image in listed(options.images)[0]]
     if options.output:
         check_output(options.output, [*images, config.model.ckpt_path])
     for target in filter(None, (options.output, options.attention and f"{options.attention}/any.png")):

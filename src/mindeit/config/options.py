@@ -93,8 +93,8 @@ def allowed(key: Key) -> str:
         noun = f"{key.length or 'any number of'} {nouns}"
     limits = {"at least": option.at_least, "above": option.above, "at most": option.at_most, "below": option.below}
     bounds = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
-    words = (noun, bounds, "or all of 255" * option.of_255, "ascending" * option.ascending, "or None" * key.optional)
-    return ", ".join(filter(None, words))
+    parts = (noun, bounds, "or all of 255" * option.of_255, "ascending" * option.ascending, "or None" * key.optional)
+    return ", ".join(filter(None, parts))
 
 
 def split_list(text: str) -> tuple[str, ...]:

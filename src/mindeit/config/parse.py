@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from mindeit.config.options import Key, allowed, convert, keys_of
-from mindeit.config.rules import Settled, check_combinations, check_model, drop_ineffective
+from mindeit.config.rules import ResolvedOptions, check_combinations, check_model, drop_ineffective
 from mindeit.config.schema import ALL, SECTIONS, Config, GeneralOptions
 from mindeit.config.show import config_text, help_text
 from mindeit.config.sources import COMMAND_LINE, DEFAULT, Source, Written, read_command_line, read_files
@@ -39,13 +39,13 @@ def parse(
     titles = {name: _title(kind) for name, kind in {**SECTIONS, "general": GeneralOptions, "script": script}.items()}
 
     command = read_command_line(argv, used + general, unused=[key for key in schema if key not in used])
-    asked = _settle(command.written, general)
+    asked = _resolve(command.written, general)
     if asked.values["help"]:
         _print_and_exit(help_text(os.path.basename(sys.argv[0]), description, titles, used + general))
     path = asked.values.get("config")
     source = read_files(path, schema) if path else Source()
     source += command
-    shared, scripts = _settle(source.written, schema), _settle(source.written, own)
+    shared, scripts = _resolve(source.written, schema), _resolve(source.written, own)
     checked = {key.name for key in used if key.section != "script"} - shared.wrong
     noted = drop_ineffective(
         shared,
@@ -72,31 +72,33 @@ def parse(
     return config
 
 
-def _settle(written: Iterable[Written], keys: Sequence[Key]) -> Settled:
+def _resolve(written: Iterable[Written], keys: Sequence[Key]) -> ResolvedOptions:
     """Convert what was written for these keys; of several values the last counts, but each must be right."""
     names = [key.name for key in keys]
-    settled = Settled({key.name: key.default for key in keys}, dict.fromkeys(names, DEFAULT), dict.fromkeys(names, 0))
+    resolved = ResolvedOptions(
+        {key.name: key.default for key in keys}, dict.fromkeys(names, DEFAULT), dict.fromkeys(names, 0)
+    )
     sections, places = {key.section for key in keys}, {DEFAULT: 0}
     for item in written:
         key, rank = item.key, places.setdefault(item.origin, len(places))
         if key.section not in sections:
             continue
-        settled.origins[key.name], settled.ranks[key.name] = item.origin, rank
+        resolved.origins[key.name], resolved.ranks[key.name] = item.origin, rank
         try:
-            settled.values[key.name] = convert(key, item.text)
+            resolved.values[key.name] = convert(key, item.text)
         except ValueError:
             shown = shorten(item.text if isinstance(item.text, str) else f"[{', '.join(item.text)}]")
             name = f"--{key.name}" if item.origin == COMMAND_LINE and not key.option.positional else key.name
-            settled.mistakes.append(f"{item.place}: {name} is '{shown}', allowed: {allowed(key)}{_hint(key)}")
-            settled.wrong.add(key.name)
-    return settled
+            resolved.mistakes.append(f"{item.place}: {name} is '{shown}', allowed: {allowed(key)}{_hint(key)}")
+            resolved.wrong.add(key.name)
+    return resolved
 
 
 def _hint(key: Key) -> str:
     return f" ({key.option.hint})" if key.option.hint else ""
 
 
-def _notes(ineffective: Iterable[tuple[str, str]], settled: Settled) -> Iterator[str]:
+def _notes(ineffective: Iterable[tuple[str, str]], resolved: ResolvedOptions) -> Iterator[str]:
     """A line for each source with keys of other projects; ``ineffective`` are origin and name of each."""
     names: dict[str, list[str]] = {}
     for origin, name in ineffective:
@@ -104,7 +106,7 @@ def _notes(ineffective: Iterable[tuple[str, str]], settled: Settled) -> Iterator
     for origin, group in names.items():
         note = f"{origin}: without effect here: {', '.join(group)}"
         if origin != COMMAND_LINE:
-            lr = settled.origins["lr"] == origin and not settled.values["unscale_lr"]
+            lr = resolved.origins["lr"] == origin and not resolved.values["unscale_lr"]
             note += "; lr counts for 512 images a step (unscale_lr: True takes it as it is)" * lr
             note += "; what the file leaves out is as in DeiT's recipe (--print_config)"
         yield note
@@ -135,8 +137,9 @@ def _all_in_one(mistakes: list[str]) -> str:
 
 def _title(declaration: type | None) -> str:
     text = (declaration.__doc__ or "").strip() if declaration else ""
-    written = text and not text.startswith(f"{declaration.__name__}(")  # else the text that dataclass makes up
-    return text.splitlines()[0] if written else "This script"
+    if not text or (declaration and text.startswith(f"{declaration.__name__}(")):  # the text that dataclass makes up
+        return "This script"
+    return text.splitlines()[0]
 
 
 def _print_and_exit(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from mindeit.config.sources import DEFAULT
@@ -13,7 +14,7 @@ from mindeit.models.registry import list_models, spec
 
 
 @dataclasses.dataclass
-class Settled:
+class ResolvedOptions:
     """One value for each key, where it came from, and what was wrong.
 
     ``ranks``: the later a source, the higher; ``wrong`` names the keys with a value that is not allowed.
@@ -180,7 +181,7 @@ NEEDS = (
 
 
 def drop_ineffective(
-    settled: Settled, defaults: Mapping[str, Any], checked: Collection[str], lenient: Collection[str]
+    resolved: ResolvedOptions, defaults: Mapping[str, Any], checked: AbstractSet[str], lenient: Collection[str]
 ) -> list[tuple[str, str]]:
     """A mistake for each key that asks for something and would be ignored; it goes back to its default.
 
@@ -189,45 +190,45 @@ def drop_ineffective(
     """
     noted = []
     for need in NEEDS:
-        if not set(need.others) <= checked or need.met(*(settled.values[other] for other in need.others)):
+        if not set(need.others) <= checked or need.met(*(resolved.values[other] for other in need.others)):
             continue
-        decided = max(settled.ranks[other] for other in need.others)
+        decided = max(resolved.ranks[other] for other in need.others)
         for key in need.keys:
-            value = settled.values[key]
+            value = resolved.values[key]
             if key not in checked or value == defaults[key] or not value:
                 continue
-            if settled.ranks[key] < decided:
+            if resolved.ranks[key] < decided:
                 pass
-            elif settled.origins[key] in lenient:
-                noted.append((settled.origins[key], key))
+            elif resolved.origins[key] in lenient:
+                noted.append((resolved.origins[key], key))
             else:
-                settled.mistakes.append(
-                    f"{settled.shown([key])} has no effect with {settled.shown(need.others)}; it needs {need.needed}"
+                resolved.mistakes.append(
+                    f"{resolved.shown([key])} has no effect with {resolved.shown(need.others)}; it needs {need.needed}"
                 )
-            settled.values[key], settled.origins[key] = defaults[key], DEFAULT
+            resolved.values[key], resolved.origins[key] = defaults[key], DEFAULT
     return noted
 
 
-def check_combinations(settled: Settled, checked: Collection[str]) -> list[str]:
+def check_combinations(resolved: ResolvedOptions, checked: AbstractSet[str]) -> list[str]:
     """A line for each rule that is broken among the ``checked`` keys (those in use, and right by themselves)."""
     return [
-        f"{settled.shown(rule.keys)}: {rule.why}"
+        f"{resolved.shown(rule.keys)}: {rule.why}"
         for rule in RULES
-        if set(rule.keys) <= checked and rule.broken(*(settled.values[key] for key in rule.keys))
+        if set(rule.keys) <= checked and rule.broken(*(resolved.values[key] for key in rule.keys))
     ]
 
 
-def check_model(settled: Settled) -> list[str]:
+def check_model(resolved: ResolvedOptions) -> list[str]:
     """A line for a plugin that fails, or for a model that nobody knows."""
     try:
-        for path in settled.values.get("plugin", ()):
+        for path in resolved.values.get("plugin", ()):
             plugins.load(path)
     except UserError as error:
-        return [f"{settled.origins['plugin']}: {error}"]
-    name = settled.values.get("model")
+        return [f"{resolved.origins['plugin']}: {error}"]
+    name = resolved.values.get("model")
     try:
         if name is not None:
             spec(name)
     except UserError as error:
-        return [f"{settled.origins['model']}: {error}"]
+        return [f"{resolved.origins['model']}: {error}"]
     return []

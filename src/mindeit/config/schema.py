@@ -57,7 +57,9 @@ class DataConfig:
     val_split: str = option("val", "its part for evaluation")
     label_file: Optional[str] = option(None, "lines of 'image label', for a flat folder of images")
     batch_size: int = option(128, "images per device and step", at_least=1)
-    image_resize: Optional[int] = option(None, "pixels a side; None: the model's own", at_least=1)
+    image_size: Optional[int] = option(
+        None, "pixels a side; None: the model's own", at_least=1, aliases=("image_resize",)
+    )
     crop_pct: Optional[float] = option(
         None, "share of the side that evaluation keeps; None: the model's own", above=0, at_most=1
     )

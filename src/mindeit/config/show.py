@@ -45,7 +45,7 @@ def config_text(
     values: Mapping[str, Any], origins: Mapping[str, str], titles: Mapping[str, str], keys: Iterable[Key]
 ) -> str:
     """YAML that gives the same configuration again; each line ends with where its value came from."""
-    lines = []
+    lines: list[str] = []
     for section, group in itertools.groupby(keys, lambda key: key.section):
         lines += [""] * bool(lines) + [f"# {titles[section]}"]
         comment = "# " if section == "script" else ""  # not a key of YAML files
@@ -60,9 +60,9 @@ def _yaml_line(name: str, value: Any) -> str:
 
 def run_text(config: Config) -> str:
     """YAML that gives ``config`` again: what was set; defaults stand in comments, in case they change."""
-    lines = []
+    lines: list[str] = []
     for section, declaration in SECTIONS.items():
-        lines += ["", f"# {declaration.__doc__.splitlines()[0]}"]
+        lines += ["", f"# {(declaration.__doc__ or section).splitlines()[0]}"]
         for key in keys_of(section, declaration):
             value, source = getattr(getattr(config, section), key.name), config.origins[key.name]
             lines.append(f"{'# ' if source == DEFAULT else ''}{_yaml_line(key.name, value):<40}  # {source}")

@@ -122,7 +122,7 @@ def _entries(path: str) -> list[tuple[str, Text | None, int]]:
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: not a configuration: allowed are lines of 'key: value'")
     return [
-        (_text(name) if isinstance(name, yaml.ScalarNode) else "?", _text(value), name.start_mark.line + 1)
+        (name.value if isinstance(name, yaml.ScalarNode) else "?", _text(value), name.start_mark.line + 1)
         for name, value in root.value
     ]
 
@@ -160,7 +160,8 @@ def read_command_line(argv: Sequence[str], keys: Iterable[Key], unused: Iterable
 
     ``unused`` are keys that other scripts have: naming one is a mistake of its own kind.
     """
-    keys, source, words, loose = list(keys), Source(), deque(argv), []
+    keys, source, words = list(keys), Source(), deque(argv)
+    loose: list[str] = []
     known = {flag: key for key in keys for flag in key.flags}
     elsewhere = {flag for key in unused for flag in key.flags}
     while words:

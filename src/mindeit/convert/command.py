@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mindeit.convert import parity
 from mindeit.errors import UserError
 from mindeit.files import atomic, check_name
-
-if TYPE_CHECKING:
-    from mindeit.weights.card import ModelCard
+from mindeit.weights import checkpoint
+from mindeit.weights.card import ModelCard
+from mindeit.weights.load import load_weights, to_official
+from mindeit.weights.torch_files import write_official
 
 OURS = (".ckpt", ".safetensors")
 OFFICIAL = (".pth", ".pt", ".bin", ".safetensors")
 
 
-class Different(Exception):
+class ParityMismatch(Exception):
     """PyTorch and MindSpore do not agree on the converted weights."""
 
 
@@ -32,15 +33,11 @@ def convert(
     to_pt: bool = False,
     verify: bool = False,
 ) -> None:
-    """Write ``target`` and say so; `Different`, and nothing written, where ``verify`` finds a gap.
+    """Write ``target`` and say so; `ParityMismatch`, and nothing written, where ``verify`` finds a gap.
 
     What is proven is the file itself, read back, not the arrays it was written from.
     """
     check_target(source, target, OFFICIAL if to_pt else OURS)
-    from mindeit.weights import checkpoint
-    from mindeit.weights.load import load_weights, to_official
-    from mindeit.weights.torch_files import write_official
-
     state, card = load_weights(
         source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema, check=not no_check
     )
@@ -73,11 +70,8 @@ def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
 
 
 def _prove(path: Path, card: ModelCard) -> None:
-    from mindeit.convert.parity import verify
-    from mindeit.weights.load import load_weights
-
     headless = None if card.num_classes else 0  # an official file has no card to say so
-    report = verify(*load_weights(path, model=card.model, num_classes=headless, image_size=card.image_size))
+    report = parity.verify(*load_weights(path, model=card.model, num_classes=headless, image_size=card.image_size))
     print(report, flush=True)
     if not report.ok:
-        raise Different
+        raise ParityMismatch

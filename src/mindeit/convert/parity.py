@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import mindspore as ms
 import numpy as np
+from mindspore import nn
 
 from mindeit.comparison import gap
 from mindeit.models.registry import build
-from mindeit.weights.checkpoint import ModelCard, load_strict
+from mindeit.runtime import device
+from mindeit.weights.checkpoint import ModelCard, State, load_strict
 from mindeit.weights.load import to_official
 from mindeit.weights.torch_files import import_torch
 
-State = Mapping[str, np.ndarray]
 LIMIT = 1e-4  # of the logits' standard deviation; float32 itself leaves about 2e-6
 
 
@@ -75,7 +78,7 @@ def _first_departure(got: State, want: State) -> str | None:
 
 def _run_torch(official: State, card: ModelCard, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     torch = import_torch()
-    from mindeit.torch_reference.build import build_reference
+    from mindeit.torch_reference.build import build_reference  # needs torch
 
     reference, parts = build_reference(card.model, num_classes=card.num_classes, image_size=card.image_size), {}
     # an old file without BatchNorm's counters is whole as well: they do not enter the result
@@ -98,9 +101,8 @@ def _run_mindspore(
     state: State, card: ModelCard, images: np.ndarray, parts: list[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits from the compiled graph, parts operator by operator (a graph keeps its inner values to itself)."""
-    import mindspore as ms
-
-    model, seen = build(card.model, num_classes=card.num_classes, image_size=card.image_size), {}
+    model = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
+    seen: dict[str, np.ndarray] = {}
     load_strict(model, state, "the converted weights")
     model.set_train(False)
     with _mode(ms.GRAPH_MODE):
@@ -113,8 +115,8 @@ def _run_mindspore(
     return logits, seen
 
 
-def _keep(seen: dict[str, np.ndarray], name: str):
-    def hook(_, __, output) -> None:
+def _keep(seen: dict[str, np.ndarray], name: str) -> Callable[..., None]:
+    def hook(cell: nn.Cell, inputs: Any, output: Any) -> None:
         if hasattr(output, "asnumpy"):
             seen[name] = output.asnumpy()
 
@@ -123,8 +125,6 @@ def _keep(seen: dict[str, np.ndarray], name: str):
 
 @contextmanager
 def _mode(mode: int) -> Iterator[None]:
-    import mindspore as ms
-
     before = ms.get_context("mode")
     ms.set_context(mode=mode)
     try:
@@ -134,8 +134,4 @@ def _mode(mode: int) -> Iterator[None]:
 
 
 def _versions() -> str:
-    import mindspore as ms
-
-    from mindeit.runtime import device
-
     return f"PyTorch {import_torch().__version__}, MindSpore {ms.__version__} on {device.target()}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mindeit.data.augment_ops import Look, apply_op, strength
+from mindeit.data.augment_ops import WarpStyle, apply_op, strength
 from mindeit.data.sampler import pick
 from mindeit.errors import UserError
 
@@ -45,7 +45,7 @@ class Step(NamedTuple):
     magnitude: float
 
 
-def _policy(text: str) -> tuple[tuple[Step, Step], ...]:
+def _policy(text: str) -> tuple[tuple[Step, ...], ...]:
     """Lines of ``operation probability magnitude, operation probability magnitude``."""
 
     def step(words: str) -> Step:
@@ -121,33 +121,33 @@ class AutoAugment:
         self,
         choose: Callable[[np.random.Generator], tuple[Step, ...]],
         magnitude_std: float,
-        resamples: tuple[int, ...],
+        resamples: tuple[Image.Resampling, ...],
         fill: tuple[int, ...],
-    ):
+    ) -> None:
         self._choose, self._magnitude_std = choose, magnitude_std
-        self._looks = tuple(Look(resample, fill) for resample in resamples)
+        self._styles = tuple(WarpStyle(resample, fill) for resample in resamples)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        for name, args, look in self.draw(rng):
-            image = apply_op(name, args, image, look)
+        for name, args, style in self.draw(rng):
+            image = apply_op(name, args, image, style)
         return image
 
-    def draw(self, rng: np.random.Generator) -> list[tuple[str, tuple, Look]]:
-        """The operations to apply: (name, arguments, look)."""
+    def draw(self, rng: np.random.Generator) -> list[tuple[str, tuple, WarpStyle]]:
+        """The operations to apply: (name, arguments, style)."""
         drawn = []
         for step in self._choose(rng):
             if rng.random() >= step.probability:
                 continue
             magnitude = rng.normal(step.magnitude, self._magnitude_std) if self._magnitude_std else step.magnitude
             sign = -1 if rng.random() < 0.5 else 1
-            drawn.append((step.name, strength(step.name, magnitude, sign), self._looks[pick(rng, len(self._looks))]))
+            drawn.append((step.name, strength(step.name, magnitude, sign), self._styles[pick(rng, len(self._styles))]))
         return drawn
 
 
 class _RandomSteps:
     """RandAugment's choice: ``layers`` operations of a set, drawn with replacement. A class, so that it pickles."""
 
-    def __init__(self, names: tuple[str, ...], layers: int, magnitude: float):
+    def __init__(self, names: tuple[str, ...], layers: int, magnitude: float) -> None:
         self._steps = tuple(Step(name, _OP_PROBABILITY, magnitude) for name in names)
         self._layers = layers
 
@@ -158,14 +158,14 @@ class _RandomSteps:
 class _RandomPair:
     """AutoAugment's choice: one pair of the policy."""
 
-    def __init__(self, policy: tuple[tuple[Step, Step], ...]):
+    def __init__(self, policy: tuple[tuple[Step, ...], ...]) -> None:
         self._policy = policy
 
     def __call__(self, rng: np.random.Generator) -> tuple[Step, ...]:
         return self._policy[pick(rng, len(self._policy))]
 
 
-def auto_augment(spec: str, resamples: tuple[int, ...], fill: tuple[int, ...]) -> AutoAugment:
+def auto_augment(spec: str, resamples: tuple[Image.Resampling, ...], fill: tuple[int, ...]) -> AutoAugment:
     """``rand-m9-mstd0.5-inc1``, ``original`` or ``v0``; MindCV's ``randaug-...`` and ``autoaug`` are the first two."""
     kind, *sections = spec.split("-")
     kind = "original" if kind == "autoaug" else kind

@@ -39,7 +39,7 @@ class BatchMemory:
         """Arrays with whatever was there before, and the offset of their region."""
         region = self._take(max(1, size_of(layout)))
         # through a memoryview, because a view of a plain array would refer to its memory instead of `whole`
-        whole = np.frombuffer(memoryview(region.memory), np.uint8)
+        whole = np.frombuffer(region.memory.data, np.uint8)
         weakref.finalize(whole, self._free.append, region).atexit = False
         return arrays_in(whole, layout), region.offset
 
@@ -97,7 +97,8 @@ def size_of(layout: Layout) -> int:
 
 def arrays_in(whole: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
     """One array after another in ``whole``, uint8."""
-    arrays, begin = [], 0
+    arrays: list[np.ndarray] = []
+    begin = 0
     for shape, kind in layout:
         size = math.prod(shape) * np.dtype(kind).itemsize
         arrays.append(whole[begin : begin + size].view(kind).reshape(shape))

@@ -32,7 +32,7 @@ _LABEL_BYTES = {10: 1, 100: 2}  # CIFAR-100 stores the coarse label first
 class CifarSource(Source):
     """All images in memory: uint8 (n, 3, 32, 32)."""
 
-    def __init__(self, data_dir: str, train: bool, classes: int):
+    def __init__(self, data_dir: str, train: bool, classes: int) -> None:
         folder, suffix = _find(data_dir, train, classes)
         paths = [os.path.join(folder, name + suffix) for name in _FILES[classes, train]]
         parts = [_read_binary(path, classes) if suffix else _read_pickle(path, classes) for path in paths]
@@ -108,12 +108,15 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # what a pickle of an array calls first
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Arrays and built-in containers; no name in the file is ever looked up or called."""
 
     _ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
+        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): _latin1,

@@ -53,8 +53,8 @@ def padded_crop(image: Image.Image, size: int, left: int, top: int, resample: in
     """DeiT III's simple random crop: short side to ``size``, a mirrored border, and the (size, size) at (left, top)."""
     resized = short_side_size(*image.size, size)
     columns, rows = (_mirrored(start - padding, size, length) for start, length in zip((left, top), resized))
-    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    pixels = np.asarray(resized_part(image, resized, resample, tuple(map(int, box))))
+    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+    pixels = np.asarray(resized_part(image, resized, resample, box))
     return Image.fromarray(pixels[np.ix_(rows - box[1], columns - box[0])])
 
 

@@ -16,10 +16,10 @@ class DigitsSource(Source):
 
     class_names = tuple("0123456789")
 
-    def __init__(self, train: bool):
+    def __init__(self, train: bool) -> None:
         try:
-            from sklearn.datasets import load_digits
-            from sklearn.model_selection import train_test_split
+            from sklearn.datasets import load_digits  # optional: for this data set alone
+            from sklearn.model_selection import train_test_split  # optional: for this data set alone
         except ImportError as error:
             raise UserError("dataset 'digits' needs scikit-learn: pip install scikit-learn") from error
         scans, labels = load_digits(return_X_y=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from mindeit.data.transforms import channels
 
 
-def slide_rows(image: Image.Image, factor: float, shift: float, fill: tuple[int, ...]) -> Image.Image | None:
+def shear_rows(image: Image.Image, factor: float, shift: float, fill: tuple[int, ...]) -> Image.Image | None:
     """`image.transform(size, AFFINE, (1, factor, shift, 0, 1, 0), BICUBIC, fillcolor=fill)` of an RGB image.
 
     None in the rare case that rounding lets two pixels of a row start from the same one: Pillow has to do that one.
@@ -35,10 +35,10 @@ def slide_rows(image: Image.Image, factor: float, shift: float, fill: tuple[int,
     return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
 
-def slide_columns(image: Image.Image, factor: float, shift: float, fill: tuple[int, ...]) -> Image.Image | None:
+def shear_columns(image: Image.Image, factor: float, shift: float, fill: tuple[int, ...]) -> Image.Image | None:
     """The same with x and y exchanged."""
-    slid = slide_rows(image.transpose(Image.Transpose.TRANSPOSE), factor, shift, fill)
-    return None if slid is None else slid.transpose(Image.Transpose.TRANSPOSE)
+    sheared = shear_rows(image.transpose(Image.Transpose.TRANSPOSE), factor, shift, fill)
+    return None if sheared is None else sheared.transpose(Image.Transpose.TRANSPOSE)
 
 
 def _weigh(taps: np.ndarray, between: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class FileSource(Source):
         *,
         named: bool = True,
         notes: tuple[str, ...] = (),
-    ):
+    ) -> None:
         self.labels, self.class_names = np.asarray(labels, np.int32), tuple(map(_as_text, class_names))
         self.named, self.notes = named, notes
         self._root, self._names, self._ends = root, names["names"], names["ends"]
@@ -109,7 +109,7 @@ def _open_class_folders(data_dir: str, split: str, cache_dir: str | None, train_
     empty = np.setdiff1d(np.arange(len(here)), index["folder"])
     if len(empty):
         raise UserError(
-            f"no images in {os.path.join(root, here[empty[0]])} ({', '.join(EXTENSIONS)}){_and_more(empty)}"
+            f"no images in {os.path.join(root, here[empty[0]])} ({', '.join(EXTENSIONS)}){_and_more(empty.tolist())}"
         )
     label_of = np.array([classes.index(name) for name in here], np.int32)
     return FileSource(root, index, label_of[index["folder"]], classes)

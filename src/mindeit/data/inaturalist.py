@@ -54,8 +54,8 @@ def _without_kingdom(name: str) -> str:
 def _categories(data_dir: str, content: dict, path: str) -> dict[int, str]:
     """{id: name}, from ``categories.json`` (2018 hides the names in the other files) or the file itself."""
     separate = os.path.join(data_dir, "categories.json")
-    rows = _read_json(separate) if os.path.isfile(separate) else content.get("categories")
     try:
+        rows = _read_json(separate) if os.path.isfile(separate) else content["categories"]
         return {operator.index(row["id"]): str(row["name"]) for row in rows}
     except (KeyError, TypeError) as error:
         raise UserError(f"no categories (id, name) in {path} or {separate}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ _GIVE_UP_AFTER = 100  # bad images in a row
 class _Evaluation:
     """The work of evaluation; a task is the positions of a batch. Returns the numbers of images it had to leave out."""
 
-    def __init__(self, source: Source, transform: EvalTransform, skip_bad_images: bool):
+    def __init__(self, source: Source, transform: EvalTransform, skip_bad_images: bool) -> None:
         self._source, self._transform, self._skip_bad_images = source, transform, skip_bad_images
 
     def layout(self, positions: np.ndarray) -> Layout:
@@ -72,7 +73,7 @@ class EvaluationBatches:
         rank: int,
         ranks: int,
         skip_bad_images: bool,
-    ):
+    ) -> None:
         self._source, self._batch_size, self._workers = source, batch_size, workers
         self._rank, self._ranks = rank, ranks
         self._work = _Evaluation(source, transform, skip_bad_images)
@@ -128,7 +129,9 @@ class _Portion(NamedTuple):
 class _Training:
     """The work of training; a task is a `_Portion`. Returns the numbers of the images that could not be read."""
 
-    def __init__(self, source: Source, transform: TrainTransform, seed: int, mix: Mixing | None, skip_bad_images: bool):
+    def __init__(
+        self, source: Source, transform: TrainTransform, seed: int, mix: Mixing | None, skip_bad_images: bool
+    ) -> None:
         self._source, self._transform, self._seed, self._mix = source, transform, seed, mix
         self._skip_bad_images = skip_bad_images
 
@@ -147,8 +150,9 @@ class _Training:
         return bad
 
     def _fill(self, portion: _Portion, images: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        labels, bad = np.empty(len(images), np.int32), []
-        planned = image = None
+        labels = np.empty(len(images), np.int32)
+        bad: list[int] = []
+        planned = None
         rngs = generators(self._seed, portion.epoch, "image", portion.positions)
         for slot, (index, rng) in enumerate(zip(portion.images.tolist(), rngs)):
             if index != planned:  # the repeats of an image are neighbours: decode it once
@@ -182,7 +186,7 @@ class TrainingBatches:
     readable image took the place of each.
     """
 
-    def __init__(self, data: TrainingData, order: EpochOrder, epoch: int, start_batch: int):
+    def __init__(self, data: TrainingData, order: EpochOrder, epoch: int, start_batch: int) -> None:
         self._data, self._order, self._epoch, self._start_batch = data, order, epoch, start_batch
         self.skipped: list[str] = []
 
@@ -233,15 +237,15 @@ class TrainingData:
         mix: Mixing | None = None,
         drop_last: bool = True,
         skip_bad_images: bool = False,
-    ):
+    ) -> None:
         self.source, self.workers = source, workers or Workers()
         self.work = _Training(source, transform, seed, mix, skip_bad_images)
-        self._batch_size = batch_size
-        self._order = {"seed": seed, "repeats": repeats, "rank": rank, "ranks": ranks, "drop_last": drop_last}
+        self._order = partial(
+            EpochOrder, len(source), batch_size, seed=seed, repeats=repeats, rank=rank, ranks=ranks, drop_last=drop_last
+        )
 
     def epoch(self, epoch: int, start_batch: int = 0) -> TrainingBatches:
-        order = EpochOrder(len(self.source), self._batch_size, epoch=epoch, **self._order)
-        return TrainingBatches(self, order, epoch, start_batch)
+        return TrainingBatches(self, self._order(epoch=epoch), epoch, start_batch)
 
 
 def training_batches(

@@ -40,7 +40,7 @@ class MindRecordSource(Source):
     Class names: ``data_dir/classes.txt``, one a line, or the label numbers.
     """
 
-    def __init__(self, data_dir: str, split: str):
+    def __init__(self, data_dir: str, split: str) -> None:
         self._shards = [_open_shard(path) for path in _find(data_dir, split)]
         labels = np.concatenate([shard.labels for shard in self._shards])
         self._firsts = np.cumsum([0] + [len(shard.labels) for shard in self._shards])
@@ -137,7 +137,7 @@ def _index(path: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _read_labels(path: str, rows: int) -> np.ndarray:
     """Labels that were not indexed when the file was written: one run through it."""
-    from mindspore.mindrecord import FileReader
+    from mindspore.mindrecord import FileReader  # other data sets do without MindSpore
 
     try:
         reader = FileReader([path], columns=[_LABEL_COLUMN])

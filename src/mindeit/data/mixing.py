@@ -91,7 +91,7 @@ class Mixing:
         mode: str = "batch",
         smoothing: float = 0.1,
         off_epoch: int = 0,
-    ):
+    ) -> None:
         if mode not in MODES:
             raise UserError(f"mixup mode is '{mode}'; allowed: {', '.join(MODES)}{nearest(mode, MODES)}")
         for name, value, top in (

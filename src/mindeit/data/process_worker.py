@@ -58,7 +58,7 @@ def _reply(memory: _WorkerMemory, stored: Any, task: Any, offset: int, layout: L
 class _WorkerMemory:
     """What a worker has at hand: shared memory as far as it has seen it, and the works that use it."""
 
-    def __init__(self, file: int):
+    def __init__(self, file: int) -> None:
         self._file = file
         self._regions: dict[int, np.ndarray] = {}
         self._works: OrderedDict[int, Any] = OrderedDict()
@@ -72,7 +72,7 @@ class _WorkerMemory:
     def work(self, stored: Any) -> Any:
         if stored.number not in self._works:
             head, *buffers = self.arrays(stored.offset, stored.layout)
-            self._works[stored.number] = pickle.loads(head, buffers=buffers)
+            self._works[stored.number] = pickle.loads(head.data, buffers=buffers)
             while len(self._works) > _WORKS:
                 self._works.popitem(last=False)
         return self._works[stored.number]

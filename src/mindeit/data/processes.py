@@ -51,14 +51,15 @@ class Processes(Workers):
     One thread at a time may read from them; passes may be left early, and overlap.
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int) -> None:
         super().__init__()
         check_count(count)
         if not AVAILABLE:
             raise UserError(
                 f"worker processes need Linux, this is {sys.platform}; allowed: python_multiprocessing False"
             )
-        self.ahead, self._memory = count, SharedMemory()
+        self.ahead = count
+        self._memory: SharedMemory = SharedMemory()
         self._workers: list[_Worker] = []
         self._turn = 0
         self._stored: weakref.WeakKeyDictionary[Work, tuple[StoredWork, Arrays]] = weakref.WeakKeyDictionary()
@@ -93,7 +94,7 @@ class Processes(Workers):
                 raise UserError(
                     f"the data set cannot be sent to worker processes ({error}); allowed: python_multiprocessing False"
                 ) from error
-            contents = [np.asarray(memoryview(content)) for content in (head, *(one.raw() for one in buffers))]
+            contents = [np.asarray(content) for content in (memoryview(head), *(buffer.raw() for buffer in buffers))]
             layout = [(content.shape, np.uint8) for content in contents]
             arrays, offset = self._memory.lend(layout)
             for array, content in zip(arrays, contents):
@@ -106,7 +107,7 @@ class Processes(Workers):
 class _Worker:
     """One process, seen from its parent. It answers in the order in which it was asked."""
 
-    def __init__(self, memory: int):
+    def __init__(self, memory: int) -> None:
         self._connection, theirs = multiprocessing.Pipe()
         inherited = (theirs.fileno(), memory)
         self._process = subprocess.Popen(

@@ -36,7 +36,7 @@ def draw_erase_boxes(
 class RandomErasing:
     """In place on float32 (3, H, W). Mode ``pixel``: normal noise; ``rand``: one normal colour a box; ``const``: 0."""
 
-    def __init__(self, probability: float, mode: str = "pixel", count: int = 1):
+    def __init__(self, probability: float, mode: str = "pixel", count: int = 1) -> None:
         if mode not in MODES:
             raise UserError(f"random erasing mode is '{mode}'; allowed: {', '.join(MODES)}{nearest(mode, MODES)}")
         if not 0 <= probability <= 1 or count < 1:
@@ -46,7 +46,8 @@ class RandomErasing:
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> None:
         if rng.random() >= self._probability:
             return
-        for top, left, height, width in draw_erase_boxes(rng, *pixels.shape[1:], self._count):
+        _, image_height, image_width = pixels.shape
+        for top, left, height, width in draw_erase_boxes(rng, image_height, image_width, self._count):
             pixels[:, top : top + height, left : left + width] = self._fill(rng, len(pixels), height, width)
 
     def _fill(self, rng: np.random.Generator, channels: int, height: int, width: int) -> np.ndarray:

@@ -33,7 +33,10 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
-_FILTERS = {Image.Resampling.BILINEAR: Filter(1.0, _triangle), Image.Resampling.BICUBIC: Filter(2.0, _cubic)}
+_FILTERS: dict[int, Filter] = {
+    Image.Resampling.BILINEAR: Filter(1.0, _triangle),
+    Image.Resampling.BICUBIC: Filter(2.0, _cubic),
+}
 
 
 def short_side_size(width: int, height: int, size: int) -> tuple[int, int]:
@@ -62,7 +65,7 @@ class _Weights:
     """What each of the positions ``begin`` to ``end`` along an axis that grows from ``length`` to ``target`` is made
     of: the pixels from ``first`` to ``last``, in Pillow's arithmetic (`Resample.c`)."""
 
-    def __init__(self, length: int, target: int, begin: int, end: int, kind: Filter):
+    def __init__(self, length: int, target: int, begin: int, end: int, kind: Filter) -> None:
         self._same = length == target
         if self._same:
             self.first, self.last = begin, end

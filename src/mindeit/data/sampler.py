@@ -45,7 +45,7 @@ class EpochOrder:
         rank: int = 0,
         ranks: int = 1,
         drop_last: bool = True,
-    ):
+    ) -> None:
         self._n, self._batch_size, self._repeats, self._rank, self._ranks = n, batch_size, max(1, repeats), rank, ranks
         self._samples = samples_per_rank(n, repeats, ranks)
         if self._samples < batch_size and drop_last or not self._samples:

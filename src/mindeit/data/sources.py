@@ -7,16 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from mindeit.data.cifar import CifarSource
 from mindeit.data.classes import number_as
+from mindeit.data.digits import DigitsSource
 from mindeit.data.folders import list_images, open_folder
 from mindeit.data.images import Source
+from mindeit.data.inaturalist import open_inaturalist
+from mindeit.data.mind_record import MindRecordSource
+from mindeit.data.tar_shards import TarSource
 from mindeit.errors import UserError, nearest
 
 __all__ = ["DATASETS", "Source", "list_images", "open_source"]
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     data_dir: str
     split: str
     cache_dir: str | None
@@ -24,41 +29,31 @@ class _Asked:
     train_split: str
 
 
-def _folder(asked: _Asked) -> Source:
-    return open_folder(asked.data_dir, asked.split, asked.cache_dir, asked.label_file, asked.train_split)
+def _folder(request: _Request) -> Source:
+    return open_folder(request.data_dir, request.split, request.cache_dir, request.label_file, request.train_split)
 
 
-def _digits(asked: _Asked) -> Source:
-    from mindeit.data.digits import DigitsSource
-
-    return DigitsSource(train=asked.split == asked.train_split)
+def _digits(request: _Request) -> Source:
+    return DigitsSource(train=request.split == request.train_split)
 
 
-def _cifar(classes: int, asked: _Asked) -> Source:
-    from mindeit.data.cifar import CifarSource
-
-    return CifarSource(asked.data_dir, asked.split == asked.train_split, classes)
+def _cifar(classes: int, request: _Request) -> Source:
+    return CifarSource(request.data_dir, request.split == request.train_split, classes)
 
 
-def _inaturalist(year: int, asked: _Asked) -> Source:
-    from mindeit.data.inaturalist import open_inaturalist
-
-    return open_inaturalist(asked.data_dir, asked.split, year)
+def _inaturalist(year: int, request: _Request) -> Source:
+    return open_inaturalist(request.data_dir, request.split, year)
 
 
-def _mindrecord(asked: _Asked) -> Source:
-    from mindeit.data.mind_record import MindRecordSource
-
-    return MindRecordSource(asked.data_dir, asked.split)
+def _mindrecord(request: _Request) -> Source:
+    return MindRecordSource(request.data_dir, request.split)
 
 
-def _webdataset(asked: _Asked) -> Source:
-    from mindeit.data.tar_shards import TarSource
-
-    return TarSource(asked.data_dir, asked.split, asked.cache_dir)
+def _webdataset(request: _Request) -> Source:
+    return TarSource(request.data_dir, request.split, request.cache_dir)
 
 
-_OPENERS: dict[str, Callable[[_Asked], Source]] = {
+_OPENERS: dict[str, Callable[[_Request], Source]] = {
     "image_folder": _folder,
     "cifar10": partial(_cifar, 10),
     "cifar100": partial(_cifar, 100),
@@ -94,7 +89,7 @@ def open_source(
             raise UserError(f"dataset '{dataset}' needs a data_dir; only 'digits' needs none")
         if not os.path.isdir(data_dir):
             raise UserError(f"data_dir {data_dir} is not a folder")
-    source = _OPENERS[dataset](_Asked(data_dir or "", split, cache_dir, label_file, train_split))
+    source = _OPENERS[dataset](_Request(data_dir or "", split, cache_dir, label_file, train_split))
     if not len(source):
         raise UserError(f"no images in split '{split}' of {dataset} at {data_dir}")
     if num_classes is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Union
 
 import numpy as np
 
+Positions = Union[Sequence[int], np.ndarray]
 _STREAMS = {"order": 0, "image": 1, "mixing": 2, "depth": 3}
 # The constants of NumPy's SeedSequence and PCG64, whose streams NumPy promises never to change.
 _POOL, _WORDS = 4, 8
@@ -18,7 +20,7 @@ def generator(seed: int, epoch: int, stream: str, position: int) -> np.random.Ge
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, _STREAMS[stream], position])))
 
 
-def generators(seed: int, epoch: int, stream: str, positions: Sequence[int]) -> Iterator[np.random.Generator]:
+def generators(seed: int, epoch: int, stream: str, positions: Positions) -> Iterator[np.random.Generator]:
     """`generator` for each position, bit for bit at a tenth of its cost: one object, set anew for each of them.
 
     So each may be used only until the next one is asked for.
@@ -35,14 +37,14 @@ def generators(seed: int, epoch: int, stream: str, positions: Sequence[int]) -> 
         yield shared
 
 
-def uniform_draws(seed: int, epoch: int, positions: Sequence[int], count: int) -> np.ndarray:
+def uniform_draws(seed: int, epoch: int, positions: Positions, count: int) -> np.ndarray:
     """``count`` numbers in 0..1 for each position, float32 (count, positions): what decides on stochastic depth."""
     if not count:
         return np.zeros((1, len(positions)), np.float32)
     return np.stack([rng.random(count, np.float32) for rng in generators(seed, epoch, "depth", positions)], 1)
 
 
-def _pcg_states(seed: int, epoch: int, stream: str, positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _pcg_states(seed: int, epoch: int, stream: str, positions: Positions) -> Iterator[tuple[int, int]]:
     """(state, increment) as `PCG64` derives them from the words of its seed sequence."""
     words = _seed_words(np.array([[seed], [epoch], [_STREAMS[stream]]]), np.asarray(positions))
     for first, second, third, fourth in words.tolist():

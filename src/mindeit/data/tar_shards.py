@@ -26,7 +26,7 @@ from mindeit.files import open_regular
 class TarSource(Source):
     """``data_dir/<split>*.tar`` or ``data_dir/<split>/*.tar``. Class names: ``data_dir/classes.txt`` or the numbers."""
 
-    def __init__(self, data_dir: str, split: str, cache_dir: str | None = None):
+    def __init__(self, data_dir: str, split: str, cache_dir: str | None = None) -> None:
         self._shards = _find(data_dir, split)
         paths = [os.path.abspath(path) for path in self._shards]
         index = cached_arrays(("tar", *paths), lambda: _scan(paths), cache_dir)
@@ -94,7 +94,7 @@ def _members(path: str) -> list[tuple[str, int, int, int]]:
                     images[key] = (member.name, member.offset_data, member.size)
                 elif extension == "cls":
                     labels[key] = _label(tar, member, path)
-                tar.members = []  # tarfile would keep every header
+                tar.members = []  # type: ignore[attr-defined]  # private: tarfile would keep every header
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole tar file: {error}") from error
     unlabelled = [row[0] for key, row in images.items() if key not in labels]
@@ -111,7 +111,8 @@ def _split_key(name: str) -> tuple[str, str]:
 
 
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> int:
-    text = tar.extractfile(member).read(64) if member.isfile() else b""
+    file = tar.extractfile(member) if member.isfile() else None
+    text = file.read(64) if file is not None else b""
     try:
         label = int(text)
     except ValueError:

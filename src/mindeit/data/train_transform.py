@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mindeit.data.auto_augment import auto_augment
+from mindeit.data.auto_augment import AutoAugment, auto_augment
 from mindeit.data.color import draw_jitter, draw_three_augment, jitter, three_augment
 from mindeit.data.crops import draw_crop_box, draw_padded_corner, padded_crop, resized_crop
 from mindeit.data.random_erasing import RandomErasing
@@ -42,9 +42,9 @@ class TrainTransform:
         simple_crop: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-    ):
+    ) -> None:
         self.image_size = image_size
-        self._scale, self._ratio, self._hflip, self._vflip = tuple(scale), tuple(ratio), hflip, vflip
+        self._scale, self._ratio, self._hflip, self._vflip = scale, ratio, hflip, vflip
         self._simple_crop = simple_crop
         self._resamples = tuple(
             map(interpolation_filter, ("bilinear", "bicubic") if interpolation == "random" else (interpolation,))
@@ -83,7 +83,7 @@ class TrainTransform:
         return resized_crop(image, box, self.image_size, resample)
 
 
-def _augment(spec: str | None, resamples: tuple[int, ...], mean: Sequence[float]):
-    if spec in (None, "", "none", "None"):
+def _augment(spec: str | None, resamples: tuple[Image.Resampling, ...], mean: Sequence[float]) -> AutoAugment | None:
+    if spec is None or spec in ("", "none", "None"):
         return None
     return auto_augment(spec, resamples, tuple(min(255, round(255 * value)) for value in mean))

@@ -52,7 +52,7 @@ def channels(image: Image.Image) -> Iterator[np.ndarray]:
 class Normalize:
     """uint8 image -> float32 (3, H, W): (value / 255 - mean) / std, each step rounded to float32 as torch does."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def __call__(self, image: Image.Image, out: np.ndarray | None = None) -> np.ndarray:
@@ -76,7 +76,7 @@ class EvalTransform:
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         interpolation: str = "bicubic",
-    ):
+    ) -> None:
         if crop_pct <= 0:
             raise UserError(f"crop_pct is {crop_pct}; it must be above 0 (0.875 for DeiT, 1.0 for DeiT III)")
         self.image_size = image_size

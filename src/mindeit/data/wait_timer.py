@@ -13,7 +13,7 @@ class WaitTimer:
     share: waiting time over total time since the iteration began, 0..1.
     """
 
-    def __init__(self, batches: Iterable[Any]):
+    def __init__(self, batches: Iterable[Any]) -> None:
         self._batches = batches
         self._started: float | None = None
         self.waited = 0.0
@@ -30,9 +30,6 @@ class WaitTimer:
             finally:
                 self.waited += time.perf_counter() - asked
             yield batch
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
     @property
     def share(self) -> float:

@@ -23,7 +23,7 @@ class Work(Protocol):
 
     def layout(self, task: Any) -> Layout: ...
 
-    def __call__(self, task: Any, *arrays: np.ndarray) -> Any: ...
+    def __call__(self, *task_and_arrays: Any, **_: Any) -> Any: ...
 
 
 class Workers:
@@ -57,7 +57,7 @@ class Workers:
 class Threads(Workers):
     """``count`` threads, for as long as there is something to read. Python's lock lets about four compute at once."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int) -> None:
         super().__init__()
         check_count(count)
         self.ahead = count

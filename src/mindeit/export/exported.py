@@ -21,7 +21,7 @@ from mindeit.weights.integrity import check_finite, tell_unchecked
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 SUFFIXES = (".mindir", ".onnx")
 PIXELS = 2 * 224 * 224  # at a time on a CPU: what two images become stays in its caches, what 32 become does not
-_ONNX_TYPES = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}
+_ONNX_TYPES: dict[type, str] = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}
 
 
 def is_exported(path: PathLike) -> bool:
@@ -87,7 +87,7 @@ def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = F
 
 
 def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
-    import onnxruntime
+    import onnxruntime  # optional: MindIR does without
 
     unchecked = check and not check_digest(path, {})
     onnxruntime.set_default_logger_severity(3)
@@ -118,8 +118,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
-    import mindspore as ms
-    from mindspore import Tensor, nn
+    import mindspore as ms  # an ONNX file does without
 
     beside = sidecar(path)
     if not os.path.exists(beside):  # False for a name that is too long as well
@@ -128,7 +127,7 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
     description = Description.of(said, beside)
     unchecked = check and not check_digest(path, said)
     try:
-        graph = nn.GraphCell(ms.load(str(path)))
+        graph = ms.nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError):
         raise UserError(
             f"{path}: MindSpore cannot load it: not a MindIR file, or damaged, or a large one without its "
@@ -139,7 +138,7 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with device.one_at_a_time:
-            results = graph(Tensor(images))
+            results = graph(ms.Tensor(images))
             return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
 
     return run, description

@@ -17,7 +17,7 @@ from mindeit.weights.class_names import class_names
 
 DYNAMIC = "dynamic"
 MEAN, BOTH = "mean", "both"
-LEVELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # a normalisation that leaves 0 to 255
+_LEVELS = (1 / 255, 1 / 255, 1 / 255)  # a standard deviation that leaves 0 to 255
 _CARD = ("model", "num_classes", "image_size", "crop_pct", "mean", "std", "interpolation")
 _KINDS = {
     **{key: get_type_hints(ModelCard, include_extras=True)[key] for key in _CARD},
@@ -47,8 +47,12 @@ class Description:
 
     @property
     def shape(self) -> tuple[Optional[int], ...]:
+        return (self.batch, *self.image_shape)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
         size = self.card.image_size
-        return (self.batch, size, size, 3) if self.preprocess else (self.batch, 3, size, size)
+        return (size, size, 3) if self.preprocess else (3, size, size)
 
     @property
     def dtype(self) -> type:
@@ -57,7 +61,7 @@ class Description:
     @property
     def seen(self) -> ModelCard:
         """The card that whoever prepares images goes by: with ``preprocess`` they are not normalised."""
-        return replace(self.card, **LEVELS) if self.preprocess else self.card
+        return replace(self.card, mean=(0.0, 0.0, 0.0), std=_LEVELS) if self.preprocess else self.card
 
     def as_dict(self) -> dict[str, Any]:
         sides = ", ".join(str(side or "batch") for side in self.shape)

@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
+import mindspore as ms
 import numpy as np
+from mindspore import nn
+from mindspore.train.mind_ir_pb2 import ModelProto
 
 from mindeit.errors import UserError
-
-if TYPE_CHECKING:
-    from mindspore import nn
 
 Shape = tuple[int, ...]  # in a graph of any batch, -k stands for k times the batch
 TYPES = {1: np.float32, 2: np.uint8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}
@@ -96,16 +96,14 @@ def trace(model: nn.Cell, shape: Sequence[int], dtype: type, scratch: Path) -> G
 
 
 def _export(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path) -> None:
-    import mindspore as ms
-
     kind = ms.uint8 if dtype is np.uint8 else ms.float32
-    images = ms.Tensor(np.zeros(shape, dtype)) if None not in shape else ms.Tensor(shape=list(shape), dtype=kind)
+    sizes = [size for size in shape if size is not None]
+    known = len(sizes) == len(shape)
+    images = ms.Tensor(np.zeros(sizes, dtype)) if known else ms.Tensor(shape=list(shape), dtype=kind)
     ms.export(model, images, file_name=str(path), file_format="MINDIR")
 
 
 def _read(path: Path) -> Any:
-    from mindspore.train.mind_ir_pb2 import ModelProto
-
     content = ModelProto()
     content.ParseFromString(path.read_bytes())
     return content
@@ -185,7 +183,7 @@ def _value(attribute: Any) -> Any:
         return tuple(_value(each) for each in attribute.values)
     if kind == "TENSORS":
         shape, dtype = _tensor_type(attribute.tensors[0])
-        values = np.frombuffer(attribute.tensors[0].raw_data, dtype).reshape(shape)
+        values: np.ndarray = np.frombuffer(attribute.tensors[0].raw_data, dtype).reshape(shape)
         return values if shape else values.item()
     if kind == "STRING":
         text = attribute.strings[0] if attribute.strings else attribute.s

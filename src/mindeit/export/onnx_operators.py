@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 import numpy as np
+from onnx.helper import np_dtype_to_tensor_dtype
 
 from mindeit.errors import UserError
 from mindeit.export.mind_ir import Node, Parameter
@@ -35,8 +36,6 @@ def transpose(builder: Builder, node: Node, x: Value, axes: tuple[int, ...]) -> 
 
 
 def cast(builder: Builder, node: Node, x: Value, kind: int) -> Value:
-    from onnx.helper import np_dtype_to_tensor_dtype
-
     if isinstance(x, Parameter):
         return Parameter(x.name, x.values.astype(node.dtypes[0]))
     return builder.emit("Cast", node, x, to=np_dtype_to_tensor_dtype(np.dtype(node.dtypes[0])))

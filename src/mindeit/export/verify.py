@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from mindeit.comparison import gap
 from mindeit.data.transforms import Normalize
@@ -43,8 +44,6 @@ def images(image_size: int) -> np.ndarray:
 
 
 def normalised(levels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    from PIL import Image
-
     normalise = Normalize(mean, std)
     return np.stack([normalise(Image.fromarray(each)) for each in levels])
 

@@ -19,7 +19,7 @@ class Normalise(nn.Cell):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.mean, self.std = Tensor(np.float32(mean)), Tensor(np.float32(std))
+        self.mean, self.std = Tensor(np.array(mean, np.float32)), Tensor(np.array(std, np.float32))
 
     def construct(self, images: Tensor) -> Tensor:
         values = (images.astype(ms.float32) / 255 - self.mean) / self.std

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import mindspore as ms
 import numpy as np
+from mindspore import Tensor, nn
 
 from mindeit.errors import UserError
 from mindeit.export import mind_ir
 from mindeit.export.file_digest import EMPTY, sidecar, weights_beside, write_digest
+from mindeit.export.graph_fusion import simplify
 from mindeit.export.metadata import BOTH, Description
 from mindeit.export.verify import compare, images, normalised
 from mindeit.export.wrapper import BothHeads, interface
 from mindeit.files import PathLike, atomic_group, check_writable, write_json
 from mindeit.weights.integrity import DIGEST_KEY
 
-if TYPE_CHECKING:
-    from mindspore import nn
-
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 LARGEST_ONNX = (1 << 31) - (1 << 24)  # bytes of parameters; with its operators a file has to stay below 2 GiB
 
 
-class Different(Exception):
+class ExportMismatch(Exception):
     """The file does not give the model's results, or none at all."""
 
 
@@ -35,10 +34,10 @@ def check_target(path: PathLike, kind: str) -> None:
 
 
 def export(model: nn.Cell, description: Description, target: PathLike, kind: str) -> None:
-    """Write ``target`` and what belongs beside it, and say so; `Different`, and nothing written, if its results are not
-    the model's.
+    """Write ``target`` and the files beside it, and say so.
 
-    ``model`` is changed: its kernels, and with fp16 its parameters.
+    `ExportMismatch`, and nothing is written, if its results are not the model's. ``model`` is changed: its kernels, and
+    with fp16 its parameters.
     """
     card = description.card
     if description.heads == BOTH and not getattr(model, "distilled", False):
@@ -56,14 +55,12 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
         write_digest(temporary)
         _prove(temporary, description, wanted, kind)
         sizes = [each.stat().st_size for each in (temporary, weights_beside(temporary)) if each.exists()]
-    written = target if len(sizes) == 1 else f"{target} and {weights_beside(target).name}"
+    written = target if len(sizes) == 1 else f"{target} and {weights_beside(Path(target)).name}"
     print(f"wrote {written}: {card.model}, {sum(sizes) / 1e6:.1f} MB, {description.as_dict()['input']}")
 
 
 def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
     """What the model itself makes of the images of `verify`."""
-    from mindspore import Tensor
-
     card = description.card
     batch = normalised(images(card.image_size), card.mean, card.std)
     results = (BothHeads(model) if description.heads == BOTH else model).set_train(False)(Tensor(batch))
@@ -77,10 +74,10 @@ def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind:
     try:
         report = compare(path, description, wanted)
     except UserError as error:
-        raise Different(str(error)) from None
+        raise ExportMismatch(str(error)) from None
     print(report, flush=True)
     if not report.ok:
-        raise Different("its results are not the model's")
+        raise ExportMismatch("its results are not the model's")
 
 
 def _write_mind_ir(cell: nn.Cell, description: Description, path: Path) -> None:
@@ -89,21 +86,18 @@ def _write_mind_ir(cell: nn.Cell, description: Description, path: Path) -> None:
 
 
 def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
-    import mindspore as ms
-
-    images = ms.Tensor(np.zeros((description.batch or 1, *description.shape[1:]), description.dtype))
+    images = Tensor(np.zeros((description.batch or 1, *description.image_shape), description.dtype))
     ms.export(cell, images, file_name=str(path), file_format="AIR")
     write_json(sidecar(path), description.as_dict())
 
 
 def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
-    import onnx
+    import onnx  # optional: MindIR does without
 
-    from mindeit.export import onnx_graph
-    from mindeit.export.graph_fusion import simplify
+    from mindeit.export import onnx_graph  # needs onnx
 
     sizes = (2, 3) if description.batch is None else (description.batch,)
-    graphs = [mind_ir.trace(cell, (size, *description.shape[1:]), description.dtype, path.parent) for size in sizes]
+    graphs = [mind_ir.trace(cell, (size, *description.image_shape), description.dtype, path.parent) for size in sizes]
     graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
     texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
     model = onnx_graph.build(graph, description.card.model, description.outputs, texts)

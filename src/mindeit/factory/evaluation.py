@@ -59,7 +59,7 @@ def summarize(config: Config) -> Summary:
     if not model.model:
         raise UserError("--summary needs --model NAME (or a config, or --ckpt_path FILE)")
     classes = 1000 if model.num_classes is None else model.num_classes
-    return summary(build(model.model, num_classes=classes, image_size=config.data.image_resize))
+    return summary(build(model.model, num_classes=classes, image_size=config.data.image_size))
 
 
 def show(config: Config) -> list[str]:

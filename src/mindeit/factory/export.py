@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from mindeit.errors import UserError
 from mindeit.export.metadata import DYNAMIC, Description
-from mindeit.export.writer import SUFFIXES, Different, check_target, export
+from mindeit.export.writer import SUFFIXES, ExportMismatch, check_target, export
 from mindeit.runtime import device
 from mindeit.runtime.memory import check_fits
 from mindeit.weights.load import load_model
@@ -21,9 +21,11 @@ def export_model(options: Any) -> bool:
     batch = _batch(options)
     target = options.output or str(Path(options.ckpt_path or options.model).with_suffix(SUFFIXES[options.format]))
     check_target(target, options.format)
+    path = weights_file(options.ckpt_path, pretrained=options.pretrained, model=options.model)
+    assert path is not None  # `_check_weights`
     device.setup("Ascend" if options.format == "AIR" else "CPU")  # a traced graph runs anywhere
     model, card = load_model(
-        weights_file(options.ckpt_path, pretrained=options.pretrained, model=options.model),
+        path,
         model=options.model,
         num_classes=options.num_classes,
         image_size=options.image_size,
@@ -36,7 +38,7 @@ def export_model(options: Any) -> bool:
     description = Description(card, batch, options.heads, options.precision, options.preprocess)
     try:
         export(model, description, target, options.format)
-    except Different as error:
+    except ExportMismatch as error:
         print(f"nothing was written to {target}: {error}", file=sys.stderr)
         return False
     return True

@@ -74,7 +74,7 @@ def say_plan(config: Config, plan: Plan, cluster: Cluster, state: TrainState, fo
     )
 
 
-def say_resumed(config: Config, path: Path, record: Mapping[str, Any], state: TrainState) -> None:
+def say_resumed(config: Config, path: object, record: Mapping[str, Any], state: TrainState) -> None:
     """Where the run goes on, and what is set otherwise than when the checkpoint was saved."""
     after = f"epoch {state.epoch}" + (f" and {state.batch} batches" if state.batch else "")
     before = record.get("config", {})

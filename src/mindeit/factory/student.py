@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional
+from typing import Any, Optional
 
 from mindspore import nn
 
@@ -21,26 +21,27 @@ from mindeit.weights.pretrained import weights_file
 def build_student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[str]]:
     """Fresh, or from a file, with what is not as the file has it: a head of other classes, a table of another grid.
 
-    The images are those of ``image_resize``, else of the named model, else of the file.
+    The images are those of ``image_size``, else of the named model, else of the file.
     """
     model, data = config.model, config.data
-    rates = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}
+    rates: dict[str, Any] = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}
     classes, names = source.num_classes, source.class_names if source.named else None
-    path, changes = starting_file(config), []
+    path = starting_file(config)
+    changes: list[str] = []
     if path:
         student, card, changes = load_to_train(
             path,
             model=model.model,
             num_classes=classes,
             class_names=names,
-            image_size=data.image_resize,
+            image_size=data.image_size,
             use_ema=model.use_ema,
             check=not model.no_check,
             **rates,
         )
     elif model.model:
-        student = build(model.model, num_classes=classes, image_size=data.image_resize, **rates)
-        card = card_for(spec(model.model), classes, data.image_resize)
+        student = build(model.model, num_classes=classes, image_size=data.image_size, **rates)
+        card = card_for(spec(model.model), classes, data.image_size)
     else:
         raise UserError("no model: give --config FILE, --model NAME or --ckpt_path FILE")
     if config.train.recompute:
@@ -53,5 +54,5 @@ def starting_file(config: Config) -> Optional[str]:
     """The weights that the student starts from; None: fresh ones."""
     model = config.model
     return weights_file(
-        model.ckpt_path, pretrained=model.pretrained, model=model.model, image_size=config.data.image_resize
+        model.ckpt_path, pretrained=model.pretrained, model=model.model, image_size=config.data.image_size
     )

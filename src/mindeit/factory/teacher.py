@@ -22,6 +22,7 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
     name, path = config.loss.teacher, teacher_file(config)
     if name is not None and name not in list_models():
         return _from_mindcv(name, path)
+    assert path is not None  # without a path it is the official file
     return load_for_use(path, model=name, check=not config.model.no_check)
 
 

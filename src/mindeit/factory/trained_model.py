@@ -29,7 +29,7 @@ def trained_model(config: Config) -> tuple[Model, ModelCard]:
     asked = {
         "model": config.model.model,
         "num_classes": config.model.num_classes,
-        "image_size": config.data.image_resize,
+        "image_size": config.data.image_size,
         **evaluation_options(config),
     }
     if is_exported(path):
@@ -44,7 +44,7 @@ def trained_model(config: Config) -> tuple[Model, ModelCard]:
 def trained_file(config: Config) -> str:
     model = config.model
     path = weights_file(
-        model.ckpt_path, pretrained=model.pretrained, model=model.model, image_size=config.data.image_resize
+        model.ckpt_path, pretrained=model.pretrained, model=model.model, image_size=config.data.image_size
     )
     if path is None:
         raise UserError("no weights: give --ckpt_path FILE, or --pretrained True for the official ones")

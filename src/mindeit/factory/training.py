@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 from mindeit.config import Config
 from mindeit.data import Source
@@ -122,7 +121,7 @@ def _division(config: Config, source: Source, cluster: Cluster) -> dict[str, int
 
 
 def _check_resumable(
-    config: Config, path: Path, saved: RunCheckpoint, card: ModelCard, division: dict[str, int]
+    config: Config, path: object, saved: RunCheckpoint, card: ModelCard, division: dict[str, int]
 ) -> None:
     same = {"model": card.model, "num_classes": card.num_classes, "opt": config.optim.opt}
     run_checkpoints.check_resumable(saved.record, path, same=same, division=division)

@@ -41,7 +41,9 @@ class OverRanks(nn.Cell):
     def construct(
         self, x: Tensor, gamma: Tensor, beta: Tensor, running_mean: Parameter, running_variance: Parameter
     ) -> tuple[Tensor]:
-        shape, axes, count = (1, -1, 1, 1), (0, 2, 3), self.ranks * x.shape[0]
+        shape: tuple[int, ...] = (1, -1, 1, 1)
+        axes: tuple[int, ...] = (0, 2, 3)
+        count = self.ranks * x.shape[0]
         if x.ndim == 2:
             shape, axes = (1, -1), (0,)
         else:

@@ -30,8 +30,9 @@ class TeacherView(nn.Cell):
     ) -> None:
         super().__init__()
         self.image_size, self.student_size = image_size, student_size
-        own_mean, own_std, mean, std = (np.asarray(v, np.float64) for v in (student_mean, student_std, mean, std))
-        scale, shift = own_std / std, (own_mean - mean) / std
+        statistics = (student_mean, student_std, mean, std)
+        from_mean, from_std, to_mean, to_std = (np.asarray(values, np.float64) for values in statistics)
+        scale, shift = from_std / to_std, (from_mean - to_mean) / to_std
         self.recolours, self.resizes = bool((scale != 1).any() or shift.any()), image_size != student_size
         self.scale, self.shift = (Tensor(v.reshape(1, -1, 1, 1).astype(np.float32)) for v in (scale, shift))
         if self.resizes:

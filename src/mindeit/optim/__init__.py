@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import Any, Optional
 
 from mindeit.errors import UserError, nearest
+from mindeit.optim.adamw import AdamW
+from mindeit.optim.adan import Adan
+from mindeit.optim.base import Optimizer
+from mindeit.optim.flat import FlatParameters
+from mindeit.optim.lamb import Lamb
+from mindeit.optim.lion import Lion
+from mindeit.optim.sgd import SGD
 
-if TYPE_CHECKING:
-    from mindeit.optim.base import Optimizer
-    from mindeit.optim.flat import FlatParameters
+_OPTIMIZERS: dict[str, type[Optimizer]] = {"adamw": AdamW, "lamb": Lamb, "sgd": SGD, "lion": Lion, "adan": Adan}
 
 
 def create(
@@ -22,14 +27,11 @@ def create(
     nesterov: bool = True,
 ) -> Optimizer:
     """The optimizer of that name; ``betas`` None: its own. Each takes what its formula has, the rest is left aside."""
-    from mindeit.optim import adamw, adan, lamb, lion, sgd
-
-    kinds = {"adamw": adamw.AdamW, "lamb": lamb.Lamb, "sgd": sgd.SGD, "lion": lion.Lion, "adan": adan.Adan}
-    if name not in kinds:
-        raise UserError(f"opt is '{name}'; allowed: {', '.join(kinds)}{nearest(name, kinds)}")
-    kind = kinds[name]
+    if name not in _OPTIMIZERS:
+        raise UserError(f"opt is '{name}'; allowed: {', '.join(_OPTIMIZERS)}{nearest(name, _OPTIMIZERS)}")
+    kind = _OPTIMIZERS[name]
     given = {"betas": betas if betas is None else tuple(betas), "eps": eps, "momentum": momentum, "nesterov": nesterov}
-    options = {key: given[key] for key in kind.options if given[key] is not None}
+    options: dict[str, Any] = {key: given[key] for key in kind.options if given[key] is not None}
     if "betas" in options and len(options["betas"]) != kind.beta_count:
         raise UserError(f"betas is {options['betas']}; {name} takes {kind.beta_count} values")
     return kind(flat, **options)

@@ -33,7 +33,8 @@ class Optimizer(nn.Cell):
             setattr(self, slot, flat.zeros(f"{name}.{slot}"))
 
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor, step: Tensor, moving: Tensor) -> bool:
-        lr, rates = ops.select(moving, lr, Tensor(0.0, ms.float32)), ()
+        lr = ops.select(moving, lr, Tensor(0.0, ms.float32))
+        rates: tuple[Tensor, ...] = ()
         for scale in self.lr_scales:
             rates += (lr if scale == 1 else lr * scale,)
         self.update(grads, rates, step, moving)

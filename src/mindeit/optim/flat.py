@@ -108,7 +108,8 @@ class FlatParameters(nn.Cell):
 
     def join(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of ``parameters`` -> one float32 tensor per buffer."""
-        flat, joined = self.map(_flatten, gradients), ()
+        flat = self.map(_flatten, gradients)
+        joined: tuple[Tensor, ...] = ()
         for first, last in self.bounds:
             joined += (ops.concat(flat[first:last]).astype(ms.float32),)
         return joined

@@ -44,7 +44,7 @@ class Lamb(Optimizer):
 
         ``update`` lacks the factor ``correction``, which stretching undoes; where a norm is 0, it alone is applied.
         """
-        parts = ()
+        parts: tuple[Tensor, ...] = ()
         for stack in stacks:
             rows, own = stack.section(update), stack.section(weights)
             above, below = ops.square(own).sum(1, keepdims=True), ops.square(rows).sum(1, keepdims=True)

@@ -20,7 +20,7 @@ def describe(
 ) -> list[dict[str, Any]]:
     """One entry an image; an unreadable one ends the work, or with ``skip_bad_images`` is named and left out."""
     if attention:
-        predictor.check_attention()
+        predictor.attention_model()
     results, skipped = [], 0
     maps = attention_maps.file_names(images, attention) if attention else [None] * len(images)
     for image, png in zip(images, maps):
@@ -46,7 +46,7 @@ def describe(
 
 
 def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: Prediction) -> None:
-    blocks, model = predictor.attentions(pixels), predictor.model
+    blocks, model = predictor.attentions(pixels), predictor.attention_model()
     token = best.label if getattr(model, "token_per_class", False) else 0
     heads = attention_maps.class_token_heads(blocks[-1], model.extra_tokens, token)
     maps = {"rollout": attention_maps.rollout(blocks, model.extra_tokens, token), "mean of heads": heads.mean(0)}

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from http.client import HTTPException
-from typing import TYPE_CHECKING, BinaryIO, Union
+from typing import TYPE_CHECKING, BinaryIO, Union, cast
 
 import numpy as np
 from PIL import Image
@@ -33,25 +33,25 @@ _LONGEST = 4096  # characters of a path
 def listed(images: Images) -> tuple[list[One], bool]:
     """Every image by itself, folders as what they hold, and whether there may be other than one."""
     if isinstance(images, (list, tuple)):
-        return [one for each in images for one in _inside(each)], True
-    return _inside(images), _is_path(images) and os.path.isdir(images)
+        return [image for given in images for image in _inside(given)], True
+    image = cast("One", images)  # no other sequences are allowed
+    path = _path(image)
+    return _inside(image), path is not None and os.path.isdir(path)
 
 
 def _inside(image: One) -> list[One]:
-    if not _is_path(image):
+    path = _path(image)
+    if path is None:
         return [image]
-    path = os.fspath(image)
     if len(path) > _LONGEST or "\0" in str(path):
         raise UserError(f"image is a text of {len(path)} characters; allowed: {ALLOWED}")
     return list(list_images([path]))
 
 
-def _is_path(image: One) -> bool:
-    return isinstance(image, (str, os.PathLike)) and not _is_url(image)
-
-
-def _is_url(image: One) -> bool:
-    return isinstance(image, str) and _URL.match(image) is not None
+def _path(image: One) -> str | None:
+    """None for pixels, bytes, open files and URLs."""
+    is_url = isinstance(image, str) and _URL.match(image)
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) and not is_url else None
 
 
 def read(image: One) -> Image.Image:
@@ -60,7 +60,7 @@ def read(image: One) -> Image.Image:
         return _loaded(image)
     if isinstance(image, np.ndarray):
         return _from_array(image)
-    if _is_url(image):
+    if isinstance(image, str) and _URL.match(image):
         return decode_rgb(io.BytesIO(_fetch(image)), image)
     if isinstance(image, (str, os.PathLike)):
         return decode_rgb(os.fspath(image), os.fspath(image))

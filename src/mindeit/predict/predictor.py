@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 from PIL import Image
@@ -16,11 +16,13 @@ from mindeit.data.transforms import EvalTransform
 from mindeit.errors import UserError, nearest
 from mindeit.export.exported import Exported, is_exported, open_exported
 from mindeit.files import PathLike
+from mindeit.models.registry import list_models
 from mindeit.predict import inputs
 from mindeit.runtime import device
 from mindeit.weights.card import ModelCard
 from mindeit.weights.class_names import class_names
 from mindeit.weights.integrity import check_finite
+from mindeit.weights.pretrained import fetch_pretrained
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -49,10 +51,10 @@ def on_arrays(model: Model) -> Run:
     """Images (batch, 3, S, S) -> logits (batch, num_classes), as arrays; an exported file is such a function."""
     if isinstance(model, Exported):
         return model
-    from mindeit.runtime.graph import compiled, to_device
+    from mindeit.runtime import graph  # MindSpore, which an ONNX file does without
 
-    graph = compiled(model.set_train(False))
-    return lambda images: graph(to_device(images)).asnumpy().copy()  # else the memory is MindSpore's
+    run = graph.compiled(model.set_train(False))
+    return lambda images: run(graph.to_device(images)).asnumpy().copy()  # else the memory is MindSpore's
 
 
 class Predictor:
@@ -133,19 +135,21 @@ class Predictor:
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Prediction(int(label), self.class_names[label], float(scores[label])) for label in order]
 
-    def check_attention(self) -> None:
+    def attention_model(self) -> Any:
+        """The model, if it has attention to show."""
         if isinstance(self.model, Exported):
             raise UserError(f"{self.model.path} gives logits only; attention is shown by the checkpoint it was made of")
         if not hasattr(self.model, "attentions"):
             raise UserError(f"{self.card.model} has no attention to show")
+        return self.model
 
     def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
         """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
-        self.check_attention()
-        from mindspore import Tensor
+        model = self.attention_model()
+        from mindspore import Tensor  # an ONNX file does without
 
         with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
-            return [block.asnumpy()[0] for block in self.model.attentions(Tensor(pixels[None]))]
+            return [block.asnumpy()[0] for block in model.attentions(Tensor(pixels[None]))]
 
     def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
         """Of each image, as many at a time as the largest batch holds."""
@@ -165,7 +169,7 @@ class Predictor:
             raise UserError(f"{self.model.path} gives logits only; export features with --num_classes 0")
         if not hasattr(self.model, "forward_head"):
             raise UserError(f"{self.card.model} has no forward_head to take features from")
-        from mindeit.export.wrapper import Features
+        from mindeit.export.wrapper import Features  # MindSpore, which an ONNX file does without
 
         return _in_graphs(Features(self.model), f"{self.card.model}'s features")
 
@@ -200,9 +204,6 @@ def _weights(source: str) -> str:
     """A file, or the official weights of a model's name."""
     if os.path.exists(source) or os.path.splitext(source)[1] or os.sep in source:
         return source
-    from mindeit.models.registry import list_models
-    from mindeit.weights.pretrained import fetch_pretrained
-
     if source not in list_models():
         raise UserError(f"{source} is neither a file nor a model's name{nearest(source, list_models())}")
     return str(fetch_pretrained(source))
@@ -212,15 +213,15 @@ def _open_file(path: str, name: Optional[str], use_ema: bool, check: bool) -> tu
     if is_exported(path):
         file = open_exported(path, {"model": name} if name else {}, use_ema=use_ema, check=check)
         return file, file.card
-    from mindeit.weights.load import load_model
+    from mindeit.weights.load import load_model  # MindSpore, which an ONNX file does without
 
     return load_model(path, model=name, use_ema=use_ema, check=check)
 
 
 def _in_graphs(model: nn.Cell, title: str) -> Run:
-    from mindeit.runtime.graph import Inference
+    from mindeit.runtime import graph  # MindSpore, which an ONNX file does without
 
-    return partial(_in_batches, Inference(model, title))
+    return partial(_in_batches, graph.Inference(model, title))
 
 
 def _in_exported(file: Exported) -> Run:

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Callable, Union
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 import numpy as np
 
@@ -82,16 +83,16 @@ class Cluster:
         """The sum over all ranks, on every rank; in float32 (all that CPU sums): counts are exact below 2**24."""
         if self.ranks == 1:
             return values
-        from mindspore import Tensor, ops
+        import mindspore as ms
 
         self.barrier()
-        return ops.AllReduce()(Tensor(np.asarray(values, np.float32))).asnumpy().astype(values.dtype)
+        return ms.ops.AllReduce()(ms.Tensor(np.asarray(values, np.float32))).asnumpy().astype(values.dtype)
 
     def broadcast(self, parameters: Sequence[Parameter]) -> None:
         """Give every rank the values of rank 0, bit for bit. All ranks pass the same parameters in the same order."""
         if self.ranks == 1 or not parameters:
             return
-        from mindspore import Tensor
+        import mindspore as ms
 
         arrays = [_as_array(parameter) for parameter in parameters]
         self.barrier()
@@ -99,11 +100,11 @@ class Cluster:
         ends = np.cumsum([array.nbytes for array in arrays])
         for parameter, array, part in zip(parameters, arrays, np.split(sent, ends)):
             value = np.frombuffer(part.tobytes(), array.dtype).reshape(array.shape)
-            parameter.set_data(Tensor(value, parameter.dtype))
+            parameter.set_data(ms.Tensor(value, parameter.dtype))
 
 
 @contextmanager
-def naming_a_late_rank(last_good: Callable[[], str]) -> Iterator[None]:
+def report_late_rank(last_good: Callable[[], str]) -> Iterator[None]:
     """MindSpore's error in a rank that waited in vain, in one line; ``last_good`` is the checkpoint to go on from."""
     try:
         yield
@@ -125,12 +126,12 @@ def _as_array(parameter: Parameter) -> np.ndarray:
 
 def _broadcast_bytes(data: bytes) -> bytes:
     """As int32, which every device sends unaltered, one tensor a call: of several, CPU garbles all but the first."""
-    from mindspore import Tensor, ops
+    import mindspore as ms
 
     words = np.frombuffer(data + bytes(-len(data) % 4), np.int32)
     parts = [words[start : start + _WORDS_PER_CALL] for start in range(0, len(words), _WORDS_PER_CALL)]
-    send = ops.Broadcast(0)
-    return b"".join(send((Tensor(part),))[0].asnumpy().tobytes() for part in parts)[: len(data)]
+    send = ms.ops.Broadcast(0)
+    return b"".join(send((ms.Tensor(part),))[0].asnumpy().tobytes() for part in parts)[: len(data)]
 
 
 def launched_ranks() -> int:
@@ -172,13 +173,14 @@ def start(distributed: bool, device_target: str) -> Cluster:
         brought_up = by_slurm or device_target == "CPU"
         if brought_up:
             _bring_up(*(_meet_by_slurm() if by_slurm else _meet_by_mpi(ranks)))
-    from mindspore import communication
+    import mindspore as ms
 
+    communication = ms.communication
     communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
     cluster = Cluster(communication.get_rank(), communication.get_group_size(), local_ranks)
     if device_target == "CPU":
-        cluster.barrier()  # the meeting exists when a rank says farewell
-    _say_farewell(cluster, quiet=device_target == "CPU", alone=brought_up and device_target == "CPU")
+        cluster.barrier()  # the meeting exists when a rank exits
+    _install_exit_handlers(cluster, quiet=device_target == "CPU", alone=brought_up and device_target == "CPU")
     return cluster
 
 
@@ -190,7 +192,7 @@ def _send_rank(rank_process: int, meant: signal.Signals, *_: object) -> None:
 def _meet_by_mpi(launched: int) -> tuple[int, int, str, int]:
     """Rank, ranks, and where the scheduler shall listen. MPI has no further task, and could only delay the exit."""
     try:
-        from mpi4py import MPI
+        from mpi4py import MPI  # optional: for mpirun on CPU alone
     except (ImportError, RuntimeError) as error:
         raise UserError(f"mpirun on CPU needs mpi4py and an MPI library ({error})") from None
     world = MPI.COMM_WORLD
@@ -209,6 +211,7 @@ def _meet_by_mpi(launched: int) -> tuple[int, int, str, int]:
 def _meet_by_slurm() -> tuple[int, int, str, int]:
     """The same from srun's variables: rank 0 runs on the first node listed; its port follows from the job's step."""
     node = re.match(r"([^\[,]+)(?:\[(\w+))?", os.environ["SLURM_STEP_NODELIST"])
+    assert node is not None  # a step has a node
     job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
     address = os.environ.get("MS_SCHED_HOST") or socket.gethostbyname(node[1] + (node[2] or ""))
     return int(os.environ["SLURM_PROCID"]), launched_ranks(), address, 20000 + (job * 16 + step) % 10000
@@ -231,27 +234,28 @@ def _start_scheduler() -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=_end_with_parent,
-        start_new_session=True,  # mpirun signals whole process groups; the ranks still need it to say farewell
+        start_new_session=True,  # mpirun signals whole process groups; the ranks still need it when they exit
     )
 
 
-def _say_farewell(cluster: Cluster, quiet: bool, alone: bool) -> None:
-    """Let a failing rank name itself and skip MindSpore's farewell, which would wait for the ranks still at work.
+def _install_exit_handlers(cluster: Cluster, quiet: bool, alone: bool) -> None:
+    """Let a failing rank name itself and skip MindSpore's exit handlers, which would wait for
+    the ranks still at work.
 
-    ``alone``: no launcher waits for that farewell, so a rank that is done skips it too. It crashes now and then on CPU.
+    ``alone``: no launcher waits for those handlers, so a rank that is done skips them too: on CPU they sometimes crash.
     """
     failures: list[int] = []
     show, leave = sys.excepthook, sys.exit
 
-    def excepthook(kind, error, trace) -> None:
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         failures.append(1)
         show(kind, error, trace)
 
-    def exit_(code: Union[int, str, None] = None) -> None:
+    def exit_(code: int | str | None = None) -> NoReturn:
         failures[:] = [code if isinstance(code, int) else 1] if code else []
         leave(code)
 
-    def farewell() -> None:
+    def at_exit() -> None:
         if failures:
             text = f"rank {cluster.rank} of {cluster.ranks} ended with exit code {failures[-1]}; this ends all ranks"
             print(text, file=sys.stderr, flush=True)
@@ -267,7 +271,7 @@ def _say_farewell(cluster: Cluster, quiet: bool, alone: bool) -> None:
             os._exit(0)
 
     sys.excepthook, sys.exit = excepthook, exit_
-    atexit.register(farewell)
+    atexit.register(at_exit)
 
 
 def _wait_until_open(address: str, port: int, seconds: float = 60) -> None:

@@ -115,7 +115,7 @@ def release_freed() -> None:
 def peak_memory() -> int:
     """The most bytes in use so far: of this process on CPU, of the device's memory elsewhere."""
     if target() == "CPU":
-        import resource
+        import resource  # not on Windows
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     import mindspore as ms

@@ -23,10 +23,10 @@ def compiled(cell: nn.Cell, title: str = "") -> Callable[..., Tensor]:
     if not device.compiles():
         return cell
     graph = ms.jit(cell) if ms.get_context("mode") == ms.PYNATIVE_MODE else GraphOnHost(cell)
-    return Announced(graph, title) if title else graph
+    return AnnouncedCompilation(graph, title) if title else graph
 
 
-class Announced:
+class AnnouncedCompilation:
     """Says that the first call compiles, and how long it took (with the first step, where that is on the host)."""
 
     def __init__(self, graph: Callable[..., Tensor], title: str) -> None:
@@ -63,7 +63,8 @@ class Inference:
     """
 
     def __init__(self, cell: nn.Cell, title: str) -> None:
-        self._cell, self._title, self._shapes = cell, title, set()
+        self._cell, self._title = cell, title
+        self._shapes: set[tuple[int, ...]] = set()
         self._run = cell if device.by_operator() else ms.jit(cell)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

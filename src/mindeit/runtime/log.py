@@ -19,11 +19,12 @@ SECONDS_BETWEEN_SIGNS = 30  # of life
 _RANK_VARIABLES = ("MS_NODE_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
-class _Told:
+class _RunLog:
     """The lines so far, for a file that is opened later. ``begun``: a script tells what happens inside."""
 
     def __init__(self) -> None:
-        self.begun, self.lines = False, []
+        self.begun = False
+        self.lines: list[str] = []
         self.file: TextIO | None = None
 
     def add(self, line: str) -> None:
@@ -34,7 +35,7 @@ class _Told:
             print(line, file=self.file, flush=True)
 
 
-_told = _Told()
+_told = _RunLog()
 
 
 def begin(line: str) -> None:
@@ -108,7 +109,8 @@ def _first_rank() -> bool:
 
 def span(seconds: float) -> str:
     """``95`` -> ``1 min 35 s``: the two largest units."""
-    parts, rest = [], round(seconds)
+    parts: list[str] = []
+    rest = round(seconds)
     for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, rest = divmod(rest, size)
         if count or (name == "s" and not parts):

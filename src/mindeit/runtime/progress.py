@@ -40,7 +40,7 @@ def progress(
 class _Pace:
     """How fast the work goes. Later intervals weigh more; the first batch, which may compile, counts for nothing."""
 
-    def __init__(self, images: int, total: int):
+    def __init__(self, images: int, total: int) -> None:
         self.total, self.done = total, 0
         self._images, self._per_batch = images, images / max(total, 1)
         self._seen, self._since = 1, 0.0  # batches and time at the last measurement
@@ -73,11 +73,11 @@ def _bar(
     batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None, every: int | None
 ) -> Iterator[Item]:
     """``every`` is for lines: a bar refreshes twice a second."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # optional: lines do without
 
     form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
     with tqdm(total=pace.total, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
-        last, line = -SECONDS_BETWEEN_REFRESHES, _Due(every)
+        last, line = -SECONDS_BETWEEN_REFRESHES, _LineInterval(every)
         for batch in batches:
             yield batch
             pace.count()
@@ -97,7 +97,7 @@ def _bar(
 def _lines(
     batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None, every: int | None
 ) -> Iterator[Item]:
-    line = _Due(every)
+    line = _LineInterval(every)
     for batch in batches:
         yield batch
         pace.count()
@@ -107,7 +107,7 @@ def _lines(
             line.tell(title, [done, *asked, *speed], screen=True)
 
 
-class _Due:
+class _LineInterval:
     """When the next plain line is due: after ``every`` batches, and after some time at the latest."""
 
     def __init__(self, every: int | None) -> None:

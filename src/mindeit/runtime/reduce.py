@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import Tensor, nn, ops
 
 from mindeit.runtime import device
@@ -22,12 +24,13 @@ class SumOverRanks(nn.Cell):
     def __init__(self, ranks: int) -> None:
         super().__init__()
         self.ranks = ranks
-        self.total = ops.AllReduce() if ranks > 1 else None
+        self.total: Any = ops.AllReduce() if ranks > 1 else None
 
     def construct(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.ranks == 1:
             return tensors
-        sums, parts, start = self.total(ops.concat(tensors)), (), 0
+        sums, start = self.total(ops.concat(tensors)), 0
+        parts: tuple[Tensor, ...] = ()
         for tensor in tensors:
             parts += (sums[start : start + tensor.shape[0]],)
             start += tensor.shape[0]

@@ -34,9 +34,9 @@ def draw(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     """One PNG of three panels. A value that is missing or None is left out, its neighbours are joined."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(13, 4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(PANELS), sharex=True)
     for axis, (title, curves) in zip(axes, PANELS.items()):

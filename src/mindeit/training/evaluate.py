@@ -12,7 +12,7 @@ import numpy as np
 from mindeit.errors import UserError
 from mindeit.runtime.cluster import Cluster
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, ...]  # images, labels
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from mindeit.errors import UserError
 from mindeit.files import PathLike, atomic, check_writable
 
-Record = dict[str, Union[float, int, None]]
+Record = dict[str, Any]  # "epoch": int; all else: float, int or None
 
 
 class History:
@@ -25,7 +25,7 @@ class History:
     record that is added. Until then nothing is written, but all that could be in the way is told.
     """
 
-    def __init__(self, folder: PathLike, *, tensorboard: bool = True, epochs: int = 0):
+    def __init__(self, folder: PathLike, *, tensorboard: bool = True, epochs: int = 0) -> None:
         self._path, self._tensorboard = Path(folder) / "history.jsonl", tensorboard
         self._records = {epoch: record for epoch, record in _read(self._path).items() if epoch <= epochs}
         check_writable(self._path)
@@ -66,7 +66,7 @@ class History:
             self._events.close()
 
 
-def _plain(value: Any) -> float | int | None:
+def _plain(value: Any) -> Any:
     """NumPy's numbers and tensors of one become Python's; JSON has no word for NaN and infinity."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -130,7 +130,7 @@ class _Events:
     The step is the epoch. Steps from ``first`` on that earlier files of the folder hold are taken back.
     """
 
-    def __init__(self, folder: Path, first: int):
+    def __init__(self, folder: Path, first: int) -> None:
         writer, self._event, session = _tensorboard_writer()
         try:
             folder.mkdir(exist_ok=True)
@@ -166,7 +166,7 @@ def _hidden(module: str) -> Iterator[None]:
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None
+    sys.modules[module] = None  # type: ignore[assignment]  # so Python documents how to make an import fail
     try:
         yield
     finally:

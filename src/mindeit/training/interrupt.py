@@ -37,6 +37,7 @@ class Interrupt(AbstractContextManager):
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
+        assert self._watcher.ident is not None  # it was started
         signal.pthread_kill(self._watcher.ident, signal.SIGTERM)
         self._watcher.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

@@ -15,7 +15,7 @@ import numpy as np
 from mindeit.data import TrainingBatches, WaitTimer
 from mindeit.errors import UserError
 from mindeit.runtime import log
-from mindeit.runtime.cluster import Cluster, naming_a_late_rank
+from mindeit.runtime.cluster import Cluster, report_late_rank
 from mindeit.runtime.progress import progress
 from mindeit.training.evaluate import Evaluation
 from mindeit.training.evaluator import Evaluator
@@ -94,7 +94,7 @@ class Training:
         if self.evaluator is not None:
             self.evaluator(only_batches=1)  # what is wrong there shows before an epoch was trained
         interrupt.patient = True
-        with naming_a_late_rank(lambda: self.recorder.last_good):
+        with report_late_rank(lambda: self.recorder.last_good):
             stopped = self._epochs(interrupt)
         if stopped is None:
             self.finished(time.perf_counter() - began)
@@ -116,7 +116,7 @@ class Training:
                 state.next_epoch({**figures, "seconds": time.perf_counter() - started})
                 self.recorder.save(state)
                 self.cluster.barrier()  # the others would wait for rank 0 inside the evaluation
-            self._close(state.trained)
+            self._close()
         return None
 
     def _stop(self) -> None:
@@ -126,7 +126,7 @@ class Training:
         )
         self.cluster.barrier()  # a rank that leaves with a code other than 0 ends those that still save
 
-    def _train(self, interrupt: Interrupt) -> dict[str, float]:
+    def _train(self, interrupt: Interrupt) -> dict[str, Any]:
         """The rest of the epoch, or less of it after a signal."""
         self.cluster.barrier()  # rank 0 may still save, and the others would wait for it inside a step
         state, plan = self.state, self.plan
@@ -137,6 +137,12 @@ class Training:
         a_step = self.stepper.batches * batches.batch_size * self.cluster.ranks  # images of an update
         updates = (plan.batches - state.batch) // self.stepper.batches
         started, seen = time.perf_counter(), 0
+
+        def status() -> str:
+            report = steps.read()
+            assert report is not None  # a step was started before
+            return f"loss {report.loss:.4f}, lr {lr:.2e}, {timed.share:.0%} waiting for data"
+
         shown = progress(
             self.chunks(state.epoch, state.batch, timed, batches.positions),
             updates,
@@ -144,7 +150,7 @@ class Training:
             images=updates * a_step,
             shown=self.cluster.main,
             every=plan.log_interval,
-            status=lambda: f"loss {steps.read().loss:.4f}, lr {lr:.2e}, {timed.share:.0%} waiting for data",
+            status=status,
         )
         for chunk in itertools.islice(shown, updates):
             lr = plan.lr_at(state.epoch, state.batch / plan.batches)
@@ -205,9 +211,10 @@ class Training:
         self.scale.check()
         state.loss_sum, state.updates = state.loss_sum + report.loss, state.updates + 1
 
-    def _close(self, record: dict[str, Any]) -> None:
+    def _close(self) -> None:
         """Evaluate the epoch that was trained, and saved; write it down, and give the checkpoint its further names."""
-        state, started = self.state, time.perf_counter()
+        state, record, started = self.state, self.state.trained, time.perf_counter()
+        assert record is not None  # `next_epoch` or the checkpoint has set it
         best, best_ema = state.best, state.best_ema
         if self.plan.evaluates_after(state.epoch):
             result = self._evaluate(record["lr"])
@@ -225,6 +232,7 @@ class Training:
         log.say(summary_line(record, self.plan.epochs, state))
 
     def _evaluate(self, lr: float) -> Evaluation:
+        assert self.evaluator is not None  # `plan` evaluates only where something is held out
         try:
             return self.evaluator()
         except UserError as error:

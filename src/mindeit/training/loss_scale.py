@@ -44,9 +44,12 @@ class StepState(nn.Cell):
         super().__init__(auto_prefix=False)
         self.dynamic = scale.dynamic
         self.values = Parameter(Tensor(_as_values(0, scale)), name="step_state", requires_grad=False)
-        self.one_more = Tensor(np.float32([1, scale.dynamic, 0]))
-        self.grown, self.limit = Tensor(np.float32([1, 0, 2])), Tensor(np.float32([np.inf, np.inf, _HIGHEST]))
-        self.shrunk = Tensor(np.float32([1, 0, 0.5] if scale.dynamic else [1, 0, 1]))
+        self.one_more = Tensor(np.array([1, scale.dynamic, 0], np.float32))
+        self.grown, self.limit = (
+            Tensor(np.array([1, 0, 2], np.float32)),
+            Tensor(np.array([np.inf, np.inf, _HIGHEST], np.float32)),
+        )
+        self.shrunk = Tensor(np.array([1, 0, 0.5 if scale.dynamic else 1], np.float32))
 
     def construct(self, finite: Tensor) -> Tensor:
         """Take note of an update, or of one that was left out because gradients overflowed; the new values."""
@@ -62,4 +65,4 @@ class StepState(nn.Cell):
 
 
 def _as_values(updates: int, scale: LossScale) -> np.ndarray:
-    return np.float32([updates, scale.good_steps, scale.value])
+    return np.array([updates, scale.good_steps, scale.value], np.float32)

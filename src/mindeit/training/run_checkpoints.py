@@ -68,14 +68,14 @@ def save(path: PathLike, state: RunCheckpoint) -> None:
 def load(path: PathLike, *, verified: bool = False) -> RunCheckpoint:
     """What `save` was given, bit for bit. ``verified``: the checksum was compared a moment ago."""
     path = Path(path)
-    record = None
+    record = card = None
     if existing_file(path).suffix == ".ckpt":
         if not verified:
             checkpoints.verify(path)
         record = checkpoints.read_record(path)
-    if record is None:
+        state, card = checkpoints.read_ckpt(path, lambda name: name != RECORD_KEY)
+    if record is None or card is None:
         raise UserError(f"{path}: not a training checkpoint; weights alone are where --ckpt_path starts from")
-    state, card = checkpoints.read_ckpt(path, lambda name: name != RECORD_KEY)
     parts: dict[str, dict[str, np.ndarray]] = {"": {}, EMA: {}, OPTIMIZER: {}}
     for name, value in state.items():
         prefix = next((p for p in (EMA, OPTIMIZER) if name.startswith(p)), "")
@@ -84,7 +84,7 @@ def load(path: PathLike, *, verified: bool = False) -> RunCheckpoint:
 
 
 def check_resumable(
-    record: Mapping[str, Any], where: PathLike, *, same: Mapping[str, Any], division: Mapping[str, Any]
+    record: Mapping[str, Any], where: object, *, same: Mapping[str, Any], division: Mapping[str, Any]
 ) -> None:
     """Refuse what differs: of ``same`` at any time, of ``division`` (what an epoch consists of) inside an epoch."""
     for what, asked in same.items():
@@ -170,11 +170,11 @@ class CheckpointManager:
         """From the best of the sound ones: it may be an older state."""
         for name, use in ((BEST, "model"), (BEST_EMA, "ema")):
             path, records = self._folder / name, dict(_records(self._folder))
-            known = {one: _accuracy(record, name) for one, record in records.items() if one != path}
-            evaluated = [one for one, accuracy in known.items() if accuracy is not None]
-            if not evaluated or _is_sound(path):
+            found = ((other, _accuracy(record, name)) for other, record in records.items() if other != path)
+            known = {other: accuracy for other, accuracy in found if accuracy is not None}
+            if not known or _is_sound(path):
                 continue
-            source = next(filter(_is_sound, sorted(evaluated, key=known.get, reverse=True)), None)
+            source = next(filter(_is_sound, sorted(known, key=known.__getitem__, reverse=True)), None)
             if source is not None:
                 state = load(source)
                 save(path, replace(state, record={**state.record, "use": use}))
@@ -183,7 +183,7 @@ class CheckpointManager:
     def _remove_old(self) -> None:
         ages = {path: _age(record) for path, record in _records(self._folder)}
         numbered = ages.keys() - {self._folder / name for name in (LAST, BEST, BEST_EMA)}
-        for path in sorted(numbered, key=ages.get)[: -self._keep]:
+        for path in sorted(numbered, key=ages.__getitem__)[: -self._keep]:
             path.unlink(missing_ok=True)
 
 
@@ -202,12 +202,13 @@ def newest_sound(folder: PathLike) -> Path | None:
 def bests(folder: PathLike) -> list[tuple[str, Path, int, float]]:
     """(title, path, epoch, accuracy) of what was best by the model's weights and by their average."""
     records = dict(_records(Path(folder)))
-    found = [(title, Path(folder) / name, name) for title, name in (("best Acc@1", BEST), ("best EMA", BEST_EMA))]
-    return [
-        (title, path, records[path]["epoch"], _accuracy(records[path], name))
-        for title, path, name in found
-        if path in records and _accuracy(records[path], name) is not None
-    ]
+    found = []
+    for title, name in (("best Acc@1", BEST), ("best EMA", BEST_EMA)):
+        path = Path(folder) / name
+        accuracy = _accuracy(records.get(path, {}), name)
+        if accuracy is not None:
+            found.append((title, path, records[path]["epoch"], accuracy))
+    return found
 
 
 def named_in(folder: PathLike) -> list[Path]:
@@ -219,7 +220,7 @@ def _records(folder: Path, tell: bool = False) -> Iterator[tuple[Path, dict[str,
     """The readable ones of our names, from a few bytes of each; whether the rest is sound, `verify` says."""
     for path in named_in(folder):
         try:
-            record = checkpoints.read_record(path)
+            record = checkpoints.read_record(path) or {}
             _age(record)
         except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
             if tell:

@@ -74,11 +74,10 @@ class RunFolder(AbstractContextManager):
 
         Whatever the run would replace has to be its own, written before it was stopped.
         """
-        named = existing_file(resume) if resume not in (None, "auto") else None
+        named = existing_file(resume) if resume is not None and resume != "auto" else None
+        found = run_checkpoints.newest_sound(self.path) if resume == "auto" else None
         if named is not None and named.resolve().parent == self.path.resolve():
             found = named
-        else:
-            found = run_checkpoints.newest_sound(self.path) if resume == "auto" else None
         if self._owner:
             self._check_taken(found, resume)
         return found or named

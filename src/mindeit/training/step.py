@@ -111,17 +111,18 @@ class Update(nn.Cell):
     def means(self, gradients: tuple[Tensor, ...], finite: Tensor) -> tuple[Tensor, ...]:
         """Over the ranks, without the loss scale, clipped; zeros where something is not finite."""
         if self.check_finite or self.ranks > 1 or self.clip.mode == "norm":
-            factor, scaled = self.factor(gradients, finite), ()
+            factor = self.factor(gradients, finite)
+            scaled: tuple[Tensor, ...] = ()
             for gradient in gradients:
                 scaled += (gradient * factor,)
             gradients = scaled
         if self.check_finite:
-            cleared = ()
+            cleared: tuple[Tensor, ...] = ()
             for gradient in gradients:
                 cleared += (ops.masked_fill(gradient, ops.logical_not(ops.isfinite(gradient)), 0.0),)
             gradients = cleared
         if self.clip.mode == "value":
-            clipped = ()
+            clipped: tuple[Tensor, ...] = ()
             for gradient in gradients:
                 clipped += (ops.clamp(gradient, -self.clip.value, self.clip.value),)
             gradients = clipped
@@ -221,7 +222,7 @@ class Stepper:
             self._update = compiled(UpdateFromSums(accumulate, update), "the update")
 
     def __call__(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> Pending:
-        settings = np.float32([lr, stop])
+        settings = np.array([lr, stop], np.float32)
         if self.batches == 1:
             told = self._whole(*map(to_device, (*batches[0], settings)))
         else:

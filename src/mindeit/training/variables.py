@@ -45,17 +45,15 @@ class TrainVariables:
         return [parameter for parameter in self.parameters if parameter.name not in trained]
 
     def model(self) -> State:
-        values = {**self.flat.values(self.flat.weights), **{one.name: one.asnumpy() for one in self._others}}
+        values = {**self.flat.values(self.flat.weights), **{other.name: other.asnumpy() for other in self._others}}
         return {parameter.name: values[parameter.name] for parameter in self.parameters}
 
     def ema(self) -> Optional[State]:
         if self.average is None:
             return None
-        return {**self.model(), **self.flat.values(self.average.of_weights), **self._averaged_statistics()}
-
-    def _averaged_statistics(self) -> State:
         pairs = zip(self.average.statistics, self.average.of_statistics)
-        return {source.name: average.asnumpy() for source, average in pairs}
+        statistics = {source.name: average.asnumpy() for source, average in pairs}
+        return {**self.model(), **self.flat.values(self.average.of_weights), **statistics}
 
     def optimizer_state(self) -> State:
         return {
@@ -90,9 +88,11 @@ class TrainVariables:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside the block the model computes with the averages."""
+        averages = self.ema()
+        assert self.average is not None and averages is not None  # asked for only where there is an average
         statistics = self.average.statistics
-        own = {one.name: one.asnumpy().copy() for one in statistics}
-        _set([*self.flat.parameters, *statistics], self.ema())
+        own = {parameter.name: parameter.asnumpy().copy() for parameter in statistics}
+        _set([*self.flat.parameters, *statistics], averages)
         try:
             yield
         finally:
@@ -101,10 +101,10 @@ class TrainVariables:
 
 
 def _check(own: State, state: State, where: object) -> None:
-    shapes = ({name: tuple(value.shape) for name, value in each.items()} for each in (own, state))
+    shapes = ({name: tuple(value.shape) for name, value in values.items()} for values in (own, state))
     check_names(*shapes, where=where)
 
 
 def _set(parameters: Sequence[Parameter], state: Mapping[str, np.ndarray]) -> None:
-    for one in parameters:
-        one.set_data(ms.Tensor(state[one.name], one.dtype))
+    for parameter in parameters:
+        parameter.set_data(ms.Tensor(state[parameter.name], parameter.dtype))
