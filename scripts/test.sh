@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs, lints and tests. --all adds the slow set: large models, every configuration for every device. Other
+# Installs, checks style and types, and tests. --all adds the slow set: large models, every configuration for every device. Other
 # arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
@@ -9,8 +9,12 @@ if [ "${1:-}" = "--all" ]; then
     chosen=()
     shift
 fi
-echo "== lint"
+echo "== ruff check: mistakes and style"
 ruff check .
+echo "== ruff format --check: layout"
+ruff format --check .
+echo "== mypy: types"
+mypy
 echo "== tests"
 status=0
 python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 "${chosen[@]}" "$@" || status=$?

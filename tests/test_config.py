@@ -66,6 +66,13 @@ def test_defaults_are_the_official_recipe():
     assert config.data.image_size is config.data.crop_pct is config.model.model is config.model.num_classes is None
 
 
+def test_image_resize_is_another_word_for_image_size(tmp_path):
+    (tmp_path / "old.yaml").write_text("image_resize: 48\n")
+    assert configure("-c", str(tmp_path / "old.yaml")).data.image_size == 48
+    assert configure("--image_resize", "64").data.image_size == 64
+    assert configure("-c", str(tmp_path / "old.yaml"), "--image-size", "64").data.image_size == 64
+
+
 def test_the_configuration_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         configure().data.batch_size = 3

@@ -34,7 +34,7 @@ MINDCV_FLAGS = {
     "num_samples": BY_VALUE,
     "batch_size": KNOWN,
     "drop_remainder": BY_VALUE,
-    "image_resize": KNOWN,
+    "image_resize": ALIAS,
     "scale": KNOWN,
     "ratio": KNOWN,
     "hflip": KNOWN,

@@ -452,7 +452,12 @@ def test_damaged_mindrecords_are_one_line(records, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("dataset", "name"),
-    [("cifar10", "test_batch"), ("webdataset", "val.tar"), ("inat2019", "val2019.json"), ("image_folder", "labels.csv")],
+    [
+        ("cifar10", "test_batch"),
+        ("webdataset", "val.tar"),
+        ("inat2019", "val2019.json"),
+        ("image_folder", "labels.csv"),
+    ],
 )
 def test_mutated_indices_give_a_source_or_one_line(tmp_path, dataset, name):
     rng = np.random.default_rng(1)

@@ -57,17 +57,20 @@ def find_file(path: str) -> str:
 
 
 def read_files(path: str, keys: Iterable[Key]) -> Source:
-    """A YAML file, after the one it ``extends`` and what that extends: the later value of a key counts."""
-    keys, path, files, reader = list(keys), find_file(path), [], ""
-    while path is not None:
-        source, base, place = _read_file(path, keys, reader)
-        files.append((path, source))
-        if base in (name for name, _ in files):
+    """A YAML file, after the one it ``extends``, and so on: the later value of a key counts."""
+    keys, current, reader = list(keys), find_file(path), ""
+    files: dict[str, Source] = {}
+    while True:
+        source, base, place = _read_file(current, keys, reader)
+        files[current] = source
+        if base is None:
+            break
+        if base in files:
             source.mistakes.append(f"{place}: 'extends' leads back to {base}")
             break
-        path, reader = base, f"{place}: extends: "
+        current, reader = base, f"{place}: extends: "
     whole = Source()
-    for _, source in reversed(files):
+    for source in reversed(files.values()):
         whole += source
     return whole
 

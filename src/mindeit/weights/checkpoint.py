@@ -185,7 +185,7 @@ def load_strict(model: nn.Cell, state: State, where: PathLike) -> None:
         parameter.set_data(ms.Tensor(state[name], parameter.dtype))
 
 
-def check_names(wanted: Mapping[str, tuple], given: Mapping[str, tuple], *, where: PathLike) -> None:
+def check_names(wanted: Mapping[str, tuple], given: Mapping[str, tuple], *, where: object) -> None:
     """Compare names and shapes; one error names every difference."""
     problems = {
         "missing": [name for name in wanted if name not in given],
