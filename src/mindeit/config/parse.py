@@ -5,16 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Optional
 
-from mindeit.config.options import Key, allowed, convert, keys_of
+from mindeit.config.options import Key, allowed, convert, keys_of, option
 from mindeit.config.rules import ResolvedOptions, check_combinations, check_model, drop_ineffective
-from mindeit.config.schema import ALL, SECTIONS, Config, GeneralOptions
+from mindeit.config.schema import ALL, SECTIONS, Config
 from mindeit.config.show import config_text, help_text
 from mindeit.config.sources import COMMAND_LINE, DEFAULT, Source, Written, read_command_line, read_files
 from mindeit.errors import UserError, shorten
 
 MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may have thousands
+
+
+@dataclass(frozen=True)
+class GeneralOptions:
+    """General"""
+
+    config: Optional[str] = option(
+        None, "YAML file or shipped name (deit_b_gpu); the command line overrides it", aliases=("c",)
+    )
+    print_config: bool = option(False, "print every key, its value and where it came from, then stop")
+    help: bool = option(False, "print this text, then stop", aliases=("h",))
 
 
 def parse(
@@ -28,7 +40,7 @@ def parse(
     """The configuration of one script: defaults, then the YAML file, then the command line (``sys.argv[1:]``).
 
     ``sections`` are the groups that the script uses, but for the keys ``without``: they are its options, and only they
-    are checked for impossible combinations; a YAML file may hold every key whatever the script. ``door`` is a dataclass
+    are checked for impossible combinations; a YAML file may hold every key whatever the script. ``script`` is a dataclass
     of the options that this script alone has. All mistakes are raised as one UserError; ``--help`` and
     ``--print_config`` print and exit.
     """

@@ -261,36 +261,11 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointConfig,
 }
 ALL = tuple(SECTIONS)
-# Places and means of one machine, in which ranks may differ.
-LOCAL = (
-    "device_id",
-    "num_parallel_workers",
-    "python_multiprocessing",
-    "data_dir",
-    "label_file",
-    "ckpt_path",
-    "plugin",
-    "teacher_ckpt_path",
-    "compile_cache",
-    "ckpt_save_dir",
-    "resume",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class GeneralOptions:
-    """General"""
-
-    config: Optional[str] = option(
-        None, "YAML file or shipped name (deit_b_gpu); the command line overrides it", aliases=("c",)
-    )
-    print_config: bool = option(False, "print every key, its value and where it came from, then stop")
-    help: bool = option(False, "print this text, then stop", aliases=("h",))
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The groups, one script's own options (``door``), and where each value came from."""
+    """The groups, one script's own options (``script``), and where each value came from."""
 
     run: RunConfig
     data: DataConfig
@@ -308,7 +283,3 @@ class Config:
     def flat(self) -> dict[str, Any]:
         """Every key of the schema and its value, in one dictionary."""
         return {key: value for section in ALL for key, value in vars(getattr(self, section)).items()}
-
-    def common(self) -> dict[str, Any]:
-        """Of these, what all ranks have to have in common."""
-        return {key: value for key, value in self.flat().items() if key not in LOCAL}

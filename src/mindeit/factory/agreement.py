@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from mindeit.runtime.cluster import Cluster
 
 _PACKAGES = ("mindspore", "numpy", "pillow")  # what decides numbers, and which images a seed draws
+# Places and means of one machine, in which ranks may differ.
+_LOCAL = (
+    "device_id",
+    "num_parallel_workers",
+    "python_multiprocessing",
+    "data_dir",
+    "label_file",
+    "ckpt_path",
+    "plugin",
+    "teacher_ckpt_path",
+    "compile_cache",
+    "ckpt_save_dir",
+    "resume",
+)
 
 
 def check(
@@ -38,7 +52,8 @@ def check(
         if source is not None
     }
     files = {f"the file of {whose}": _digest(path)[:8] for whose, path in weights.items() if path is not None}
-    cluster.agree({**config.common(), **_versions(), **lists, **files})
+    common = {key: value for key, value in config.flat().items() if key not in _LOCAL}
+    cluster.agree({**common, **_versions(), **lists, **files})
 
 
 def _versions() -> dict[str, str]:
