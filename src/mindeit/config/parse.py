@@ -40,8 +40,8 @@ def parse(
     """The configuration of one script: defaults, then the YAML file, then the command line (``sys.argv[1:]``).
 
     ``sections`` are the groups that the script uses, but for the keys ``without``: they are its options, and only they
-    are checked for impossible combinations; a YAML file may hold every key whatever the script. ``script`` is a dataclass
-    of the options that this script alone has. All mistakes are raised as one UserError; ``--help`` and
+    are checked for impossible combinations; a YAML file may hold every key whatever the script. ``script`` is a
+    dataclass of the options that this script alone has. All mistakes are raised as one UserError; ``--help`` and
     ``--print_config`` print and exit.
     """
     schema = [key for section, declaration in SECTIONS.items() for key in keys_of(section, declaration)]
