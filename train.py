@@ -1,4 +1,4 @@
-"""Train, distil or fine-tune: python train.py --config configs/deit_t_gpu.yaml --data_dir DATA"""
+"""Train, distil or fine-tune: python train.py -c deit_t_gpu --data_dir DATA"""
 
 from mindeit.cli.train import main
 

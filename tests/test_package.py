@@ -108,6 +108,7 @@ def test_help_names_every_command(capsys):
         code, out, _ = called(capsys, name, "--help")
         assert code == 0
         assert out.startswith(f"usage: mindeit {name} [--key value ...]")
+        assert "python " not in "".join(out.splitlines()[:4])
 
 
 def test_an_unknown_command_is_one_line(capsys):

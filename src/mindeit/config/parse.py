@@ -53,7 +53,9 @@ def parse(
     command = read_command_line(argv, used + general, unused=[key for key in schema if key not in used])
     asked = _resolve(command.written, general)
     if asked.values["help"]:
-        _print_and_exit(help_text(os.path.basename(sys.argv[0]), description, titles, used + general))
+        program = os.path.basename(sys.argv[0])
+        about = description.replace(f"python {program.split()[-1]}.py", program)  # of `mindeit train`
+        _print_and_exit(help_text(program, about, titles, used + general))
     path = asked.values.get("config")
     source = read_files(path, schema) if path else Source()
     source += command
