@@ -206,6 +206,21 @@ def test_the_seed_decides_the_initial_values():
     assert not np.array_equal(head(1), head(2))
 
 
+@pytest.mark.parametrize("name", ["cait_mini_patch8_32", "regnety_mini_32"])
+def test_a_seed_of_its_own_makes_a_model_independent_of_other_draws(name):
+    from mindeit.layers.weight_init import seeded
+    from mindeit.runtime import device
+
+    def values() -> list[bytes]:
+        return [parameter.asnumpy().tobytes() for parameter in build(name).get_parameters()]
+
+    device.seed(1)
+    wanted, after = values(), np.random.get_state()
+    with seeded(1):
+        assert values() == wanted
+    assert all(np.array_equal(one, other) for one, other in zip(np.random.get_state(), after))
+
+
 # -- options ------------------------------------------------------------------------------------------------------
 
 

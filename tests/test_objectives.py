@@ -58,7 +58,7 @@ class ConvNet(nn.Cell):
 
     def __init__(self, num_classes: int = CLASSES) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.distilled = num_classes, False
         self.conv = nn.Conv2d(3, 8, 3, weight_init=Normal(0.3))
         self.bn = nn.BatchNorm2d(8)
         self.head = nn.Dense(8, num_classes, weight_init=Normal(1.0))
@@ -284,7 +284,7 @@ class Halves(nn.Cell):
     def __init__(self, logits: np.ndarray) -> None:
         super().__init__()
         self.logits = Parameter(Tensor(logits), name="logits")
-        self.num_classes = logits.shape[1]
+        self.distilled = False
 
     def construct(self, x):
         return self.logits * ops.mean(x, (1, 2, 3)).expand_dims(1)
@@ -391,13 +391,9 @@ def test_a_student_without_a_distillation_head_is_one_line():
         )
 
 
-@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "another library's"])
-def test_a_teacher_of_other_classes_is_one_line(foreign):
-    teacher = ConvNet(7)
-    if foreign:
-        del teacher.num_classes
+def test_a_teacher_of_other_classes_is_one_line():
     with pytest.raises(UserError) as error:
-        Distilled(student(), teacher, cross_entropy)
+        Distilled(student(), ConvNet(7), cross_entropy)
     assert str(error.value) == (
         "the teacher tells 7 classes apart, the student 5; "
         "distillation needs a teacher trained on the student's classes"

@@ -159,6 +159,14 @@ def test_a_network_of_ones_own_is_built_saved_and_predicts(tmp_path, forgotten):
     assert np.allclose(predictor.logits(pixels), model.set_train(False)(Tensor(pixels)).asnumpy(), atol=1e-6)
 
 
+def test_a_plain_cell_is_told_what_an_image_model_says(forgotten):
+    mindeit.register_model(mindeit.ModelSpec("plain", family="plain", image_size=32), lambda **options: nn.Identity())
+    model = mindeit.create_model("plain", num_classes=3)
+    said = {fact: getattr(model, fact) for fact in ("num_classes", "image_size", "in_channels", "distilled")}
+    assert said == {"num_classes": 3, "image_size": 32, "in_channels": 3, "distilled": False}
+    assert (model.token_per_class, model.extra_tokens) == (False, 0)
+
+
 PLUGIN = """
 import mindeit
 from mindspore import nn, ops

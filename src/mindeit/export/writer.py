@@ -40,7 +40,7 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
     with fp16 its parameters.
     """
     card = description.card
-    if description.heads == BOTH and not getattr(model, "distilled", False):
+    if description.heads == BOTH and not model.distilled:
         raise UserError(f"heads is both, but {card.model} has one head; allowed: mean")
     wanted = _results(model, description)
     cell = interface(

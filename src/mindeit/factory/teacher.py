@@ -54,5 +54,5 @@ def _from_mindcv(name: str, path: Optional[str]) -> tuple[nn.Cell, ModelCard]:
     classes = len(heads[-1]) if heads else 1000
     model = mindcv.create_model(name, num_classes=classes)
     checkpoint.load_strict(model, state, path)
-    model.num_classes = classes  # its models do not say
+    model.num_classes = classes  # MindCV's models do not say
     return model, ModelCard(name, classes, 224, 0.875)

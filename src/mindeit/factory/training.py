@@ -12,6 +12,7 @@ from mindeit.factory.environment import data_workers
 from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper
 from mindeit.factory.student import build_student, starting_file
 from mindeit.factory.teacher import teacher_file
+from mindeit.layers.weight_init import seeded
 from mindeit.optim.schedule import Schedule, scaled_lr
 from mindeit.runtime.cluster import Cluster
 from mindeit.training import run_checkpoints
@@ -54,7 +55,8 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
             "the checkpoint to resume": resumed,
         },
     )
-    student, card, changes = build_student(config, source)
+    with seeded(config.run.seed):
+        student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
     saved = None if resumed is None else run_checkpoints.load(resumed, verified=config.checkpoint.resume == "auto")
     if saved is not None:

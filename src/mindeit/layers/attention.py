@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from math import prod
+
 from mindspore import Tensor, nn
 
 from mindeit.errors import UserError
 from mindeit.kernels import attention, heads
+from mindeit.layers.counted import Counted
 from mindeit.layers.linear import Linear
 
 
-class Attention(nn.Cell):
+class Attention(Counted, nn.Cell):
     """Multi-head self-attention: (batch, tokens, dim) -> the same. ``qkv`` stacks query, key and value rows."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
@@ -24,6 +27,9 @@ class Attention(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         query, key, value = self.heads.divide(self.qkv(x))
         return self.proj_drop(self.proj(self.heads.merge(self.attend(query, key, value, self.scale))))
+
+    def multiply_adds(self, inputs: tuple[Tensor, ...], out: tuple[int, ...]) -> int:
+        return 2 * out[1] * prod(out)
 
     def weights(self, x: Tensor) -> Tensor:
         """What each token looks at, (batch, heads, tokens, tokens): for images, not for speed."""

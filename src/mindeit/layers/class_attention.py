@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from mindspore import Tensor, nn, ops
 
 from mindeit.kernels.attention import MatmulAttention
 from mindeit.kernels.heads import TransposedHeads
+from mindeit.layers.counted import Counted
 from mindeit.layers.layer_scale import Scaled, layer_scale
 from mindeit.layers.linear import Linear
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 
 
-class ClassAttention(nn.Cell):
+class ClassAttention(Counted, nn.Cell):
     """What class tokens (batch, classes, dim) gather from ``seen`` (batch, tokens, dim): (batch, classes, dim).
 
     Never the fused kernel: there are few rows, and heads of up to 1024.
@@ -30,6 +33,9 @@ class ClassAttention(nn.Cell):
         query, key = self.heads.bring_forward(self.q(classes)), self.heads.bring_forward(self.k(seen))
         mixed = self.attend(query, key, self.heads.bring_forward(self.v(seen)), self.scale)
         return self.proj_drop(self.proj(self.heads.merge(mixed)))
+
+    def multiply_adds(self, inputs: tuple[Tensor, ...], out: tuple[int, ...]) -> int:
+        return 2 * inputs[1].shape[1] * prod(out)
 
     def weights(self, classes: Tensor, seen: Tensor) -> Tensor:
         """(batch, heads, classes, tokens)."""

@@ -3,10 +3,11 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.kernels import linear
+from mindeit.layers.counted import Counted
 from mindeit.layers.weight_init import truncated_normal, zeros
 
 
-class Linear(nn.Cell):
+class Linear(Counted, nn.Cell):
     """(..., in) -> (..., out). The weight is (out, in) and starts as the official models' do, not as nn.Dense does."""
 
     def __init__(self, in_features: int, out_features: int) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.kernels import bias
+from mindeit.layers.counted import Counted
 from mindeit.layers.weight_init import uniform
 
 
-class NestedConv(nn.Cell):
+class NestedConv(Counted, nn.Cell):
     """(..., n, channels) -> (..., n / kernel**2, out): each run of kernel**2 rows is one window, row by row.
 
     The weight keeps the convolution's shape (out, channels, kernel, kernel) and its uniform initial values. A kernel

@@ -6,10 +6,11 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
 from mindeit.kernels import bias
+from mindeit.layers.counted import Counted
 from mindeit.layers.weight_init import uniform
 
 
-class PatchProjection(nn.Cell):
+class PatchProjection(Counted, nn.Cell):
     """A convolution whose stride is its kernel, as the matrix product it is: on CPU 100 times nn.Conv2d's speed.
 
     The weight keeps the convolution's shape (embed_dim, channels, patch, patch) and its uniform initial values.

@@ -1,12 +1,27 @@
-"""Initial values of the official models, drawn from NumPy's global generator, which ``device.seed`` seeds.
+"""Initial values of the official models, drawn from NumPy's global generator, which ``mindspore.set_seed`` seeds: so
+are MindSpore's own initialisers, that some layers have theirs from. `seeded` keeps others out of it.
 
 The official truncation lies at +-2, a hundred standard deviations out, so the draw is a normal one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from mindspore import Tensor
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """What is built inside depends on ``seed`` alone; then NumPy's generator goes on as if nothing had been drawn."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
 
 
 def truncated_normal(shape: tuple[int, ...], std: float = 0.02) -> Tensor:

@@ -87,6 +87,7 @@ class LateClassTokens(Backbone):
     """
 
     extra_tokens = 1
+    blocks_attend = True
 
     def finish(self, patches: Tensor) -> Tensor:
         """Tokens after the last norm, (batch, classes + patches, dim)."""
@@ -101,7 +102,7 @@ class LateClassTokens(Backbone):
         attention (batch, heads, classes, tokens)."""
         patches, maps = self.embed(images), []
         for block in self.blocks:
-            if hasattr(block, "weights"):
+            if self.blocks_attend:
                 maps.append(block.weights(patches))
             patches = block(patches)
         classes = repeated(self.cls_token, patches)

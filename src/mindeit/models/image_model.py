@@ -15,6 +15,7 @@ class ImageModel(nn.Cell):
     """
 
     distilled = False  # True: logits are a pair in training
+    token_per_class = False  # True: the first tokens are one for each class
     extra_tokens = 0
 
     def __init__(self, *, num_classes: int, image_size: int, num_features: int, in_channels: int) -> None:

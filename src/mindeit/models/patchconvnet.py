@@ -7,6 +7,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindeit.errors import UserError
 from mindeit.kernels import bias, gain, gelu
 from mindeit.layers.class_attention import ClassBlock
+from mindeit.layers.counted import Counted
 from mindeit.layers.drop_path import DropPath
 from mindeit.layers.layer_scale import Scaled, layer_scale
 from mindeit.layers.linear import Linear, classifier
@@ -48,7 +49,7 @@ def _halving(channels: int, out: int) -> nn.SequentialCell:
     return nn.SequentialCell(nn.Conv2d(channels, out, 3, 2, "pad", 1, has_bias=False, weight_init=weight))
 
 
-class DepthwiseConv(nn.Cell):
+class DepthwiseConv(Counted, nn.Cell):
     """3x3, each channel for itself, on patches of a square grid: (batch, patches, dim) -> the same."""
 
     def __init__(self, dim: int, grid: int) -> None:
@@ -111,7 +112,7 @@ class ConvBlock(nn.Cell):
         return x + self.drop_path(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
 
 
-class HeadPerClass(nn.SequentialCell):
+class HeadPerClass(Counted, nn.SequentialCell):
     """Each class token's own score: (batch, classes, dim) -> (batch, classes). Parameters as official: 0.weight, ..."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
@@ -130,6 +131,8 @@ class PatchConvnet(LateClassTokens):
     A column of convolutions at one resolution, with the same drop path throughout, then one block of class attention,
     whose weights are the model's image of what it saw. ``token_per_class`` gives each class such a token and image.
     """
+
+    blocks_attend = False
 
     def __init__(
         self,

@@ -136,7 +136,17 @@ def build(
     }
     if in_channels != 3:  # builders of one's own need not know it
         arguments["in_channels"] = in_channels
-    return make(**arguments)
+    model = make(**arguments)
+    if row.family in _BUILDERS:
+        _complete(model, num_classes=num_classes, image_size=arguments["image_size"], in_channels=in_channels)
+    return model
+
+
+def _complete(model: nn.Cell, **facts: int) -> None:
+    """What an `ImageModel` says of itself, said for a cell of one's own that need not be one."""
+    for fact, value in {"distilled": False, "token_per_class": False, "extra_tokens": 0, **facts}.items():
+        if not hasattr(model, fact):
+            setattr(model, fact, value)
 
 
 def _check_memory(row: ModelSpec, num_classes: int, image_size: int) -> None:

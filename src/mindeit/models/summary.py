@@ -8,25 +8,12 @@ from math import prod
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindeit.layers.attention import Attention
-from mindeit.layers.class_attention import ClassAttention
-from mindeit.layers.linear import Linear
-from mindeit.layers.nested_conv import NestedConv
-from mindeit.layers.norm import LayerNorm
-from mindeit.layers.patch_embed import PatchProjection
-from mindeit.models.patchconvnet import DepthwiseConv, HeadPerClass
+from mindeit.layers.counted import Counted
 from mindeit.runtime import device
 
-# Multiply-adds of a layer for one image, given its inputs and the shape of its output: what the papers call FLOPs.
-# The published figures count the two products of attention and five operations an element of a layer norm; they
-# leave out activations, softmax, sums, and batch norms, which fold into their convolutions.
+# Of MindSpore's own layers; batch norms fold into their convolutions.
 _MULTIPLY_ADDS = {
-    (Linear, PatchProjection, NestedConv, DepthwiseConv, HeadPerClass): lambda cell, inputs, out: (
-        prod(out) * cell.fan_in
-    ),
-    Attention: lambda cell, inputs, out: 2 * out[1] * prod(out),
-    ClassAttention: lambda cell, inputs, out: 2 * inputs[1].shape[1] * prod(out),
-    LayerNorm: lambda cell, inputs, out: 5 * prod(out),
+    Counted: lambda cell, inputs, out: cell.multiply_adds(inputs, out),
     nn.Dense: lambda cell, inputs, out: prod(out) * cell.in_channels,
     nn.Conv2d: lambda cell, inputs, out: prod(out) * prod(cell.weight.shape[1:]),
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from mindeit.errors import UserError
+from mindeit.models.image_model import ImageModel
 from mindeit.objectives.losses import binary_cross_entropy
 from mindeit.objectives.objective import Criterion, Objective
 
@@ -19,8 +20,8 @@ class CoSub(Objective):
 
     views = 2
 
-    def __init__(self, student: nn.Cell, criterion: Criterion = binary_cross_entropy) -> None:
-        if getattr(student, "distilled", False):
+    def __init__(self, student: ImageModel, criterion: Criterion = binary_cross_entropy) -> None:
+        if student.distilled:
             raise UserError("CoSub trains models of one head; the student has a distillation head")
         super().__init__(student, criterion)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Optional
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn
 
 from mindeit.errors import UserError, nearest
+from mindeit.models.image_model import ImageModel
 from mindeit.objectives.losses import REDUCTIONS, hard_distillation, soft_distillation
 from mindeit.objectives.objective import Criterion, Objective
 from mindeit.objectives.teacher import Teacher, TeacherView
-from mindeit.runtime.device import operator_by_operator
 
 KINDS = ("soft", "hard")
 
@@ -21,13 +20,14 @@ class Distilled(Objective):
     """``(1 - alpha) * criterion(class head, targets) + alpha * distillation(distillation head, teacher)``.
 
     kind: "soft" (temperature ``tau``, ``reduction`` as in `losses.soft_distillation`) or "hard". ``view`` tells what
-    the teacher sees; None: the student's images as they are. `set_train` switches the student's dropout and
-    stochastic depth; its two heads come out either way, so that fine-tuning with ``set_train(False)`` distils too.
+    the teacher sees; None: the student's images as they are. A teacher of another library has to say its
+    ``num_classes``. `set_train` switches the student's dropout and stochastic depth; its two heads come out either way,
+    so that fine-tuning with ``set_train(False)`` distils too.
     """
 
     def __init__(
         self,
-        student: nn.Cell,
+        student: ImageModel,
         teacher: nn.Cell,
         criterion: Criterion,
         *,
@@ -38,7 +38,7 @@ class Distilled(Objective):
         view: Optional[TeacherView] = None,
     ) -> None:
         _check_options(kind, alpha, tau, reduction)
-        _check_pair(student, teacher, view)
+        _check_pair(student, teacher)
         super().__init__(student, criterion)
         self.teacher = Teacher(teacher, view)
         self.kind, self.alpha, self.tau, self.reduction = kind, alpha, tau, reduction
@@ -73,23 +73,14 @@ def _check_options(kind: str, alpha: float, tau: float, reduction: str) -> None:
         raise UserError(f"distillation_tau is {tau}; allowed: above 0")
 
 
-def _check_pair(student: nn.Cell, teacher: nn.Cell, view: Optional[TeacherView]) -> None:
-    if not getattr(student, "distilled", False):
+def _check_pair(student: ImageModel, teacher: nn.Cell) -> None:
+    if not student.distilled:
         raise UserError(
             "the student has no distillation head; distillation needs a model that has one, such as "
             "deit_tiny_distilled_patch16_224, or distillation_type none"
         )
-    classes = _classes(teacher, student.image_size if view is None else view.image_size)
-    if classes != student.num_classes:
+    if teacher.num_classes != student.num_classes:
         raise UserError(
-            f"the teacher tells {classes} classes apart, the student {student.num_classes}; "
+            f"the teacher tells {teacher.num_classes} classes apart, the student {student.num_classes}; "
             "distillation needs a teacher trained on the student's classes"
         )
-
-
-def _classes(model: nn.Cell, image_size: int) -> int:
-    """Models of other libraries may not say how many classes they know: one black image tells."""
-    if hasattr(model, "num_classes"):
-        return model.num_classes
-    with operator_by_operator():
-        return model.set_train(False)(Tensor(np.zeros((1, 3, image_size, image_size), np.float32))).shape[1]

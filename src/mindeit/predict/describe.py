@@ -47,7 +47,7 @@ def describe(
 
 def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: Prediction) -> None:
     blocks, model = predictor.attentions(pixels), predictor.attention_model()
-    token = best.label if getattr(model, "token_per_class", False) else 0
+    token = best.label if model.token_per_class else 0
     heads = attention_maps.class_token_heads(blocks[-1], model.extra_tokens, token)
     maps = {"rollout": attention_maps.rollout(blocks, model.extra_tokens, token), "mean of heads": heads.mean(0)}
     if len(heads) == 1:

@@ -194,10 +194,11 @@ def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool, ch
         raise UserError("model and use_ema are for files; a model at hand is used as it is")
     if isinstance(source, Exported):
         return source, card
-    if getattr(source, "in_channels", 3) != 3:
+    if source.in_channels != 3:
         raise UserError(f"in_channels is {source.in_channels}; allowed: 3, for images are RGB")
-    classes = getattr(source, "num_classes", card.num_classes)  # of a new head, since the card was written
-    return source, card if classes == card.num_classes else replace(card, num_classes=classes, class_names=None)
+    if source.num_classes != card.num_classes:  # a new head, since the card was written
+        card = replace(card, num_classes=source.num_classes, class_names=None)
+    return source, card
 
 
 def _weights(source: str) -> str:
