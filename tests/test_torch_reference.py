@@ -7,6 +7,9 @@ import pytest
 import torch
 from convert_weights import DISTILLED, TINY, official_shapes, official_state, tensors
 
+from mindeit.errors import UserError
+from mindeit.models.spec import ModelSpec
+from mindeit.models.specs import CATALOGUE
 from mindeit.torch_reference.build import build_reference
 
 NAMES = json.loads((Path(__file__).parent / "golden" / "convert_names.json").read_text())
@@ -41,3 +44,9 @@ def test_reference_without_classes_gives_features():
     reference = build_reference(TINY, num_classes=0, image_size=32)
     with torch.no_grad():
         assert reference(torch.ones(1, 3, 32, 32)).shape == (1, 192)
+
+
+def test_a_network_of_ones_own_has_no_reference(monkeypatch):
+    monkeypatch.setitem(CATALOGUE, "mine", ModelSpec("mine", family="mine", image_size=32))
+    with pytest.raises(UserError, match="there is no PyTorch reference of 'mine'; allowed: models of deit, regnet, "):
+        build_reference("mine", num_classes=3, image_size=32)
