@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import Parameter, Tensor, nn
 
 from mindeit.layers.block import Block
@@ -66,6 +68,6 @@ class CaiT(LateClassTokens):
         return self.pos_drop(patches + self.pos_embed.astype(patches.dtype))
 
 
-def build(*, image_size: int, patch_size: int, **arguments) -> CaiT:
+def build(*, image_size: int, patch_size: int, **arguments: Any) -> CaiT:
     check_whole_patches(image_size, patch_size)
     return CaiT(image_size=image_size, patch_size=patch_size, **arguments)

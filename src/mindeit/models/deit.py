@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -88,12 +88,12 @@ class DeiT(Transformer):
 
     def embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)
-        tokens = (repeated(self.cls_token, patches), patches)
+        tokens: tuple[Tensor, ...] = (repeated(self.cls_token, patches), patches)
         if self.distilled:
             tokens = (tokens[0], repeated(self.dist_token, patches), patches)
         return self.pos_drop(ops.concat(tokens, 1) + self.pos_embed)
 
 
-def build(*, image_size: int, patch_size: int, **arguments) -> DeiT:
+def build(*, image_size: int, patch_size: int, **arguments: Any) -> DeiT:
     check_whole_patches(image_size, patch_size)
     return DeiT(image_size=image_size, patch_size=patch_size, **arguments)

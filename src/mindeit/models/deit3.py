@@ -3,7 +3,7 @@ Transformers" (https://arxiv.org/abs/2203.09795), after models_v2.py of facebook
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -74,7 +74,7 @@ def _parallel_block(dim: int, num_heads: int, drop_path: float, init_scale: Opti
     return ParallelBlock(dim, attentions, (Mlp(dim, 4 * dim), Mlp(dim, 4 * dim)), drop_path, init_scale)
 
 
-def build(*, image_size: int, patch_size: int, hmlp_stem: bool = False, **arguments) -> DeiT3:
+def build(*, image_size: int, patch_size: int, hmlp_stem: bool = False, **arguments: Any) -> DeiT3:
     """``image_size`` may leave a rest: patches of 14 see 154 pixels of 160, as when the largest models were trained."""
     if hmlp_stem:
         check_whole_patches(image_size, 16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
@@ -179,7 +181,7 @@ class PatchConvnet(LateClassTokens):
         return self.patch_embed(images)
 
 
-def build(*, image_size: int, num_classes: int, token_per_class: bool = False, **arguments) -> PatchConvnet:
+def build(*, image_size: int, num_classes: int, token_per_class: bool = False, **arguments: Any) -> PatchConvnet:
     check_whole_patches(image_size, PATCH_SIZE)
     if token_per_class and not num_classes:
         raise UserError("num_classes is 0; a model with a token for each class needs at least 1")

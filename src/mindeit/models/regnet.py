@@ -7,6 +7,7 @@ strictly through the same converter as every student.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Normal
@@ -131,7 +132,7 @@ class RegNet(ImageModel):
         return self.s4(self.s3(self.s2(self.s1(self.stem(images)))))
 
 
-def build(*, drop_path_rate: float, drop_rate: float, **arguments) -> RegNet:
+def build(*, drop_path_rate: float, drop_rate: float, **arguments: Any) -> RegNet:
     if drop_path_rate or drop_rate:
         raise UserError("a RegNet has no dropout: drop_path_rate and drop_rate must be 0")
     return RegNet(**arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import Tensor, nn, ops
 
 from mindeit.layers.affine import Affine
@@ -73,6 +75,6 @@ class ResMLP(Backbone):
         return self.patch_embed(images)
 
 
-def build(*, image_size: int, patch_size: int, **arguments) -> ResMLP:
+def build(*, image_size: int, patch_size: int, **arguments: Any) -> ResMLP:
     check_whole_patches(image_size, patch_size)
     return ResMLP(image_size=image_size, patch_size=patch_size, **arguments)

@@ -50,7 +50,7 @@ def _files() -> Iterator[tuple[ModelSpec, Published | None]]:
 def _cells(row: ModelSpec, file: Published | None) -> tuple:
     """What stands under `_TITLES`."""
     if file is None:
-        return (row.name, row.image_size, *row.counted, *"---")
+        return (row.name, row.image_size, *(row.counted or "--"), *"---")
     figures = _figure(file.top1, 2), _figure(file.top5, 1)
     return (row.name, file.image_size or row.image_size, file.params_m, file.gflops, file.trained_on, *figures)
 

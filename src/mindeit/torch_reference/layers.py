@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,9 @@ class Branches(nn.Module):
 class Block(Branches):
     sums = ((("gamma_1", "norm1", "attn"),), (("gamma_2", "norm2", "mlp"),))
 
-    def __init__(self, dim: int, attention: nn.Module, scaled: bool = True, normed: type = norm) -> None:
+    def __init__(
+        self, dim: int, attention: nn.Module, scaled: bool = True, normed: Callable[[int], nn.Module] = norm
+    ) -> None:
         super().__init__()
         if scaled:
             self.gamma_1, self.gamma_2 = gain(dim), gain(dim)

@@ -30,7 +30,7 @@ from mindeit.weights.weight_file import WeightFile, open_weights
 if TYPE_CHECKING:
     from mindspore import nn
 
-_NO_CARD = dict.fromkeys(field.name for field in dataclasses.fields(ModelCard))
+_NO_CARD: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(ModelCard))
 
 
 def load_model(
@@ -150,7 +150,7 @@ def _fit(
     cell = build(name, num_classes=classes, image_size=size, **options)
     names = official_names(cell) if source.official else {p.name: p.name for p in cell.get_parameters()}
     fresh = {names[parameter.name]: parameter for parameter in cell.get_parameters()}
-    state, changes = source.state, []
+    state, changes = source.state, list[str]()
     if to_train and DISTILLATION in fresh and source.plain:
         state, changes = with_distillation(state)
     others = source.card is not None and class_names is not None and source.card.class_names not in (None, class_names)

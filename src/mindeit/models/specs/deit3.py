@@ -60,7 +60,7 @@ FILES = {
 
 def _official(name: str) -> ModelSpec:
     row = MODELS.get(name) or THREE_THINGS[name]
-    patch_size, embed_dim, depth, num_heads, parallel, scaled, *counted = row
+    patch_size, embed_dim, depth, num_heads, parallel, scaled, params, gflops = row
     size, files = name.split("_")[1], FILES.get(name, {})
     published = [
         Published(
@@ -92,7 +92,7 @@ def _official(name: str) -> ModelSpec:
         },
         published=published[0] if published else None,
         more=tuple(published[1:]),
-        counted=tuple(counted),
+        counted=(params, gflops),
     )
 
 

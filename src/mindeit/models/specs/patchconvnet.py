@@ -44,9 +44,9 @@ FILES = {
 
 
 def _official(name: str) -> ModelSpec:
-    embed_dim, depth, init_scale, token_per_class, *counted = MODELS[name]
+    embed_dim, depth, init_scale, token_per_class, params, gflops = MODELS[name]
     published = [
-        Published(f"{file}.pth", top1, None, counted[0], gflops, image_size, trained_on)
+        Published(f"{file}.pth", top1, None, params, gflops, image_size, trained_on)
         for file, top1, gflops, image_size, trained_on in FILES.get(name, ())
     ]
     return ModelSpec(
@@ -57,7 +57,7 @@ def _official(name: str) -> ModelSpec:
         variant={"embed_dim": embed_dim, "depth": depth, "init_scale": init_scale, "token_per_class": token_per_class},
         published=published[0] if published else None,
         more=tuple(published[1:]),
-        counted=tuple(counted),
+        counted=(params, gflops),
     )
 
 
