@@ -9,6 +9,7 @@ from typing import Optional
 
 from mindeit.config import option, parse
 from mindeit.errors import UserError, run_script
+from mindeit.models.table import catalog_table
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,11 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     options = parse(argv, description=__doc__, script=Options, sections=()).script
     if options.list:
-        from mindeit.models.table import catalog_table
-
         print(catalog_table())
         return 0
     if not (options.input and options.output):
         raise UserError("--input and --output are needed (or --list); --help shows the options")
-    from mindeit.convert.command import ParityMismatch, convert
+    from mindeit.convert.command import ParityMismatch, convert  # MindSpore, which takes seconds to load
 
     settings = {key: value for key, value in vars(options).items() if key not in ("input", "output", "list")}
     try:

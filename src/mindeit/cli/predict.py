@@ -10,6 +10,9 @@ from typing import Optional
 from mindeit import files
 from mindeit.config import option, parse
 from mindeit.errors import UserError, run_script
+from mindeit.factory.trained_model import build_predictor
+from mindeit.predict.describe import describe
+from mindeit.predict.inputs import listed
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,6 @@ def check_output(output: str, read: list[Optional[str]]) -> None:
 @run_script
 def main(argv: Sequence[str]) -> None:
     config = parse(argv, description=__doc__, script=Options, sections=("run", "data", "model"), without=IGNORED)
-    from mindeit.factory.trained_model import build_predictor  # needs what a command line does without
-    from mindeit.predict.describe import describe
-    from mindeit.predict.inputs import listed
-
     options = config.script
     images = [str(image) for image in listed(options.images)[0]]
     if options.output:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mindeit.config import option, parse
 from mindeit.errors import run_script
-from mindeit.runtime import environment, log
+from mindeit.runtime import log
+from mindeit.runtime.environment import versions
 from mindeit.training.interrupt import Interrupt
 
 
@@ -23,21 +24,18 @@ def main(argv: Sequence[str]) -> int:
     config = parse(argv, description=__doc__, script=Options)
     run = config.run
     named = config.model.model or config.model.ckpt_path or "a model"
-    log.begin(
-        f"training {named} on {run.device_target}, amp_level {run.amp_level}, seed {run.seed}; {environment.versions()}"
-    )
+    log.begin(f"training {named} on {run.device_target}, amp_level {run.amp_level}, seed {run.seed}; {versions()}")
     with Interrupt() as interrupt:
-        from mindeit.factory.environment import start  # MindSpore, which takes seconds to load
-        from mindeit.factory.training import build_training, open_folder
-        from mindeit.training.dry_run import dry_run
+        from mindeit.factory import environment, training  # MindSpore, to be loaded inside `Interrupt`
+        from mindeit.training.dry_run import dry_run  # likewise
 
-        cluster = start(config)
-        with open_folder(config, cluster) as folder:
-            training = build_training(config, cluster, folder)
+        cluster = environment.start(config)
+        with training.open_folder(config, cluster) as folder:
+            loop = training.build_training(config, cluster, folder)
             if not config.script.dry_run:
                 with log.kept_in(folder.path / "log.txt"):
-                    return training.run(interrupt)
-            lines = dry_run(training)
+                    return loop.run(interrupt)
+            lines = dry_run(loop)
         if cluster.main:
             print("\n".join(lines), flush=True)
         return 0

@@ -18,14 +18,15 @@ class DigitsSource(Source):
 
     def __init__(self, train: bool) -> None:
         try:
-            from sklearn.datasets import load_digits  # optional: for this data set alone
-            from sklearn.model_selection import train_test_split  # optional: for this data set alone
+            from sklearn import datasets, model_selection  # optional: for this data set alone
         except ImportError as error:
             raise UserError("dataset 'digits' needs scikit-learn: pip install scikit-learn") from error
-        scans, labels = load_digits(return_X_y=True)
+        scans, labels = datasets.load_digits(return_X_y=True)
         # 0..16 in the scans -> 0..255
         pixels = np.rint(scans.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-        rows = train_test_split(np.arange(len(labels)), test_size=_VALIDATION_SIZE, stratify=labels, random_state=0)
+        rows = model_selection.train_test_split(
+            np.arange(len(labels)), test_size=_VALIDATION_SIZE, stratify=labels, random_state=0
+        )
         chosen = rows[0] if train else rows[1]
         self._pixels, self.labels = pixels[chosen], labels[chosen].astype(np.int32)
         self._split = "train" if train else "val"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
@@ -119,5 +120,12 @@ class Builder:
         return name if self._used[name] == 1 else f"{name}_{self._used[name]}"
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and (one is other or np.array_equal(one, other))
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and (a is b or np.array_equal(a, b))
+
+
+def save(model: onnx.ModelProto, path: Path, weights: Path | None) -> None:
+    """Write and check the file; ``weights``: the file beside it for what is too large for one."""
+    name = None if weights is None else weights.name
+    onnx.save_model(model, str(path), save_as_external_data=weights is not None, location=name)
+    onnx.checker.check_model(str(path), full_check=True)

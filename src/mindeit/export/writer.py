@@ -92,9 +92,7 @@ def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
 
 
 def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
-    import onnx  # optional: MindIR does without
-
-    from mindeit.export import onnx_graph  # needs onnx
+    from mindeit.export import onnx_graph  # needs onnx, which MindIR does without
 
     sizes = (2, 3) if description.batch is None else (description.batch,)
     graphs = [mind_ir.trace(cell, (size, *description.image_shape), description.dtype, path.parent) for size in sizes]
@@ -102,8 +100,7 @@ def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
     texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
     model = onnx_graph.build(graph, description.card.model, description.outputs, texts)
     held = sum(parameter.nbytes for parameter in cell.get_parameters())
-    onnx.save_model(model, str(path), save_as_external_data=held > LARGEST_ONNX, location=weights_beside(path).name)
-    onnx.checker.check_model(str(path), full_check=True)
+    onnx_graph.save(model, path, weights_beside(path) if held > LARGEST_ONNX else None)
 
 
 _WRITERS = {"MINDIR": _write_mind_ir, "ONNX": _write_onnx, "AIR": _write_air}

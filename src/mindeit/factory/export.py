@@ -12,7 +12,7 @@ from mindeit.export.writer import SUFFIXES, ExportMismatch, check_target, export
 from mindeit.runtime import device
 from mindeit.runtime.memory import check_fits
 from mindeit.weights.load import load_model
-from mindeit.weights.pretrained import weights_file
+from mindeit.weights.source import weights_file
 
 
 def export_model(options: Any) -> bool:

@@ -15,7 +15,7 @@ from mindeit.layers.recompute import recompute_blocks
 from mindeit.models.registry import build, spec
 from mindeit.weights.card import ModelCard, card_for
 from mindeit.weights.load import load_to_train
-from mindeit.weights.pretrained import weights_file
+from mindeit.weights.source import weights_file
 
 
 def build_student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[str]]:

@@ -12,7 +12,7 @@ from mindeit.models.registry import list_models
 from mindeit.weights import checkpoint
 from mindeit.weights.card import ModelCard
 from mindeit.weights.load import load_for_use
-from mindeit.weights.pretrained import weights_file
+from mindeit.weights.source import weights_file
 
 DEFAULT = "regnety_160"
 

@@ -9,7 +9,7 @@ from mindeit.errors import UserError
 from mindeit.export.exported import Exported, is_exported, open_exported
 from mindeit.factory import environment
 from mindeit.predict.predictor import Predictor
-from mindeit.weights.pretrained import weights_file
+from mindeit.weights.source import weights_file
 
 if TYPE_CHECKING:
     from mindeit.predict.predictor import Model
@@ -35,7 +35,7 @@ def trained_model(config: Config) -> tuple[Model, ModelCard]:
     if is_exported(path):
         return _exported(config, path, asked)
     from mindeit.runtime import precision  # MindSpore, which an exported ONNX file does without
-    from mindeit.weights.load import load_for_use
+    from mindeit.weights.load import load_for_use  # likewise
 
     model, card = load_for_use(path, use_ema=config.model.use_ema, check=not config.model.no_check, **asked)
     return precision.apply(model, config.run.amp_level).set_train(False), card

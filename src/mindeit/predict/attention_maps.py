@@ -65,13 +65,11 @@ def file_names(images: Sequence[str], folder: str) -> list[str]:
 
 def draw(path: Path, image: Image.Image, maps: dict[str, np.ndarray], title: str) -> None:
     """One PNG: the image as the model saw it, then each map (grid, grid) as a heat overlay."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # optional: for these maps alone
 
     columns = min(6, 1 + len(maps))
     rows = -(-(1 + len(maps)) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.4 * rows + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, parse_math=False)  # a class may be named $5_$9
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:

@@ -22,7 +22,6 @@ from mindeit.runtime import device
 from mindeit.weights.card import ModelCard
 from mindeit.weights.class_names import class_names
 from mindeit.weights.integrity import check_finite
-from mindeit.weights.pretrained import fetch_pretrained
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -146,10 +145,10 @@ class Predictor:
     def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
         """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
         model = self.attention_model()
-        from mindspore import Tensor  # an ONNX file does without
+        from mindeit.runtime import graph  # MindSpore, which an ONNX file does without
 
         with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
-            return [block.asnumpy()[0] for block in model.attentions(Tensor(pixels[None]))]
+            return [block.asnumpy()[0] for block in model.attentions(graph.to_device(pixels[None]))]
 
     def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
         """Of each image, as many at a time as the largest batch holds."""
@@ -207,6 +206,8 @@ def _weights(source: str) -> str:
         return source
     if source not in list_models():
         raise UserError(f"{source} is neither a file nor a model's name{nearest(source, list_models())}")
+    from mindeit.weights.pretrained import fetch_pretrained  # MindSpore, which an ONNX file does without
+
     return str(fetch_pretrained(source))
 
 

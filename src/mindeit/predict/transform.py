@@ -22,6 +22,6 @@ def transform_for(checkpoint: PathLike) -> EvalTransform:
 def _card(checkpoint: PathLike) -> ModelCard:
     if is_exported(checkpoint):
         return open_exported(checkpoint, {}).card
-    from mindeit.weights.load import load_weights  # MindSpore, which exported ONNX files do without
+    from mindeit.weights.load import load_weights  # MindSpore, which an ONNX file does without
 
     return load_weights(checkpoint)[1]

@@ -1,6 +1,7 @@
 """Ranks: who this process is among how many, and sums over all of them. mpirun, msrun and srun; Ascend, GPU and CPU.
 
 A rank that fails ends all: it says who it is and leaves at once with its exit code, and the launcher ends the rest.
+MindSpore is imported where it is needed, because an exported ONNX file predicts without it.
 """
 
 from __future__ import annotations
@@ -175,9 +176,8 @@ def start(distributed: bool, device_target: str) -> Cluster:
             _bring_up(*(_meet_by_slurm() if by_slurm else _meet_by_mpi(ranks)))
     import mindspore as ms
 
-    communication = ms.communication
-    communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
-    cluster = Cluster(communication.get_rank(), communication.get_group_size(), local_ranks)
+    ms.communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
+    cluster = Cluster(ms.communication.get_rank(), ms.communication.get_group_size(), local_ranks)
     if device_target == "CPU":
         cluster.barrier()  # the meeting exists when a rank exits
     _install_exit_handlers(cluster, quiet=device_target == "CPU", alone=brought_up and device_target == "CPU")

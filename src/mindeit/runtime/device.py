@@ -1,4 +1,7 @@
-"""Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device."""
+"""Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device.
+
+MindSpore is imported where it is needed, because an exported ONNX file predicts without it.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Callable, TypeVar
 
+from tqdm import tqdm
+
 from mindeit.runtime import log
 
 Item = TypeVar("Item")
@@ -73,8 +75,6 @@ def _bar(
     batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None, every: int | None
 ) -> Iterator[Item]:
     """``every`` is for lines: a bar refreshes twice a second."""
-    from tqdm import tqdm  # optional: lines do without
-
     form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
     with tqdm(total=pace.total, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
         last, line = -SECONDS_BETWEEN_REFRESHES, _LineInterval(every)

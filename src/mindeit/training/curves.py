@@ -24,7 +24,7 @@ MOST_DOTS = 40  # with more points than this a curve shows no dots
 def check(path: PathLike) -> None:
     """Say before any work that no image can be drawn to ``path``."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib import figure, layout_engine, ticker  # noqa: F401
     except ImportError as error:
         raise UserError(f"the curves of a run need matplotlib (pip install matplotlib): {error}") from None
     check_writable(path)
@@ -32,31 +32,26 @@ def check(path: PathLike) -> None:
 
 def draw(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
     """One PNG of three panels. A value that is missing or None is left out, its neighbours are joined."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib import figure, layout_engine, ticker  # optional, as `check` says
 
-    figure = Figure(figsize=(13, 4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(PANELS), sharex=True)
+    image = figure.Figure(figsize=(13, 4), layout=layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    axes = image.subplots(1, len(PANELS), sharex=True)
     for axis, (title, curves) in zip(axes, PANELS.items()):
         for key, name, colour in curves:
             points = [(record["epoch"], record[key]) for record in records if record.get(key) is not None]
             if points:
                 _curve(axis, points, name, colour, best=key in MARK_BEST)
-        _dress(axis, title)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        _label(axis, title)
     axes[-1].set_ylim(bottom=0)
     with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        image.savefig(temporary, dpi=110, format="png")
 
 
-def _dress(axis: Axes, title: str) -> None:
+def _label(axis: Axes, title: str) -> None:
     """Title, axes and legend; what they look like without curves, too."""
-    from matplotlib.ticker import MaxNLocator
-
     axis.set_title(title, fontsize=11)
     axis.set_xlabel("epoch")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.ticklabel_format(axis="y", scilimits=(-2, 4))
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)

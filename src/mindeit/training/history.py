@@ -117,8 +117,8 @@ def _tensorboard_writer() -> tuple[Any, Any, Any]:
     """What writes events, and the two kinds of messages that are needed."""
     with _hidden("torch"):
         try:
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-            from tensorboardX.record_writer import RecordWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog  # optional
+            from tensorboardX.record_writer import RecordWriter  # optional
         except ImportError as error:
             raise UserError(f"TensorBoard events need tensorboardX (pip install tensorboardX): {error}") from None
     return RecordWriter, Event, SessionLog

@@ -6,9 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, Union
+from typing import Any, Callable, Literal, Optional, Union
 
+import mindspore as ms
 import numpy as np
+from mindspore import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from mindeit import typed
 from mindeit.errors import UserError
@@ -24,9 +28,6 @@ from mindeit.weights.integrity import (
     refuse_not_finite,
     tell_unchecked,
 )
-
-if TYPE_CHECKING:
-    from mindspore import nn
 
 State = Mapping[str, np.ndarray]
 Entries = Mapping[str, Union[np.ndarray, str]]
@@ -107,8 +108,6 @@ def _read_set(path: Path, prefix: str, check: bool) -> tuple[dict[str, np.ndarra
 
 
 def _read_safetensors(path: Path, check: bool) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="numpy") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -151,13 +150,13 @@ def write(path: PathLike, state: State, card: Optional[ModelCard] = None) -> Non
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown kind of checkpoint '{path.suffix}'; allowed: {', '.join(SUFFIXES)}")
     text = card.to_json() if card else None
-    texts = {DIGEST_KEY: json.dumps(digests(state, text)), **({CARD_KEY: text} if card else {})}
+    texts = {DIGEST_KEY: json.dumps(digests(state, text))}
+    if text is not None:
+        texts[CARD_KEY] = text
     with atomic(path) as temporary:
         if path.suffix == ".ckpt":
             ckpt.write(temporary, state, texts)
         else:
-            from safetensors.numpy import save_file
-
             arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
             save_file(arrays, temporary, {"format": "np", **texts})
         sync(temporary)
@@ -174,8 +173,6 @@ def sync(path: Path) -> None:
 
 def load_strict(model: nn.Cell, state: State, where: PathLike) -> None:
     """Set every parameter of ``model``; all that is missing, unexpected or misshapen is listed, and nothing set."""
-    import mindspore as ms
-
     wanted = {parameter.name: parameter for parameter in model.get_parameters()}
     check_names(
         {name: tuple(p.shape) for name, p in wanted.items()}, {k: v.shape for k, v in state.items()}, where=where

@@ -10,7 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Optional, Union
 
+import mindspore as ms
 import numpy as np
+from google.protobuf.message import DecodeError
+from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from mindeit.errors import UserError
 
@@ -67,8 +70,6 @@ def verify(path: Path) -> bool:
 
 
 def write(path: Path, state: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
-    import mindspore as ms
-
     arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
     for name, array in arrays.items():
         if array.size == 0 or array.dtype not in _TYPES.values():
@@ -83,8 +84,6 @@ def write(path: Path, state: Mapping[str, np.ndarray], texts: Mapping[str, str])
 
 def _messages(file: BinaryIO, end: int) -> Iterator[Any]:
     """MindSpore's file is one protobuf message, ``repeated Value value = 1``; each value is read by itself."""
-    from mindspore.train.checkpoint_pb2 import Checkpoint
-
     while file.tell() < end:
         if file.read(1) != b"\n":  # field 1, with a length
             raise ValueError("not a value")
@@ -120,8 +119,6 @@ def _content_end(path: Path) -> tuple[int, Optional[int]]:
 
 @contextmanager
 def _refused_when_unreadable(path: Path) -> Iterator[None]:
-    from google.protobuf.message import DecodeError
-
     try:
         yield
     except (ValueError, TypeError, KeyError, IndexError, StopIteration, OSError, DecodeError):

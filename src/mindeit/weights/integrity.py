@@ -19,7 +19,7 @@ def digest(state: Mapping[str, np.ndarray]) -> str:
     for name in sorted(state):
         array = np.asarray(state[name], order="C")
         found.update(f"{name} {array.dtype.str} {array.shape} ".encode("utf-8", "surrogatepass"))
-        found.update(array.reshape(-1).view(np.uint8))
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mindeit.errors import UserError
 from mindeit.files import PathLike
 from mindeit.models.registry import build, same_architecture, spec
@@ -97,20 +99,20 @@ def load_weights(
 def load_for_use(
     path: PathLike, *, use_ema: bool = False, check: bool = True, **asked: Any
 ) -> tuple[nn.Cell, ModelCard]:
-    """As `load_model`, for weights that are used as they are: no fresh head, and a card is believed.
+    """As `load_model`, for weights that are used as they are: no fresh head, and a card is not contradicted.
 
     ``asked`` holds fields of `ModelCard`; None leaves one to the file. They may repeat a card, not contradict it; an
     official file has none, so there they decide (another ``image_size`` resizes its position table).
     """
     asked = {name: value for name, value in asked.items() if value is not None}
     source = open_weights(path, asked.get("model"), use_ema, check)
-    believed = source.card or ModelCard(**{**_NO_CARD, "num_classes": source.classes})
-    check_against_card(believed, asked, path, "convert the checkpoint anew (convert_pt2ms.py)")
+    stated = source.card or ModelCard(**{**_NO_CARD, "num_classes": source.classes})
+    check_against_card(stated, asked, path, "convert the checkpoint anew (convert_pt2ms.py)")
     fitted = _fit(source, asked.get("model"), None, asked.get("image_size"), {})
     return fitted.filled(path), fitted.card if source.card else dataclasses.replace(fitted.card, **asked)
 
 
-def to_official(state: State, card: ModelCard) -> State:
+def to_official(state: Mapping[str, np.ndarray], card: ModelCard) -> State:
     """The way back: official names, BatchNorm's counters included."""
     cell = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
     names = official_names(cell)
@@ -118,7 +120,7 @@ def to_official(state: State, card: ModelCard) -> State:
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class _FittedModel:
     """A fresh model, the file's weights made to fit it, and what was changed for that."""
 
     cell: nn.Cell
@@ -140,7 +142,7 @@ def _fit(
     *,
     to_train: bool = False,
     class_names: tuple[str, ...] | None = None,
-) -> _Fitted:
+) -> _FittedModel:
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size is {image_size}; allowed: 1 and more")
     name = _model_name(source, model, to_train)
@@ -163,7 +165,7 @@ def _fit(
     state = with_channels(state, fresh)
     _check(state, {key: tuple(parameter.shape) for key, parameter in fresh.items()}, source)
     state = rename(state, {official: ours for ours, official in names.items()})
-    return _Fitted(cell, state, _card(source, name, classes, size), changes)
+    return _FittedModel(cell, state, _card(source, name, classes, size), changes)
 
 
 def _model_name(source: WeightFile, asked: str | None, to_train: bool) -> str:

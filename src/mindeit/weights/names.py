@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from mindspore import nn
+from mindspore import nn
 
 _Value = TypeVar("_Value")
 COUNTER = ".num_batches_tracked"  # PyTorch's BatchNorm counts its batches; MindSpore's does not
@@ -32,8 +30,6 @@ def official_names(model: nn.Cell) -> dict[str, str]:
 
 
 def _renamed_leaves(cell: Any) -> Mapping[str, str]:
-    from mindspore import nn
-
     if isinstance(cell, nn.LayerNorm):  # mindeit's own is one
         return _AFFINE
     if isinstance(cell, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _compat_pickle
 import pickle
-from collections.abc import Mapping
+from mmap import mmap
 from typing import Any, BinaryIO
 
 _ALLOWED = {
@@ -37,21 +37,21 @@ class Refused(Exception):
     """The name of what a pickle calls."""
 
 
-def storages(file: BinaryIO) -> dict[str, tuple[str, int]]:
+def storages(file: BinaryIO | mmap) -> dict[str, tuple[str, int]]:
     """Key -> (kind of storage, number of its elements) of the pickle that ``file`` stands at."""
     survey = _Survey(file, encoding="bytes")
     survey.load()
     return survey.storages
 
 
-class _Nothing:
-    """Stands for each thing that a pickle names; made, filled or changed, it stays nothing."""
+class _InertObject:
+    """Stands for each thing that a pickle names; made, filled or changed, it does nothing."""
 
     place = ""
 
-    def __new__(cls, *arguments: Any) -> _Nothing:
-        sized = [each for each in arguments if isinstance(each, (str, bytes, list, tuple, dict, set))]
-        if cls.place not in _ALLOWED or any(len(each) > _LONGEST for each in sized):
+    def __new__(cls, *arguments: Any) -> _InertObject:
+        sized = [argument for argument in arguments if isinstance(argument, (str, bytes, list, tuple, dict, set))]
+        if cls.place not in _ALLOWED or any(len(argument) > _LONGEST for argument in sized):
             raise Refused(cls.place)
         return object.__new__(cls)
 
@@ -62,11 +62,11 @@ class _Nothing:
 
 
 class _Survey(pickle._Unpickler):  # the one in Python: it takes no memory ahead for what a pickle only announces
-    dispatch: Mapping[int, Any] = {
+    dispatch = {
         code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in _OPERATIONS.split())
     }
 
-    def __init__(self, file: BinaryIO, **options: Any) -> None:
+    def __init__(self, file: Any, **options: Any) -> None:
         super().__init__(file, **options)
         self.storages: dict[str, tuple[str, int]] = {}
         self._kinds: dict[str, type] = {}
@@ -76,7 +76,7 @@ class _Survey(pickle._Unpickler):  # the one in Python: it takes no memory ahead
             (module, name), (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
         )
         place = f"{module}.{name}"
-        return self._kinds.setdefault(place, type(name, (_Nothing,), {"place": place}))
+        return self._kinds.setdefault(place, type(name, (_InertObject,), {"place": place}))
 
     def persistent_load(self, pid: Any) -> None:
         _, kind, key, _, count = pid[:5]

@@ -6,25 +6,16 @@ import os
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 from mindeit.errors import UserError
-from mindeit.files import PathLike, cache_folder
+from mindeit.files import cache_folder
 from mindeit.models.registry import spec
 from mindeit.models.spec import Published
 from mindeit.weights import checkpoint
 from mindeit.weights.download import download, expected_hash, has_right_hash
 from mindeit.weights.load import load_weights
 from mindeit.weights.torch_files import import_torch
-
-
-def weights_file(
-    path: PathLike | None, *, pretrained: bool, model: str | None, image_size: int | None = None
-) -> str | None:
-    """The file at ``path``, with ``pretrained`` that of ``model``'s official weights; None: neither is asked for."""
-    if not pretrained:
-        return None if path is None else os.fspath(path)
-    if path is not None or not model:
-        raise UserError("pretrained needs a model's name, and no file of weights (--model NAME, without --ckpt_path)")
-    return str(fetch_pretrained(model, image_size))
 
 
 def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
@@ -45,8 +36,6 @@ def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the cache {folder} (MINDEIT_HOME): {error.strerror}") from None
-    from filelock import FileLock  # comes with PyTorch, which reading the file needs as well
-
     import_torch()  # said before a long download
     with FileLock(folder / f".{published.file}.lock"):  # several processes may start at once
         if not converted.exists():

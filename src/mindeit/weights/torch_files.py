@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import mmap
 import pickle
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
+import safetensors
+from safetensors.numpy import save_file
 
 from mindeit.errors import UserError
 from mindeit.files import atomic, existing_file
@@ -51,7 +54,7 @@ def read_torch(path: Union[str, Path], *, use_ema: bool = False) -> State:
 
 def import_torch() -> Any:
     try:
-        import torch
+        import torch  # optional: for these files alone
     except ImportError:
         raise UserError("this needs PyTorch, which is not installed: pip install 'mindeit[convert]'") from None
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < (2, 6):
@@ -77,16 +80,16 @@ def _check_archive(torch: Any, path: Path) -> None:
     """Nothing in it is larger than the file, and all is as it was written: PyTorch looks at neither."""
     with zipfile.ZipFile(path) as archive:
         entries, size = archive.infolist(), path.stat().st_size
-        packed = next((each for each in entries if each.compress_type != zipfile.ZIP_STORED), None)
+        packed = next((entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
         if packed:
             raise UserError(
                 f"{path}: '{packed.filename}' in it is compressed, which torch.save never does: refused; "
                 "unpack and save it anew (torch.load, torch.save)"
             )
-        if sum(each.file_size for each in entries) > size:
+        if sum(entry.file_size for entry in entries) > size:
             raise UserError(f"{path} is damaged: it says that it holds more than its {size} bytes; fetch it again")
         _check_sums(archive, path)
-        names = {each.filename: each.file_size for each in entries}
+        names = {entry.filename: entry.file_size for entry in entries}
         if any(name.endswith("/constants.pkl") for name in names):
             return  # TorchScript, which PyTorch refuses by that name
         for name in names:
@@ -97,13 +100,13 @@ def _check_archive(torch: Any, path: Path) -> None:
 
 
 def _check_sums(archive: zipfile.ZipFile, path: Path) -> None:
-    if any(each.CRC for each in archive.infolist()):
+    if any(entry.CRC for entry in archive.infolist()):
         damaged = archive.testzip()
         if damaged:
             raise UserError(f"{path} is damaged (wrong check sum of '{damaged}'); fetch it again")
     else:  # PyTorch can be told to leave them out
-        for each in archive.infolist():
-            each.CRC = None
+        for entry in archive.infolist():
+            entry.CRC = None  # type: ignore[assignment]  # so that zipfile compares none
 
 
 def _check_pickles(torch: Any, path: Path) -> None:
@@ -139,9 +142,7 @@ def _head(path: Path) -> bytes:
 
 def _allowed_globals() -> list[Any]:
     """What official training files hold besides tensors: their options, and NumPy numbers among the statistics."""
-    import argparse
-
-    stand_ins = [(_NumpyType, "numpy.dtype")]
+    stand_ins: list[tuple[Any, str]] = [(_NumpyType, "numpy.dtype")]
     stand_ins += [(_numpy_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     return [argparse.Namespace, *stand_ins]
 
@@ -231,8 +232,6 @@ def _as_array(torch: Any, tensor: Any) -> np.ndarray:
 
 def read_safetensors(path: Union[str, Path]) -> State:
     """Half precision becomes float32; bfloat16, unknown to NumPy, is the upper half of a float32."""
-    import safetensors
-
     file = existing_file(path)
     try:
         entries = safetensors.deserialize(file.read_bytes())
@@ -243,10 +242,8 @@ def read_safetensors(path: Union[str, Path]) -> State:
 
 def has_metadata(path: Union[str, Path], key: str) -> bool:
     """Whether a ``.safetensors`` carries this entry; False where it is none (reading it will say so)."""
-    from safetensors import safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             return key in (file.metadata() or {})
     except Exception:  # safetensors' own error class moved between versions
         return False
@@ -280,8 +277,6 @@ def write_official(path: Union[str, Path], state: State) -> None:
     """``.pth``: ``{'model': state_dict}`` as the authors publish; ``.safetensors``: the bare tensors."""
     arrays = {name: np.require(array, requirements="C") for name, array in state.items()}
     if Path(path).suffix == ".safetensors":
-        from safetensors.numpy import save_file
-
         with atomic(path) as temporary:
             save_file(arrays, temporary, metadata={"format": "pt"})
         return
