@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, Optional
+from typing import Any
 
 SETTINGS = {"MS_SUBMODULE_LOG_v": "{DEVICE:1}"}  # at level info, this module alone
 _CHOSEN = re.compile(r"GenerateKernelMod\] kernel opname:(\w+), kernel type:(\w+)_kernel")
 _SCHEDULED = re.compile(r"DoStreamAssign\] Status record: (start|end) stream assign")
 
 
-def read(log: str) -> Optional[dict[str, Any]]:
+def read(log: str) -> dict[str, Any] | None:
     """Kernels, collectives among them, and kernels by kind; None unless every graph begun was chosen to its end."""
     states = Counter(_SCHEDULED.findall(log))
     chosen = _CHOSEN.findall(log)

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def main() -> None:
         os._exit(1)  # at once: other ranks have nothing to wait for
 
 
-def _try(path: str, device: str, ranks: int) -> Optional[dict[str, Any]]:
+def _try(path: str, device: str, ranks: int) -> dict[str, Any] | None:
     """None from ranks that only have to be there: the stub NCCL waits for nobody."""
     from mindeit import config
     from mindeit.factory import environment

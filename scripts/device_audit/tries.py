@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from device_audit import budget, cann_stubs, cuda_stubs, kernel_log
 from device_audit.libraries import check_tools
@@ -50,11 +50,11 @@ class Try:
 class Outcome:
     """``broke``: why there is no step, in a line; ``over``: budgets it exceeds; ``shared_with``: whose try it was."""
 
-    broke: Optional[str] = None
+    broke: str | None = None
     over: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    shared_with: Optional[str] = None
+    shared_with: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -180,7 +180,7 @@ def reason(message: str, log: str) -> str:
 
 
 def run_all(
-    tries: Sequence[Try], signatures: dict[Try, Any], jobs: int, record: Optional[Path] = None
+    tries: Sequence[Try], signatures: dict[Try, Any], jobs: int, record: Path | None = None
 ) -> dict[Try, Outcome]:
     """Tries with equal signatures make one run. ``record`` grows with each and spares those that it holds already."""
     first: dict[Any, Try] = {}
@@ -196,20 +196,20 @@ def run_all(
     return _shared(tries, signatures, first, done)
 
 
-def _rows(record: Optional[Path]) -> dict[tuple[str, str, int], dict[str, Any]]:
+def _rows(record: Path | None) -> dict[tuple[str, str, int], dict[str, Any]]:
     """What a record holds of any tries, by their places in the table."""
     rows = json.loads(record.read_text()) if record is not None and record.exists() else []
     return {(row["config"], row["device"], row["ranks"]): row for row in rows}
 
 
-def _recorded(record: Optional[Path], tries: Sequence[Try]) -> dict[Try, Outcome]:
+def _recorded(record: Path | None, tries: Sequence[Try]) -> dict[Try, Outcome]:
     rows = _rows(record)
     found = {one: rows.get((one.config.name, one.device, one.ranks)) for one in tries}
     names = [item.name for item in fields(Outcome)]
     return {one: Outcome(**{name: row[name] for name in names}) for one, row in found.items() if row}
 
 
-def _write(record: Optional[Path], outcomes: dict[Try, Outcome]) -> None:
+def _write(record: Path | None, outcomes: dict[Try, Outcome]) -> None:
     if record is None:
         return
     rows = _rows(record)

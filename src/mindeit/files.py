@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Optional, Union
+from typing import Any, BinaryIO, Union
 
 from mindeit.errors import UserError
 
@@ -43,7 +43,7 @@ def existing_file(path: PathLike) -> Path:
     return path
 
 
-def _stat(path: PathLike) -> Optional[os.stat_result]:
+def _stat(path: PathLike) -> os.stat_result | None:
     """What ``path`` leads to, None: nothing. One line for a name that is too long, a loop of links and the like."""
     try:
         return os.stat(path)
@@ -126,7 +126,7 @@ def _stays(path: Path) -> bool:
     return _handle(path) is not None or (found is not None and not stat.S_ISREG(found.st_mode))
 
 
-def _handle(path: Path) -> Optional[int]:
+def _handle(path: Path) -> int | None:
     """The open file that a name stands for: the screen, or what the shell made of ``>(...)``."""
     named = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d+)", str(path))
     return int(named[1]) if named else _SCREEN.get(str(path))

@@ -6,7 +6,7 @@ Names of this project win over MindCV's own, which have other parameter names, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from mindspore import Tensor, nn
 
@@ -29,7 +29,7 @@ __all__: list[str] = []  # MindCV adds each name
 class FeatureMaps(nn.Cell):
     """Images -> maps (batch, dim, rows, columns) after the blocks ``indices``, as MindCV's ``features_only`` gives."""
 
-    def __init__(self, model: Backbone, indices: Optional[Sequence[int]] = None) -> None:
+    def __init__(self, model: Backbone, indices: Sequence[int] | None = None) -> None:
         super().__init__(auto_prefix=False)  # parameters keep the model's names
         self.model = model
         self.indices = list(range(len(model.blocks)) if indices is None else indices)
@@ -48,7 +48,7 @@ def _entry(name: str) -> Callable[..., nn.Cell]:
         num_classes: int = 1000,
         in_channels: int = 3,
         features_only: bool = False,
-        out_indices: Optional[Sequence[int]] = None,
+        out_indices: Sequence[int] | None = None,
         **options: Any,
     ) -> nn.Cell:
         if features_only and spec(name).family == "regnet":

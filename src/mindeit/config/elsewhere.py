@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Optional
 
 from mindeit.config.options import Text, split_list
 from mindeit.errors import nearest, shorten
@@ -19,7 +18,7 @@ class ForeignOption:
     """
 
     here: str = ""
-    harmless: Optional[tuple[str, ...]] = ()
+    harmless: tuple[str, ...] | None = ()
     why: str = ""
 
 

@@ -1,7 +1,6 @@
 """Every key there is, in groups. Names are MindCV's where MindCV has the notion; defaults are the official DeiT
 recipe; None means that the model, its checkpoint or the data decides."""
 
-# ruff: noqa: UP045  (the hints are read at run time, on Python 3.9 too)
 from __future__ import annotations
 
 import dataclasses

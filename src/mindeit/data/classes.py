@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 
@@ -11,9 +10,7 @@ from mindeit.data.images import Source, check_labels
 from mindeit.errors import UserError, nearest
 
 
-def number_as(
-    source: Source, num_classes: int, class_names: Optional[Sequence[str]], *, where: str, other: str
-) -> None:
+def number_as(source: Source, num_classes: int, class_names: Sequence[str] | None, *, where: str, other: str) -> None:
     """Number the classes of ``source`` as ``other`` does, which knows ``num_classes`` of them and maybe their names.
 
     Classes with names are found by name, so that a split may lack some; of classes without, a number means the same

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import warnings
-from typing import BinaryIO, Callable, Union
+from typing import BinaryIO, Callable
 
 import numpy as np
 from PIL import Image, features
@@ -50,7 +50,7 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def decode_rgb(file: Union[str, BinaryIO], where: str) -> Image.Image:
+def decode_rgb(file: str | BinaryIO, where: str) -> Image.Image:
     """The image as RGB, as torchvision's default loader sees it (EXIF orientation ignored).
 
     Anything that cannot be decoded is a `UserError` that names ``where``.

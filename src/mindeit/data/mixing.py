@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Mix(NamedTuple):
     """What happens to one sample: ``lam`` of itself and the rest of its partner, blended or (with a box) pasted."""
 
     lam: float = 1.0
-    box: Optional[Box] = None  # noqa: UP045  (evaluated on Python 3.9 too)
+    box: Box | None = None
 
 
 def cutmix(lam: float, height: int, width: int, center_y: int, center_x: int) -> Mix:
@@ -85,7 +85,7 @@ class Mixing:
         *,
         mixup: float = 0.8,
         cutmix: float = 1.0,
-        cutmix_minmax: Optional[tuple[float, float]] = None,
+        cutmix_minmax: tuple[float, float] | None = None,
         probability: float = 1.0,
         switch_probability: float = 0.5,
         mode: str = "batch",

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class _PendingTask:
 
     arrays: Arrays
     work: Work
-    reply: Optional[tuple[Any, Optional[Exception]]] = None
+    reply: tuple[Any, Exception | None] | None = None
 
 
 class Processes(Workers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Exported:
         results = self.outputs(images)
         return sum(results[1:], results[0]) / len(results) if len(results) > 1 else results[0]
 
-    def outputs(self, images: np.ndarray, at_once: Optional[int] = None) -> list[np.ndarray]:
+    def outputs(self, images: np.ndarray, at_once: int | None = None) -> list[np.ndarray]:
         """Every output of the file, for any number of images.
 
         A file of a fixed batch runs as often as it takes, one of any batch with ``at_once`` images, or as many as the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Optional, Union, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_type_hints
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Description:
     """``batch`` None: any. ``heads``: of a distilled model, their mean or both; ``preprocess``: uint8 images in."""
 
     card: ModelCard
-    batch: Optional[int] = None
+    batch: int | None = None
     heads: str = MEAN
     precision: str = "fp32"
     preprocess: bool = False
@@ -46,7 +46,7 @@ class Description:
         return (f"cls_{kind}", f"dist_{kind}") if self.heads == BOTH else (kind,)
 
     @property
-    def shape(self) -> tuple[Optional[int], ...]:
+    def shape(self) -> tuple[int | None, ...]:
         return (self.batch, *self.image_shape)
 
     @property

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -65,7 +65,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)  # in the order of computing
 
 
-def write(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path, weights: Path) -> None:
+def write(model: nn.Cell, shape: Sequence[int | None], dtype: type, path: Path, weights: Path) -> None:
     """``shape`` of the input; None leaves the batch open. More than 1 GiB of parameters go into ``weights``, a file in
     the same folder, not into one of MindSpore's naming."""
     _export(model, shape, dtype, path)
@@ -95,7 +95,7 @@ def trace(model: nn.Cell, shape: Sequence[int], dtype: type, scratch: Path) -> G
     return _Reader(content, {each.name: each.asnumpy() for each in model.get_parameters()}).graph()
 
 
-def _export(model: nn.Cell, shape: Sequence[Optional[int]], dtype: type, path: Path) -> None:
+def _export(model: nn.Cell, shape: Sequence[int | None], dtype: type, path: Path) -> None:
     kind = ms.uint8 if dtype is np.uint8 else ms.float32
     sizes = [size for size in shape if size is not None]
     known = len(sizes) == len(shape)

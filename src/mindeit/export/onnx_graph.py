@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,7 +50,7 @@ class Builder:
     def __init__(self, source: Graph) -> None:
         self.source = source
         self.nodes: list[onnx.NodeProto] = []
-        self.values: dict[Result, Union[str, Parameter]] = {}
+        self.values: dict[Result, str | Parameter] = {}
         self.initializers: dict[str, np.ndarray] = {}
         self._used: Counter[str] = Counter()
         self._batch = ""

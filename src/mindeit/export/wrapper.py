@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Union
 
 import mindspore as ms
 import numpy as np
@@ -55,7 +54,7 @@ class Interface(nn.Cell):
         super().__init__(auto_prefix=False)
         self.prepare, self.model = prepare, model
 
-    def construct(self, images: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
+    def construct(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         results = self.model(self.prepare(images))
         if isinstance(results, tuple):
             return tuple([each.astype(ms.float32) for each in results])

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import mindeit
 from mindeit.files import PathLike, existing_file
@@ -34,11 +34,7 @@ _LOCAL = (
 
 
 def check(
-    config: Config,
-    cluster: Cluster,
-    *,
-    images: Mapping[str, Optional[Source]],
-    weights: Mapping[str, Optional[PathLike]],
+    config: Config, cluster: Cluster, *, images: Mapping[str, Source | None], weights: Mapping[str, PathLike | None]
 ) -> None:
     """Configuration, versions, the lists of ``images`` by split, the files of ``weights``; None: there are none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Callable, Optional
+from typing import Callable
 
 from mindeit.config import Config
 from mindeit.data import (
@@ -26,7 +26,7 @@ from mindeit.runtime.memory import check_fits
 from mindeit.weights.card import ModelCard
 
 
-def sources(config: Config, cluster: Cluster) -> tuple[Source, Optional[Source]]:
+def sources(config: Config, cluster: Cluster) -> tuple[Source, Source | None]:
     """For training and for evaluation; they agree about the classes."""
     data, split = config.data, config.data.train_split
     source = open_source(data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split)

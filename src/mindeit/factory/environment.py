@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-from typing import Optional
 
 from mindeit.config import Config
 from mindeit.data import Processes, Threads, Workers
@@ -28,7 +27,7 @@ def start(config: Config) -> cluster.Cluster:
     return ranks
 
 
-def _compile_cache(config: Config) -> Optional[str]:
+def _compile_cache(config: Config) -> str | None:
     """A folder of this configuration alone: MindSpore finds a graph by its number, so others must not lie there."""
     if config.train.compile_cache is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from mindeit.errors import UserError
 from mindeit.export.metadata import DYNAMIC, Description
@@ -44,7 +44,7 @@ def export_model(options: Any) -> bool:
     return True
 
 
-def _batch(options: Any) -> Optional[int]:
+def _batch(options: Any) -> int | None:
     """None: any batch."""
     text = options.batch.lower()
     if text != DYNAMIC and not (text.isdecimal() and int(text)):

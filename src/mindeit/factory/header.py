@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from mindspore import nn
 
@@ -27,7 +27,7 @@ from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
 
 
-def say_data(config: Config, source: Source, held_out: Optional[Source]) -> None:
+def say_data(config: Config, source: Source, held_out: Source | None) -> None:
     data = config.data
     others = "none to evaluate" if held_out is None else f"{len(held_out)} to evaluate ({data.val_split})"
     log.say(
@@ -42,7 +42,7 @@ def say_model(
     card: ModelCard,
     variables: TrainVariables,
     changes: list[str],
-    resumed: Optional[Path],
+    resumed: Path | None,
 ) -> None:
     """``changes``: what is not as the file of weights has it."""
     sizes = {parameter.name: parameter.size for parameter in student.get_parameters()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 from mindspore import nn
 
@@ -50,7 +50,7 @@ def build_student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, l
     return student, replace(card, class_names=names or card.class_names, **own), changes
 
 
-def starting_file(config: Config) -> Optional[str]:
+def starting_file(config: Config) -> str | None:
     """The weights that the student starts from; None: fresh ones."""
     model = config.model
     return weights_file(

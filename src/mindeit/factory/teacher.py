@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from mindspore import nn
 
 from mindeit.config import Config
@@ -26,7 +24,7 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
     return load_for_use(path, model=name, check=not config.model.no_check)
 
 
-def teacher_file(config: Config) -> Optional[str]:
+def teacher_file(config: Config) -> str | None:
     """The file given, else the official one; None where there is no teacher, or one of MindCV without its file."""
     loss = config.loss
     if loss.distillation_type == "none":
@@ -36,7 +34,7 @@ def teacher_file(config: Config) -> Optional[str]:
     return weights_file(loss.teacher_ckpt_path, pretrained=official, model=loss.teacher or DEFAULT)
 
 
-def _from_mindcv(name: str, path: Optional[str]) -> tuple[nn.Cell, ModelCard]:
+def _from_mindcv(name: str, path: str | None) -> tuple[nn.Cell, ModelCard]:
     try:
         import mindcv  # optional: needed for its teachers alone
     except ImportError:

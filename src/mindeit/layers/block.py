@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 from mindspore import Tensor, nn, ops
 
@@ -21,7 +21,7 @@ class Block(nn.Cell):
         attention: nn.Cell,
         mlp: nn.Cell,
         drop_path: float,
-        init_scale: Optional[float] = None,
+        init_scale: float | None = None,
         norm: Callable[[int], nn.Cell] = LayerNorm,
     ) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ParallelBlock(nn.Cell):
         attention: tuple[nn.Cell, nn.Cell],
         mlp: tuple[nn.Cell, nn.Cell],
         drop_path: float,
-        init_scale: Optional[float] = None,
+        init_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.gamma_1, self.gamma_1_1 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)

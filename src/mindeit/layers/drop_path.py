@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Optional
-
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -19,7 +17,7 @@ class DropPath(nn.Cell):
         self.probability = probability
         self.dropout = nn.Dropout(p=probability) if probability > 0 else None
         self.gain = gain.choose()
-        self.factors: Optional[Parameter] = None
+        self.factors: Parameter | None = None
         self.row = 0
 
     def construct(self, x: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ class DropPathTable(nn.Cell):
         return True
 
 
-def share_draws(model: nn.Cell, batch_size: int) -> Optional[DropPathTable]:
+def share_draws(model: nn.Cell, batch_size: int) -> DropPathTable | None:
     """A table that every drop path of ``model`` reads from now on; None without any."""
     paths = [cell for _, cell in model.cells_and_names() if isinstance(cell, DropPath) and cell.probability > 0]
     return DropPathTable(paths, batch_size) if paths else None

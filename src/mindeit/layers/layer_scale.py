@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from typing import Optional
-
 from mindspore import Parameter, Tensor, nn
 
 from mindeit.kernels import gain
 from mindeit.layers.weight_init import constant
 
 
-def layer_scale(dim: int, start: Optional[float]) -> Optional[Parameter]:
+def layer_scale(dim: int, start: float | None) -> Parameter | None:
     """A residual branch's gain per channel (CaiT's LayerScale), (dim,); None where ``start`` is None: no gain."""
     return None if start is None else Parameter(constant((dim,), start))
 
@@ -22,5 +20,5 @@ class Scaled(nn.Cell):
         super().__init__()
         self.gain = gain.choose()
 
-    def construct(self, branch: Tensor, by: Optional[Parameter]) -> Tensor:
+    def construct(self, branch: Tensor, by: Parameter | None) -> Tensor:
         return branch if by is None else self.gain(branch, by)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Optional
-
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
@@ -44,12 +42,7 @@ class PatchEmbed(nn.Cell):
     """
 
     def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        embed_dim: int,
-        projection: Optional[nn.Cell] = None,
-        in_channels: int = 3,
+        self, image_size: int, patch_size: int, embed_dim: int, projection: nn.Cell | None = None, in_channels: int = 3
     ) -> None:
         super().__init__()
         self.wanted = (in_channels, image_size, image_size)

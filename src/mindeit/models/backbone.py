@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Optional, Union
 
 from mindspore import Tensor, ops
 
@@ -38,12 +37,12 @@ class Backbone(ImageModel):
     def forward_intermediates(
         self,
         images: Tensor,
-        indices: Optional[Union[int, Sequence[int]]] = None,
+        indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Union[list[Tensor], tuple[Tensor, list[Tensor]]]:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """What the patches are after blocks ``indices``: the last so many, these (from 0; -1 is the last), or all.
 
         ``NCHW`` gives maps (batch, dim, rows, columns), ``NLC`` (batch, patches, dim); ``norm`` applies the last norm.
@@ -117,7 +116,7 @@ def repeated(token: Tensor, patches: Tensor) -> Tensor:
     return ops.broadcast_to(token, (patches.shape[0],) + token.shape[1:]).astype(patches.dtype)
 
 
-def _block_numbers(indices: Optional[Union[int, Sequence[int]]], depth: int) -> list[int]:
+def _block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     if indices is None:
         return list(range(depth))
     asked = range(depth - indices, depth) if isinstance(indices, int) else indices

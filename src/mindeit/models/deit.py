@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -66,7 +66,7 @@ class DeiT(Transformer):
         if distilled:
             self.head_dist = classifier(embed_dim, num_classes)
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Union[Tensor, tuple[Tensor, Tensor]]:
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         if not self.distilled:
             return features[:, 0] if pre_logits else self.head(features[:, 0])
         if pre_logits:

@@ -3,7 +3,7 @@ Transformers" (https://arxiv.org/abs/2203.09795), after models_v2.py of facebook
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -34,7 +34,7 @@ class DeiT3(Transformer):
         num_heads: int,
         patch_size: int,
         parallel: bool,
-        init_scale: Optional[float],
+        init_scale: float | None,
         hmlp_stem: bool,
         num_classes: int,
         image_size: int,
@@ -65,11 +65,11 @@ class DeiT3(Transformer):
         return ops.concat((repeated(self.cls_token, patches), patches), 1)
 
 
-def _block(dim: int, num_heads: int, drop_path: float, init_scale: Optional[float]) -> Block:
+def _block(dim: int, num_heads: int, drop_path: float, init_scale: float | None) -> Block:
     return Block(dim, Attention(dim, num_heads), Mlp(dim, 4 * dim), drop_path, init_scale)
 
 
-def _parallel_block(dim: int, num_heads: int, drop_path: float, init_scale: Optional[float]) -> ParallelBlock:
+def _parallel_block(dim: int, num_heads: int, drop_path: float, init_scale: float | None) -> ParallelBlock:
     attentions = Attention(dim, num_heads), Attention(dim, num_heads)
     return ParallelBlock(dim, attentions, (Mlp(dim, 4 * dim), Mlp(dim, 4 * dim)), drop_path, init_scale)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import re
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable
 
 from mindeit.errors import UserError, nearest
 from mindeit.models.other_names import counterpart, image_size
@@ -22,7 +22,7 @@ _BUILDERS: dict[str, Builder] = {}  # of families that are not this package's
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
-def register_model(spec: ModelSpec, builder: Optional[Builder] = None) -> None:
+def register_model(spec: ModelSpec, builder: Builder | None = None) -> None:
     """Add a model of one's own: from now on it is built, trained, saved, read and exported by its name.
 
     Without ``builder`` it is another size of a family of this package, whose arguments ``spec.variant`` holds::
@@ -101,7 +101,7 @@ def build(
     name: str,
     *,
     num_classes: int = 1000,
-    image_size: Optional[int] = None,
+    image_size: int | None = None,
     drop_path_rate: float = 0.0,
     drop_rate: float = 0.0,
     in_channels: int = 3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 OFFICIAL_FILES = "https://dl.fbaipublicfiles.com/deit/"
 
@@ -17,11 +17,11 @@ class Published:
     """
 
     file: str
-    top1: Optional[float]
-    top5: Optional[float]
+    top1: float | None
+    top5: float | None
     params_m: float
     gflops: float
-    image_size: Optional[int] = None
+    image_size: int | None = None
     trained_on: str = "1k"
 
     @property
@@ -43,9 +43,9 @@ class ModelSpec:
     image_size: int
     crop_pct: float = 0.875
     variant: Mapping[str, Any] = field(default_factory=dict)
-    published: Optional[Published] = None
+    published: Published | None = None
     more: tuple[Published, ...] = ()
-    counted: Optional[tuple[float, float]] = None
+    counted: tuple[float, float] | None = None
 
     @property
     def files(self) -> tuple[Published, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import mindspore as ms
 from mindspore import Tensor, nn
 
@@ -35,7 +33,7 @@ class Distilled(Objective):
         alpha: float = 0.5,
         tau: float = 1.0,
         reduction: str = "official",
-        view: Optional[TeacherView] = None,
+        view: TeacherView | None = None,
     ) -> None:
         _check_options(kind, alpha, tau, reduction)
         _check_pair(student, teacher)

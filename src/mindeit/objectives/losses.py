@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 from mindspore import Tensor, ops
 
 REDUCTIONS = ("official", "batchmean")
@@ -14,7 +12,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -ops.sum(targets * ops.log_softmax(logits, -1)) / logits.shape[0]
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, threshold: Optional[float] = None) -> Tensor:
+def binary_cross_entropy(logits: Tensor, targets: Tensor, threshold: float | None = None) -> Tensor:
     """Mean over batch and classes of the cross entropy of one yes-or-no question per class.
 
     With a ``threshold``, targets above it become 1 and all others 0. The official code has it at 0, which makes every

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 import mindspore as ms
 import numpy as np
@@ -59,7 +58,7 @@ class Teacher(nn.Cell):
     Its parameters get the prefix "teacher.", so that they never meet those of a student of the same kind.
     """
 
-    def __init__(self, model: nn.Cell, view: Optional[TeacherView] = None) -> None:
+    def __init__(self, model: nn.Cell, view: TeacherView | None = None) -> None:
         super().__init__(auto_prefix=False)
         model.update_parameters_name("teacher.")
         for parameter in model.get_parameters():

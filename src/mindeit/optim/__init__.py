@@ -21,7 +21,7 @@ def create(
     name: str,
     flat: FlatParameters,
     *,
-    betas: Optional[Sequence[float]] = None,
+    betas: Sequence[float] | None = None,
     eps: float = 1e-8,
     momentum: float = 0.9,
     nesterov: bool = True,

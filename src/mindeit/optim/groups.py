@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from mindeit.errors import UserError, nearest
 
@@ -33,7 +33,7 @@ def trained_parameters(
     model: nn.Cell,
     weight_decay: float,
     *,
-    layer_decay: Optional[float] = None,
+    layer_decay: float | None = None,
     attn_only: bool = False,
     freeze: Sequence[str] = (),
 ) -> list[Trained]:
@@ -77,7 +77,7 @@ def _check_freeze(freeze: Sequence[str], names: Sequence[str]) -> None:
             )
 
 
-def _layer_scales(names: Sequence[str], layer_decay: Optional[float]) -> dict[str, float]:
+def _layer_scales(names: Sequence[str], layer_decay: float | None) -> dict[str, float]:
     """Embeddings are layer 0, blocks follow, head and last norm come last at the full learning rate (as BEiT)."""
     if layer_decay is None:
         return dict.fromkeys(names, 1.0)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from mindeit.predict.predictor import Prediction, Predictor
 
 
 def describe(
-    predictor: Predictor, images: Sequence[str], *, top_k: int, attention: Optional[str], skip_bad_images: bool
+    predictor: Predictor, images: Sequence[str], *, top_k: int, attention: str | None, skip_bad_images: bool
 ) -> list[dict[str, Any]]:
     """One entry an image; an unreadable one ends the work, or with ``skip_bad_images`` is named and left out."""
     if attention:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 import numpy as np
 from PIL import Image
@@ -70,7 +70,7 @@ class Predictor:
     """
 
     def __init__(
-        self, source: Union[PathLike, Model], *, model: Optional[str] = None, use_ema: bool = False, check: bool = True
+        self, source: PathLike | Model, *, model: str | None = None, use_ema: bool = False, check: bool = True
     ) -> None:
         """``model``: the name of what ``source`` holds, where the file does not tell; ``use_ema``: the averaged weights
         of a training checkpoint; ``check``: refuse a file that was changed."""
@@ -88,9 +88,9 @@ class Predictor:
         self.model, self.card, self.class_names = model, card, class_names(card)
         self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
         self._logits = _in_exported(model) if isinstance(model, Exported) else _in_graphs(model, card.model)
-        self._features: Optional[Run] = None
+        self._features: Run | None = None
 
-    def predict(self, images: inputs.Images, top_k: int = 5) -> Union[list[Prediction], list[list[Prediction]]]:
+    def predict(self, images: inputs.Images, top_k: int = 5) -> list[Prediction] | list[list[Prediction]]:
         """The ``top_k`` likeliest classes of an image, best first; of a folder or a list of images, a list of these.
 
         An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3)::
@@ -180,7 +180,7 @@ class Predictor:
         return str(self.model.path) if isinstance(self.model, Exported) else self.card.model
 
 
-def _open(source: Union[PathLike, Model], name: Optional[str], use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
+def _open(source: PathLike | Model, name: str | None, use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
     if isinstance(source, (str, os.PathLike)):
         return _open_file(_weights(os.fspath(source)), name, use_ema, check)
     card = getattr(source, "card", None)  # which `create_model` leaves on its models
@@ -211,7 +211,7 @@ def _weights(source: str) -> str:
     return str(fetch_pretrained(source))
 
 
-def _open_file(path: str, name: Optional[str], use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
+def _open_file(path: str, name: str | None, use_ema: bool, check: bool) -> tuple[Model, ModelCard]:
     if is_exported(path):
         file = open_exported(path, {"model": name} if name else {}, use_ema=use_ema, check=check)
         return file, file.card

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 TARGETS = ("CPU", "GPU", "Ascend")
-_graphs: dict[str, Optional[bool]] = {"wanted": None}  # nobody has said
+_graphs: dict[str, bool | None] = {"wanted": None}  # nobody has said
 # Two threads that compile or run with MindSpore at once end the process; the mode is the process' own, too.
 one_at_a_time = threading.RLock()
 # Atlas training and inference series: no fused attention, and overflow shows in a register instead of the values.
@@ -49,11 +49,7 @@ def by_operator() -> bool:
 
 
 def setup(
-    device_target: str = "CPU",
-    *,
-    device_id: Optional[int] = None,
-    graph: bool = True,
-    compile_cache: Optional[str] = None,
+    device_target: str = "CPU", *, device_id: int | None = None, graph: bool = True, compile_cache: str | None = None
 ) -> None:
     """Pick the device, and whether `graph.compiled` makes whole graphs (or runs operator by operator, for debugging).
 
@@ -86,7 +82,7 @@ def check_ascend(chip: str) -> None:
         raise UserError(f"device Ascend is {chip}; allowed: Ascend910B1 to B4 (Atlas A2) and newer")
 
 
-def _unavailable(device_target: str, device_id: Optional[int], missing: list[str], text: str = "") -> str:
+def _unavailable(device_target: str, device_id: int | None, missing: list[str], text: str = "") -> str:
     reason = text.strip().split("\n")[0]
     if missing:
         reason = f"missing {', '.join(missing)} (wanted: {WANTED[device_target]})"

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import subprocess
-from typing import Optional
 
 # Of CUDA 11 and cuDNN 8, for which MindSpore is built; NCCL lies in its wheel.
 CUDA = (
@@ -41,7 +40,7 @@ def missing_libraries(device_target: str) -> list[str]:
     return []
 
 
-def cuda_toolkit_problem() -> Optional[str]:
+def cuda_toolkit_problem() -> str | None:
     """What is wrong with CUDA_HOME; None: nothing. MindSpore asks its nvcc which of the wheel's plugins to load."""
     home = os.environ.get("CUDA_HOME")
     if not home:
@@ -54,7 +53,7 @@ def cuda_toolkit_problem() -> Optional[str]:
     return None
 
 
-def nvcc_version(cuda_home: str) -> Optional[tuple[int, int]]:
+def nvcc_version(cuda_home: str) -> tuple[int, int] | None:
     """(11, 6) for CUDA 11.6; None where there is no nvcc that says so."""
     try:
         command = [os.path.join(cuda_home, "bin", "nvcc"), "--version"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Callable, Optional
+from typing import Callable
 
 from mindspore import Tensor
 
@@ -25,7 +25,7 @@ class Evaluator:
         self._num_classes, self._cluster = num_classes, cluster
         self._title = "the evaluation"  # of the first graph; others compile alike
 
-    def __call__(self, *, only_batches: Optional[int] = None) -> Evaluation:
+    def __call__(self, *, only_batches: int | None = None) -> Evaluation:
         """Of all batches, or of the first few."""
         batches, cluster, student = self.batches, self._cluster, self._objective.student
         shown = progress(batches, len(batches), "evaluate", images=batches.images, shown=cluster.main)

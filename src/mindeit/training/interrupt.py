@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from contextlib import AbstractContextManager
-from typing import Optional
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -24,7 +23,7 @@ class Interrupt(AbstractContextManager):
     """
 
     def __init__(self) -> None:
-        self.signal: Optional[int] = None
+        self.signal: int | None = None
         self.patient = False
         self._closing = False
 

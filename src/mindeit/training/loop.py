@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
@@ -34,9 +34,9 @@ class Plan:
     epochs: int
     batches: int
     lr_at: Callable[[int, float], float]
-    val_interval: Optional[int] = 1  # None: never
+    val_interval: int | None = 1  # None: never
     log_interval: int = 100
-    save_steps: Optional[int] = None  # updates between two saves inside epochs; None: none
+    save_steps: int | None = None  # updates between two saves inside epochs; None: none
 
     def evaluates_after(self, epoch: int) -> bool:
         """Epochs count from 1."""
@@ -51,14 +51,14 @@ class LateReader:
 
     def __init__(self, note: Callable[[Report, float], None]) -> None:
         self._note = note
-        self._pending: Optional[tuple[Pending, float]] = None
-        self.last: Optional[Report] = None
+        self._pending: tuple[Pending, float] | None = None
+        self.last: Report | None = None
 
     def started(self, step: Pending, lr: float) -> None:
         self.read()
         self._pending = step, lr
 
-    def read(self) -> Optional[Report]:
+    def read(self) -> Report | None:
         """The last step's report; waits for its end."""
         if self._pending is not None:
             step, lr = self._pending
@@ -79,7 +79,7 @@ class Training:
     cluster: Cluster
     batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
     draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
-    evaluator: Optional[Evaluator]  # None: nothing is held out
+    evaluator: Evaluator | None  # None: nothing is held out
     recorder: Recorder
     finished: Callable[[float], None]  # told how many seconds it took
 
@@ -100,7 +100,7 @@ class Training:
             self.finished(time.perf_counter() - began)
         return stopped or 0
 
-    def _epochs(self, interrupt: Interrupt) -> Optional[int]:
+    def _epochs(self, interrupt: Interrupt) -> int | None:
         """The exit code of a run that was stopped; None: it is over."""
         state = self.state
         while state.epoch < self.plan.epochs or state.trained is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from mindeit.files import atomic
 from mindeit.training import curves, run_checkpoints
@@ -42,7 +42,7 @@ class Recorder:
     ) -> None:
         self._folder, self._state, self._variables, self._scale, self._card = folder, state, variables, scale, card
         self._facts, self._config, self._owner = facts, config, owner
-        self._history: Optional[History] = None
+        self._history: History | None = None
         if owner:
             evaluated = state.epoch - (state.trained is not None)
             self._history = History(folder, epochs=evaluated)
@@ -67,12 +67,7 @@ class Recorder:
                 temporary.write_text(self._config, encoding="utf-8")
 
     def save(
-        self,
-        state: TrainState,
-        *,
-        figures: Optional[Mapping[str, Any]] = None,
-        best: bool = False,
-        best_ema: bool = False,
+        self, state: TrainState, *, figures: Mapping[str, Any] | None = None, best: bool = False, best_ema: bool = False
     ) -> None:
         """``figures`` are those of the epoch that is over and evaluated."""
         if not self._owner:

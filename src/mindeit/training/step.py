@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -34,7 +34,7 @@ class Gradients(nn.Cell):
     """(images, targets, draws) -> (loss, gradients times the loss scale, a tensor per buffer of ``flat``)."""
 
     def __init__(
-        self, objective: nn.Cell, flat: FlatParameters, drop_paths: Optional[DropPathTable], state: StepState
+        self, objective: nn.Cell, flat: FlatParameters, drop_paths: DropPathTable | None, state: StepState
     ) -> None:
         super().__init__(auto_prefix=False)
         self.objective, self.flat, self.drop_paths, self.state = objective, flat, drop_paths, state
@@ -83,7 +83,7 @@ class Update(nn.Cell):
         self,
         flat: FlatParameters,
         optimizer: nn.Cell,
-        average: Optional[Average],
+        average: Average | None,
         state: StepState,
         *,
         clip: Clip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 
 @dataclass
@@ -22,7 +22,7 @@ class TrainState:
     skipped: int = 0  # unreadable images of this epoch
     best: float = -1.0
     best_ema: float = -1.0
-    trained: Optional[dict[str, Any]] = None
+    trained: dict[str, Any] | None = None
 
     def next_epoch(self, figures: dict[str, Any]) -> None:
         train_loss = self.loss_sum / max(self.updates, 1)

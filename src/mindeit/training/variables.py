@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Optional
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +26,7 @@ class TrainVariables:
 
     parameters: Sequence[Parameter]
     flat: FlatParameters
-    average: Optional[Average]
+    average: Average | None
     optimizer: Mapping[str, Sequence[Parameter]]
     step: StepState
 
@@ -48,7 +47,7 @@ class TrainVariables:
         values = {**self.flat.values(self.flat.weights), **{other.name: other.asnumpy() for other in self._others}}
         return {parameter.name: values[parameter.name] for parameter in self.parameters}
 
-    def ema(self) -> Optional[State]:
+    def ema(self) -> State | None:
         if self.average is None:
             return None
         pairs = zip(self.average.statistics, self.average.of_statistics)
@@ -63,7 +62,7 @@ class TrainVariables:
         }
 
     def restore(
-        self, model: State, ema: Optional[State], optimizer: State, where: object, *, updates: int, scale: LossScale
+        self, model: State, ema: State | None, optimizer: State, where: object, *, updates: int, scale: LossScale
     ) -> None:
         """Everything fits, or one error says what does not and nothing is set."""
         _check(self.model(), model, where)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Literal, Optional, Union
+from typing import Any, Callable, Literal, Union
 
 import mindspore as ms
 import numpy as np
@@ -57,7 +57,7 @@ _LATER = {  # which some records lack
 
 def read(
     path: PathLike, *, use_ema: bool = False, check: bool = True
-) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
+) -> tuple[dict[str, np.ndarray], ModelCard | None]:
     """Weights under this project's names, and the card if the file carries one.
 
     A training checkpoint gives the set of weights it was saved for; ``use_ema``: the average in any case. ``check``:
@@ -76,7 +76,7 @@ def read(
     return _read_safetensors(path, check) if path.suffix == ".safetensors" else read_ckpt(path, check=check)
 
 
-def read_record(path: PathLike) -> Optional[dict[str, Any]]:
+def read_record(path: PathLike) -> dict[str, Any] | None:
     """The record of a training checkpoint, at the cost of a few bytes, not verified. None: there is no record."""
     name, content = ckpt.read_first(existing_file(path))
     if name != RECORD_KEY:
@@ -94,20 +94,20 @@ def verify(path: PathLike) -> None:
 
 def read_ckpt(
     path: Path, wanted: Callable[[str], bool] = lambda name: True, *, check: bool = True
-) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
+) -> tuple[dict[str, np.ndarray], ModelCard | None]:
     """The wanted arrays, and the card; `verify` comes first."""
     entries = ckpt.read_entries(path, lambda name: name in _OURS or wanted(name))
     return _weights(path, entries, check)
 
 
-def _read_set(path: Path, prefix: str, check: bool) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
+def _read_set(path: Path, prefix: str, check: bool) -> tuple[dict[str, np.ndarray], ModelCard | None]:
     state, card = read_ckpt(path, lambda name: _part(name) == prefix, check=check)
     if not state:
         raise UserError(f"{path} holds no averaged weights; leave out use_ema")
     return {name[len(prefix) :]: value for name, value in state.items()}, card
 
 
-def _read_safetensors(path: Path, check: bool) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
+def _read_safetensors(path: Path, check: bool) -> tuple[dict[str, np.ndarray], ModelCard | None]:
     try:
         with safe_open(path, framework="numpy") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -116,7 +116,7 @@ def _read_safetensors(path: Path, check: bool) -> tuple[dict[str, np.ndarray], O
         raise UserError(f"{path}: not a safetensors file, or truncated ({error})") from None
 
 
-def _weights(path: Path, entries: Entries, check: bool) -> tuple[dict[str, np.ndarray], Optional[ModelCard]]:
+def _weights(path: Path, entries: Entries, check: bool) -> tuple[dict[str, np.ndarray], ModelCard | None]:
     """What a file of ours holds, compared with the digests it carries."""
     state = {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
     card, said = (entries.get(key) for key in _OURS)
@@ -130,7 +130,7 @@ def _weights(path: Path, entries: Entries, check: bool) -> tuple[dict[str, np.nd
     return state, ModelCard.from_json(card, f"{path}, model card") if isinstance(card, str) else None
 
 
-def digests(state: State, card: Optional[str]) -> dict[str, str]:
+def digests(state: State, card: str | None) -> dict[str, str]:
     """Of each part of a file that can be read by itself: weights, their average, moments, record, card."""
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name, value in state.items():
@@ -144,7 +144,7 @@ def _part(name: str) -> str:
     return next((prefix for prefix in (EMA, OPTIMIZER, RECORD_KEY) if name.startswith(prefix)), "")
 
 
-def write(path: PathLike, state: State, card: Optional[ModelCard] = None) -> None:
+def write(path: PathLike, state: State, card: ModelCard | None = None) -> None:
     """Write ``.ckpt`` or ``.safetensors``, by the suffix; the file appears whole or not at all."""
     path = Path(path)
     if path.suffix not in SUFFIXES:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Optional, Union
+from typing import Any, BinaryIO, Callable
 
 import mindspore as ms
 import numpy as np
@@ -38,7 +38,7 @@ _TYPES = {
 }
 
 
-def read_entries(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Union[np.ndarray, str]]:
+def read_entries(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray | str]:
     """The wanted entries. ``ms.load_checkpoint`` needs three times the file's size, and that much memory free even of
     the page cache; entry by entry, one copy of what is wanted does."""
     entries = {}
@@ -98,7 +98,7 @@ def _messages(file: BinaryIO, end: int) -> Iterator[Any]:
         yield Checkpoint.Value.FromString(file.read(length))
 
 
-def _value(parts: list[Any]) -> Union[np.ndarray, str]:
+def _value(parts: list[Any]) -> np.ndarray | str:
     """An array or text from the slices it was written in."""
     content, kind, shape = b"".join(part.tensor_content for part in parts), parts[0].tensor_type, tuple(parts[0].dims)
     if kind == "str":
@@ -108,7 +108,7 @@ def _value(parts: list[Any]) -> Union[np.ndarray, str]:
     return np.frombuffer(content, _TYPES[kind]).reshape(shape).copy()
 
 
-def _content_end(path: Path) -> tuple[int, Optional[int]]:
+def _content_end(path: Path) -> tuple[int, int | None]:
     """(where the values end, the checksum written behind them or None)."""
     size = path.stat().st_size
     with _refused_when_unreadable(path), path.open("rb") as file:

@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -27,7 +27,7 @@ TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 _WRAPPERS = ("model", "state_dict")  # where training scripts put the weights
 
 
-def read_official(path: Union[str, Path], *, use_ema: bool = False) -> State:
+def read_official(path: str | Path, *, use_ema: bool = False) -> State:
     """Official names -> float32 arrays (whole numbers, BatchNorm's counters, stay int64)."""
     if existing_file(path).suffix == ".safetensors":
         if use_ema:
@@ -36,7 +36,7 @@ def read_official(path: Union[str, Path], *, use_ema: bool = False) -> State:
     return read_torch(path, use_ema=use_ema)
 
 
-def read_torch(path: Union[str, Path], *, use_ema: bool = False) -> State:
+def read_torch(path: str | Path, *, use_ema: bool = False) -> State:
     """A ``.pth``: ``{'model': weights}``, bare weights, or a training checkpoint (``use_ema``: its average).
 
     Pickles can run code when they are opened, so only tensors, plain containers, option lists and numbers are let in.
@@ -159,7 +159,7 @@ class _NumpyType:
         self.order = state[1] if state[1] in ("<", ">") else "<"
 
 
-def _numpy_number(kind: _NumpyType, data: bytes) -> Union[int, float]:
+def _numpy_number(kind: _NumpyType, data: bytes) -> int | float:
     return np.frombuffer(data, kind.order + kind.code)[0].item()
 
 
@@ -230,7 +230,7 @@ def _as_array(torch: Any, tensor: Any) -> np.ndarray:
     return tensor.detach().to(torch.int64 if whole else torch.float32).contiguous().numpy()
 
 
-def read_safetensors(path: Union[str, Path]) -> State:
+def read_safetensors(path: str | Path) -> State:
     """Half precision becomes float32; bfloat16, unknown to NumPy, is the upper half of a float32."""
     file = existing_file(path)
     try:
@@ -240,7 +240,7 @@ def read_safetensors(path: Union[str, Path]) -> State:
     return {name: _decode(entry, f"{path}: {name}") for name, entry in entries}
 
 
-def has_metadata(path: Union[str, Path], key: str) -> bool:
+def has_metadata(path: str | Path, key: str) -> bool:
     """Whether a ``.safetensors`` carries this entry; False where it is none (reading it will say so)."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -273,7 +273,7 @@ def _decode(entry: Mapping[str, Any], where: str) -> np.ndarray:
     return array.astype(np.float32 if kind.startswith("F") else np.int64)
 
 
-def write_official(path: Union[str, Path], state: State) -> None:
+def write_official(path: str | Path, state: State) -> None:
     """``.pth``: ``{'model': state_dict}`` as the authors publish; ``.safetensors``: the bare tensors."""
     arrays = {name: np.require(array, requirements="C") for name, array in state.items()}
     if Path(path).suffix == ".safetensors":
