@@ -34,6 +34,10 @@ def graph_mode():
 
 
 ROOT = Path(__file__).parents[1]
+# For facts that are not the graph's own, where other tests compile the same cells: compiling is most of a test's time.
+graph_is_slow = pytest.mark.parametrize(
+    "mode", [pytest.param("graph", marks=pytest.mark.slow), "pynative"], indirect=True
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,7 +77,7 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    """A DeiT-tiny of ten named classes for small images, so that a run takes seconds."""
+    """A two-block model of ten named classes for small images, so that it is compiled in a second or two."""
     from dataclasses import replace
 
     from mindeit.models.registry import build, spec
@@ -82,7 +86,7 @@ def checkpoint(tmp_path_factory) -> Path:
     from mindeit.weights.card import card_for
 
     device.seed(3)
-    name, path = "deit_tiny_distilled_patch16_224", tmp_path_factory.mktemp("model") / "small.ckpt"
+    name, path = "deit_mini_distilled_patch8_32", tmp_path_factory.mktemp("model") / "small.ckpt"
     names = tuple(str(digit) for digit in range(10))
     state = {p.name: p.asnumpy() for p in build(name, num_classes=10, image_size=32).get_parameters()}
     state["head.weight"] = 100 * state["head.weight"]  # far from even scores, so that the digits differ

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_validate import run_main
 
 from mindeit.errors import UserError
 from mindeit.runtime import cluster
@@ -220,14 +221,15 @@ def test_a_rank_that_is_stopped_for_forty_seconds_goes_on(rank, tmp_path):
     assert job.wait(60) == 0, (tmp_path / "output").read_text()
 
 
-def test_msrun_evaluates_as_one_process_does(run, checkpoint, digits, tmp_path):
+def test_msrun_evaluates_as_one_process_does(checkpoint, digits, tmp_path, monkeypatch, capsys):
     common = ["--data_dir", digits, "--ckpt_path", checkpoint, "--batch_size", 16]
-    alone = run("validate.py", *common)
+    assert run_main("validate.py", list(map(str, common)), monkeypatch) == 0
+    alone = capsys.readouterr().out
     command = [LAUNCH / "ascend_msrun.sh", ROOT / "validate.py", *common]
     call = {"env": environment(WORKERS="2", PORT=str(cluster._free_port()), LOGS="logs"), "cwd": tmp_path}
     done = subprocess.run(list(map(str, command)), **call, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert (tmp_path / "logs" / "worker_0.log").read_text().splitlines()[-1] == alone.stdout.splitlines()[-1]
+    assert (tmp_path / "logs" / "worker_0.log").read_text().splitlines()[-1] == alone.splitlines()[-1]
     assert "* Acc@1" not in (tmp_path / "logs" / "worker_1.log").read_text()
 
 

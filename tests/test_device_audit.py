@@ -39,9 +39,7 @@ def small_try(folder: Path, name: str, device: str, ranks: int) -> tries.Try:
     return tries.Try(name, path, device, ranks)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in ("deit", "patchconvnet") else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
-)
+@pytest.mark.parametrize("name", ["deit", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SMALL)[1:])])
 def test_two_gpu_ranks_compile_and_keep_to_the_budget(runner, tmp_path, name):
     outcome = runner.run(small_try(tmp_path, name, "GPU", 2))
     assert (outcome.broke, outcome.over) == (None, [])

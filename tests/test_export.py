@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from exported_files import DEIT, REGNET, digits, export, write_checkpoint
+from mindspore import Tensor
 from test_validate import run_main
 from zoo import shallow
 
@@ -20,7 +21,7 @@ from mindeit.export.exported import Exported, sidecar
 from mindeit.export.metadata import Description
 from mindeit.export.verify import normalised
 from mindeit.models.registry import spec
-from mindeit.predict.predictor import on_arrays
+from mindeit.runtime.device import operator_by_operator
 from mindeit.runtime.memory import machine_memory
 from mindeit.weights import checkpoint
 from mindeit.weights.card import card_for
@@ -37,12 +38,14 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def in_graph_mode(graph_mode):
-    """As the doors run."""
+    """As the scripts run."""
 
 
 def model_logits(checkpoint, images: np.ndarray, **options) -> np.ndarray:
+    """Operator by operator, which is sooner than compiling."""
     model, card = load_model(checkpoint, **options)
-    return on_arrays(model)(normalised(images, card.mean, card.std))
+    with operator_by_operator():
+        return model.set_train(False)(Tensor(normalised(images, card.mean, card.std))).asnumpy()
 
 
 def gap(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -108,8 +111,6 @@ def test_pieces_make_no_difference(checkpoints, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["onnx", "mindir"])
 def test_both_heads_are_the_models_two(suffix, checkpoints, tmp_path, monkeypatch):
-    from mindspore import Tensor
-
     target, images = tmp_path / f"model.{suffix}", digits(3)
     assert export(monkeypatch, checkpoints[DEIT], target, "--heads", "both", "--batch", "3") == 0
     model, card = load_model(checkpoints[DEIT])
@@ -175,7 +176,7 @@ def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_pa
 
 def test_a_mindir_file_has_its_description_beside_it(checkpoints, tmp_path, monkeypatch):
     import mindspore as ms
-    from mindspore import Tensor, nn
+    from mindspore import nn
 
     target = tmp_path / "model.mindir"
     assert export(monkeypatch, checkpoints[REGNET], target, "--batch", "2") == 0

@@ -8,6 +8,7 @@ from functools import cache
 import mindspore as ms
 import numpy as np
 import pytest
+from conftest import graph_is_slow
 from mindspore import Tensor, nn, ops
 from reference import NUMBERS, SHAPES, direction, golden, images, official_state
 from zoo import fill, shallow
@@ -83,6 +84,7 @@ def test_graph_and_pynative_agree():
     assert np.abs(found["graph"] - found["pynative"]).max() < 1e-5 * found["graph"].std()
 
 
+@graph_is_slow  # five steps of training are always a graph (test_training_step.py)
 def test_both_heads_match_the_official_code_in_training(mode):
     _, (cls_logits, dist_logits), _ = training(mode)
     assert gap(cls_logits, golden(f"{DISTILLED}/head64")) < TOLERANCE
@@ -113,6 +115,7 @@ def test_without_classes_the_class_token_comes_out():
     assert gap(features, golden(f"{TINY}/feat64")) < TOLERANCE
 
 
+@graph_is_slow  # five steps of training are always a graph (test_training_step.py)
 def test_the_whole_gradient_matches_the_official_code(mode):
     loss, _, gradients = training(mode)
     assert loss.asnumpy() == pytest.approx(NUMBERS["gradient"]["loss"], rel=2e-5)
@@ -264,7 +267,7 @@ def test_attentions_give_each_blocks_weights():
     assert np.allclose(maps[-1].asnumpy().sum(-1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["pynative", pytest.param("graph", marks=pytest.mark.slow)], indirect=True)
+@graph_is_slow
 @pytest.mark.parametrize("level", ["O2", "O3"])
 def test_half_precision_stays_near_float32(level, mode):
     """In graph mode that of the smaller models is checked always (test_models_zoo.py)."""

@@ -228,7 +228,7 @@ def test_half_precision_stays_near_float32(name, level):
     """Halves in a graph, as they are meant to run; the truth operator by operator, which costs no compiling."""
     from mindeit.runtime import precision
 
-    batch, model = Tensor(images(2, 32)), fill(build(name, num_classes=10))
+    batch, model = Tensor(images(2, 32)), fill(shallow(name, num_classes=10))
     want = model(batch).asnumpy()
     logits = ms.jit(precision.apply(model, level))(batch)
     assert logits.dtype == ms.float16

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from training_runs import SMALL, STUDENT, arrays, finish, history, script, write_images, write_model
+from training_runs import SMALL, STUDENT, arrays, finish, history, one_block, script, write_images, write_model
 
 from mindeit.config import parse
 from mindeit.training import run_checkpoints
@@ -28,6 +29,12 @@ def digits_run(tmp_path_factory) -> tuple[Path, str]:
     options = ("--model", STUDENT, "--batch_size", 64, "--epoch_size", 2, "--warmup_epochs", 0,
                "--ckpt_save_dir", folder / "run")  # fmt: skip
     return folder / "run", finish(folder / "log", *CONFIG, *options)
+
+
+@pytest.fixture
+def small_student() -> Iterator[None]:
+    with one_block():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +193,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_lowers_the_loss(name, images, script, tmp_path):
+def test_a_recipe_lowers_the_loss(name, images, small_student, script, tmp_path):
     if "teacher.ckpt" in RECIPES[name]:
         write_model(tmp_path / "teacher.ckpt", "regnety_mini_32", 3)
     plain = ("--mixup", 0, "--cutmix", 0, "--auto_augment", "none", "--re_prob", 0, "--aug_repeats", 0)
@@ -212,7 +219,7 @@ def test_submodels_teach_each_other(images, script, tmp_path):
 
 
 @pytest.mark.parametrize("level", ["O2", pytest.param("O3", marks=pytest.mark.slow)])
-def test_half_precision_finds_its_loss_scale(level, images, script, tmp_path):
+def test_half_precision_finds_its_loss_scale(level, images, small_student, script, tmp_path):
     """The first scale overflows in float16: such updates are left out until it fits."""
     code, _, err = script(
         "train", *SMALL, "--data_dir", images, "--amp_level", level, "--loss_scale", 2.0**24, "--epoch_size", 6,

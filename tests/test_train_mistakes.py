@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import SMALL, STUDENT, arrays, assert_same_run, finish, script, write_images, write_model
+from training_runs import (
+    SMALL,
+    STUDENT,
+    arrays,
+    assert_same_run,
+    one_block,
+    script,
+    train_here,
+    write_images,
+    write_model,
+)
 
 __all__ = ["script"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_student() -> Iterator[None]:
+    with one_block():
+        yield
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory, small_student) -> Path:
     """Images, models of several kinds, damaged files, and a run of one epoch in ``run``."""
     folder = tmp_path_factory.mktemp("place")
     write_images(folder / "images", train=24)
@@ -28,7 +45,7 @@ def place(tmp_path_factory) -> Path:
     write_model(folder / "teacher.ckpt", "regnety_mini_32", 3)
     write_model(folder / "ten.ckpt", "regnety_mini_32", 10)
     write_model(folder / "plain.ckpt", "deit_tiny_patch16_224", 3)
-    finish(folder / "log", *options(folder), "--ckpt_save_dir", folder / "run")
+    train_here(*options(folder), "--ckpt_save_dir", folder / "run")
     whole = (folder / "run" / "last.ckpt").read_bytes()
     (folder / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     (folder / "flipped.ckpt").write_bytes(whole[:-5000] + bytes([whole[-5000] ^ 1]) + whole[-4999:])

@@ -34,10 +34,11 @@ def test_signals_save_and_the_run_goes_on_exactly(whole, script, tmp_path):
     """The first one mostly arrives during the last update of an epoch."""
     folder, options = whole
     options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
+    cache = ("--compile_cache", tmp_path / "cache")  # the second one starts sooner
     stops = (signal.SIGTERM, 0, "epoch 1/3: 48/64"), (signal.SIGINT, 130, "epoch 2/3: 32/64")
     for number, (sent, code, moment) in enumerate(stops):
         log = tmp_path / f"log{number}"
-        process = start(log, *options)
+        process = start(log, *options, *cache)
         wait_for(moment, log, process)
         process.send_signal(sent)
         assert process.wait(60) == code, log.read_text()

@@ -44,17 +44,18 @@ def test_results_equal_those_of_the_model_alone(run, checkpoint, digits, tmp_pat
     assert "images/s" in done.stdout
 
 
-def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path):
+def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path, monkeypatch):
     broken = tmp_path / "data" / "val" / "3" / "zz.png"
     for image in digits.glob("val/*/*.png"):
         copy = tmp_path / "data" / image.relative_to(digits)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(image.read_bytes())
     broken.write_text("no image")
-    common = ("validate.py", "--data_dir", "data", "--ckpt_path", checkpoint, "--batch_size", 7, "--skip_bad_images")
-    alone = run(*common, "--output", "one.json")
-    both = run(*common, "--output", "two.json", "--distributed", "True", ranks=2)
-    assert (alone.returncode, both.returncode) == (0, 0), both.stderr
+    monkeypatch.chdir(tmp_path)
+    common = ["--data_dir", "data", "--ckpt_path", str(checkpoint), "--batch_size", "7", "--skip_bad_images"]
+    assert run_main("validate.py", [*common, "--output", "one.json"], monkeypatch) == 0
+    both = run("validate.py", *common, "--output", "two.json", "--distributed", "True", ranks=2)
+    assert both.returncode == 0, both.stderr
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert one["images"] == two["images"] == 60
     assert one["classes"] == two["classes"]
@@ -63,24 +64,27 @@ def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path):
     assert both.stdout.count("* Acc@1") == 1
 
 
-def test_a_flat_folder_with_a_label_file_gives_the_same(run, checkpoint, digits, tmp_path):
+def test_a_flat_folder_with_a_label_file_gives_the_same(checkpoint, digits, tmp_path, monkeypatch, capsys):
     (tmp_path / "flat").mkdir()
     rows = []
     for image in sorted(digits.glob("val/*/*.png")):
         (tmp_path / "flat" / image.name).write_bytes(image.read_bytes())
         rows.append(f"{image.name} {image.parent.name}")
     (tmp_path / "flat" / "labels.txt").write_text("\n".join(rows))
-    folder = run("validate.py", "--data_dir", digits, "--ckpt_path", checkpoint)
-    flat = run("validate.py", "--data_dir", "flat", "--ckpt_path", checkpoint)
-    assert flat.returncode == 0, flat.stderr
-    assert flat.stdout.splitlines()[-1] == folder.stdout.splitlines()[-1]
+    shown = []
+    for folder in (digits, tmp_path / "flat"):
+        words = ["--data_dir", str(folder), "--ckpt_path", str(checkpoint), "--mode", "1"]
+        assert run_main("validate.py", words, monkeypatch) == 0
+        shown.append(capsys.readouterr().out.splitlines()[-1])
+    assert shown[0] == shown[1]
+    assert shown[0].startswith("* Acc@1 ")
 
 
-def test_summary_needs_no_data(run, checkpoint):
-    by_name = run("validate.py", "--summary", "-c", ROOT / "configs" / "deit_t_gpu.yaml")
-    assert by_name.stdout.splitlines()[-1].split() == ["total", "5,717,416", "1.258"]
-    by_file = run("validate.py", "--summary", "--ckpt_path", checkpoint)
-    assert "(32x32)" in by_file.stdout.splitlines()[0]
+def test_summary_needs_no_data(checkpoint, monkeypatch, capsys):
+    assert run_main("validate.py", ["--summary", "-c", str(ROOT / "configs" / "deit_t_gpu.yaml")], monkeypatch) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["total", "5,717,416", "1.258"]
+    assert run_main("validate.py", ["--summary", "--ckpt_path", str(checkpoint)], monkeypatch) == 0
+    assert "(32x32)" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_help_and_print_config_do_not_import_mindspore(run):

@@ -9,6 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from mindeit.cli import train
+from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import build, spec
 from mindeit.training import run_checkpoints
 from mindeit.weights import checkpoint as checkpoints
@@ -80,6 +85,25 @@ def finish(log: Path, *arguments: object, code: int = 0, **others: object) -> st
     process = start(log, *arguments, **others)
     assert process.wait(300) == code, log.read_text()
     return log.read_text()
+
+
+@contextmanager
+def one_block() -> Iterator[None]:
+    """The student with a single block: half as much is compiled where depth is not the fact. In this process only."""
+    row = CATALOGUE[STUDENT]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CATALOGUE, STUDENT, replace(row, variant={**row.variant, "depth": 1}))
+        yield
+
+
+def train_here(*arguments: object) -> None:
+    """``train.py`` to its end in this process, for fixtures of a whole file."""
+    import mindspore as ms
+
+    with pytest.raises(SystemExit) as ended:
+        train.main([str(argument) for argument in arguments])
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    assert ended.value.code == 0
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:

@@ -76,11 +76,17 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def official_weights(tmp_path, monkeypatch) -> None:
+@pytest.fixture(scope="module")
+def official_files(tmp_path_factory, small_models) -> Path:
     """What `pretrained` and a teacher without a path find in the cache: the models' converted files."""
-    monkeypatch.setenv("MINDEIT_HOME", str(tmp_path / "home"))
-    fill_cache(tmp_path / "home", lambda row: CLASSES if row.family == "regnet" else 1000)  # a teacher's are the data's
+    home = tmp_path_factory.mktemp("official") / "home"
+    fill_cache(home, lambda row: CLASSES if row.family == "regnet" else 1000)  # a teacher's are the data's
+    return home
+
+
+@pytest.fixture
+def official_weights(official_files, monkeypatch) -> None:
+    monkeypatch.setenv("MINDEIT_HOME", str(official_files))
 
 
 def fill_cache(home: Path, classes: Callable[[ModelSpec], int]) -> None:

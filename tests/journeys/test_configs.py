@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from standins import CONFIGS, command_of, data, model_of, official_weights, size_of, small_models, start_of, write_ours
+from standins import (
+    CONFIGS,
+    command_of,
+    data,
+    model_of,
+    official_files,
+    official_weights,
+    size_of,
+    small_models,
+    start_of,
+    write_ours,
+)
 from training_runs import script
 
 from mindeit.weights import checkpoint as checkpoints
 
-__all__ = ["data", "script", "official_weights", "small_models"]
+__all__ = ["data", "script", "official_files", "official_weights", "small_models"]
 ONE_STEP = ("--device_target", "CPU", "--epoch_size", 1, "--num_parallel_workers", 1)
 # A few of each kind, without compiling. float32, for in halves MindSpore's PyNative mode mistakes CaiT's gradients.
 FAST = (

@@ -22,7 +22,7 @@ def teacher(tmp_path_factory):
     return tmp_path_factory.mktemp("teacher")
 
 
-@pytest.mark.parametrize("kind", ["soft", "hard"])
+@pytest.mark.parametrize("kind", ["hard", pytest.param("soft", marks=pytest.mark.slow)])
 def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, script, tmp_path):
     def train(*words: object) -> None:
         code, _, err = script("train", *words)

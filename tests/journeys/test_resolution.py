@@ -11,6 +11,7 @@ from standins import (
     command_of,
     data,
     model_of,
+    official_files,
     official_weights,
     size_of,
     small_models,
@@ -20,7 +21,7 @@ from standins import (
 )
 from training_runs import script
 
-__all__ = ["data", "script", "official_weights", "small_models"]
+__all__ = ["data", "script", "official_files", "official_weights", "small_models"]
 ON_CPU = ("--device_target", "CPU", "--num_parallel_workers", 1, "--batch_size", 4)
 STEP = (*ON_CPU, "--epoch_size", 1)
 FINE_TUNING = [name for name in CONFIGS if re.fullmatch(r".*_(384|224|21k_1k)_gpu", name)]
