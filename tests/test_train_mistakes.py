@@ -64,7 +64,17 @@ def place(tmp_path_factory, small_student) -> Path:
 
 
 def options(folder: Path) -> tuple:
-    return (*SMALL, "--data_dir", folder / "images", "--epoch_size", 1, "--num_parallel_workers", 1)
+    return (
+        *SMALL,
+        "--data_dir",
+        folder / "images",
+        "--epoch_size",
+        1,
+        "--num_parallel_workers",
+        1,
+        "--mode",
+        "pynative",
+    )
 
 
 def others(folder: Path) -> tuple:

@@ -20,8 +20,8 @@ from conftest import ROOT
 from PIL import Image
 
 from mindeit.cli import train
-from mindeit.models.catalogue import CATALOGUE
 from mindeit.models.registry import build, spec
+from mindeit.models.specs import CATALOGUE
 from mindeit.training import run_checkpoints
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.card import card_for
