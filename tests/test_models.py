@@ -71,7 +71,16 @@ def gap(got: Tensor, want: np.ndarray) -> float:
 # -- equal to PyTorch ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [TINY, DISTILLED, f"{TINY}|eps", pytest.param("regnety_160", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        *((name, mode) for name in (TINY, f"{TINY}|eps") for mode in ("graph", "pynative")),
+        (DISTILLED, "pynative"),
+        pytest.param(DISTILLED, "graph", marks=pytest.mark.slow),
+        *(pytest.param("regnety_160", mode, marks=pytest.mark.slow) for mode in ("graph", "pynative")),
+    ],
+    indirect=["mode"],
+)
 def test_logits_match_the_official_code(name, mode):
     assert gap(logits(name, mode), golden(f"{name}/logits64")) < TOLERANCE
 

@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
-from training_runs import SMALL, arrays, script, write_images
+from training_runs import SMALL, arrays, one_block, script, write_images
 
 from mindeit.errors import UserError
 from mindeit.layers.drop_path import share_draws
@@ -188,9 +188,10 @@ def test_the_peak_is_lower():
 def test_a_run_with_accumulation_ends_with_the_same_weights(script, tmp_path):
     write_images(tmp_path / "images", train=32)
     options = (*SMALL, "--data_dir", "images", "--epoch_size", 1, "--gradient_accumulation_steps", 2,
-               "--drop_path_rate", 0.3, "--val_while_train", False)  # fmt: skip
+               "--val_while_train", False)  # fmt: skip
     for folder, again in (("plain", False), ("again", True)):
-        code, _, err = script("train", *options, "--recompute", again, "--ckpt_save_dir", folder)
+        with one_block():
+            code, _, err = script("train", *options, "--recompute", again, "--ckpt_save_dir", folder)
         assert code == 0, err
     plain, again = (arrays(tmp_path / folder / "last.ckpt") for folder in ("plain", "again"))
     assert plain.keys() == again.keys()
