@@ -222,7 +222,7 @@ def test_a_rank_that_is_stopped_for_forty_seconds_goes_on(rank, tmp_path):
 
 
 def test_msrun_evaluates_as_one_process_does(checkpoint, digits, tmp_path, monkeypatch, capsys):
-    common = ["--data_dir", digits, "--ckpt_path", checkpoint, "--batch_size", 16]
+    common = ["--data_dir", digits, "--ckpt_path", checkpoint, "--batch_size", 16, "--mode", 1]
     assert run_main("validate.py", list(map(str, common)), monkeypatch) == 0
     alone = capsys.readouterr().out
     command = [LAUNCH / "ascend_msrun.sh", ROOT / "validate.py", *common]
