@@ -96,8 +96,8 @@ def atomic_group(path: PathLike) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=_prefix(path), dir=path.parent) as folder:
             yield Path(folder, path.name)
-            for each in sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name):
-                _publish(each, path.with_name(each.name))
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                _publish(file, path.with_name(file.name))
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}") from None
 
@@ -138,7 +138,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def check_writable(path: PathLike) -> None:
-    """Say before any work that ``path`` cannot be written."""
+    """Fail early if ``path`` cannot be written."""
     path = Path(path)
     _temporary_for(path).unlink()
     if _handle(path) is None and _stays(path) and not os.access(path, os.W_OK):

@@ -1,6 +1,6 @@
-"""Values from files of unknown origin: of the type that is declared for them, or one line says what is wrong.
+"""Reads JSON from files of unknown origin: values have their declared types, or one line says what is wrong.
 
-What a dataclass declares is what its JSON may hold: ``int``, ``float`` (finite), ``str``, ``bool``, ``Optional``,
+Supported types: ``int``, ``float`` (finite), ``str``, ``bool``, ``Optional``,
 ``Literal``, tuples, ``Mapping[str, ...]``, ``Any``, and bounds by ``Annotated[float, Bounds(above=0)]``.
 """
 
@@ -102,7 +102,7 @@ def read_fields(
 
 
 def _checked(hint: Any, value: Any, place: str) -> Any:
-    """``value`` as ``hint`` wants it."""
+    """``value`` converted to the type ``hint``."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -122,14 +122,14 @@ def _checked(hint: Any, value: Any, place: str) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise _Mismatch(place, value, _words(hint))
-        return {key: _checked(parts[1], each, f"{place}.{key}") for key, each in value.items()}
+        return {key: _checked(parts[1], entry, f"{place}.{key}") for key, entry in value.items()}
     if not _is(hint, value):
         raise _Mismatch(place, value, _words(hint))
     return hint(value)
 
 
 def _is(kind: type, value: Any) -> bool:
-    """True is no whole number, and 3 is a number; NaN and infinity are none."""
+    """True is not a whole number; 3 is a number; NaN and infinity are not."""
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and _finite(value)
     return type(value) is kind
@@ -163,7 +163,7 @@ def _row(hint: Any, value: Any, place: str) -> tuple:
 
 
 def _words(hint: Any) -> str:
-    """In words, what is allowed: ``a whole number, at least 1``."""
+    """What is allowed, in words: ``a whole number, at least 1``."""
     origin, parts = get_origin(hint), get_args(hint)
     if hasattr(hint, "__metadata__"):
         return f"{_words(hint.__origin__)}, {hint.__metadata__[0]}"

@@ -1,1 +1,1 @@
-"""The commands: they read options, then load what the work takes. ``--help`` and mistakes need no MindSpore."""
+"""The commands: they read options, then import what the work needs. ``--help`` and mistakes need no MindSpore."""

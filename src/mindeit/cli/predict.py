@@ -39,7 +39,7 @@ IGNORED = (
 
 
 def check_output(output: str, read: list[Optional[str]]) -> None:
-    """Not a file that is read, under whatever name."""
+    """``output`` must not be one of the files that are read, also by another name."""
     for name in filter(None, read):
         if os.path.realpath(name) == os.path.realpath(output):
             raise UserError(f"command line: --output is {output}, which is read; allowed: another name")

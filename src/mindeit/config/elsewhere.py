@@ -1,4 +1,4 @@
-"""What MindCV's parser and the official one know and this configuration does not: followed anyway, or explained."""
+"""Options of MindCV and the official code that do not exist here: accepted if harmless, else explained."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mindeit.errors import nearest, shorten
 class ForeignOption:
     """A key of another project.
 
-    ``here``: the option that it is here, or several. ``harmless``: the values that ask for what happens anyway, None
-    for any; such a key is accepted and named in a note. ``why``: what is said of other values.
+    ``here``: the equivalent options of this project. ``harmless``: values that ask for what happens here anyway, None
+    for any value; the key is then accepted, and named in a note. ``why``: the message for other values.
     """
 
     here: str = ""
@@ -105,15 +105,15 @@ FOREIGN = {**OFFICIAL, **MINDCV}
 
 
 def is_harmless(name: str, text: Text | None) -> bool:
-    """Whether it is a key of another project that asks for what happens here anyway."""
+    """Whether a key of another project asks for what happens here anyway."""
     row = FOREIGN.get(name)
     if row is None or row.here or text is None:
         return False
-    return row.harmless is None or any(_meaning(text) == _meaning(one) for one in row.harmless)
+    return row.harmless is None or any(_meaning(text) == _meaning(value) for value in row.harmless)
 
 
 def mistake(kind: str, name: str, text: Text | None, known: Iterable[str]) -> str:
-    """What is said of a key that is none here; ``kind`` is "key" or "option"."""
+    """The message for an unknown key; ``kind`` is "key" or "option"."""
     word = name.lstrip("-").replace("-", "_")
     row, unknown = FOREIGN.get(word), f"unknown {kind} '{shorten(name)}'"
     if row is None:

@@ -1,4 +1,4 @@
-"""One option: what it is called, what may be written for it, and how that text becomes a value.
+"""One option: its names, the texts that are allowed for it, and their conversion to a value.
 
 YAML and the command line both deliver text (or a list of texts), so both follow the same rules: ``5e-4`` is a number
 in either, ``yes`` is True in either, and ``0800`` is never octal.
@@ -26,7 +26,7 @@ NOUNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What a key's declaration says beyond its type and default."""
+    """The declaration of a key, beyond its type and default."""
 
     help: str
     choices: tuple = ()
@@ -83,7 +83,7 @@ def keys_of(section: str, declaration: type) -> Iterator[Key]:
 
 
 def allowed(key: Key) -> str:
-    """In words, what may be written: ``a number, at least 0 and below 1, or None``."""
+    """The allowed values, in words: ``a number, at least 0 and below 1, or None``."""
     option = key.option
     if option.choices:
         words = [str(choice) for choice in option.choices] + ["None"] * key.optional
@@ -103,7 +103,7 @@ def split_list(text: str) -> tuple[str, ...]:
 
 
 def convert(key: Key, text: Text) -> Any:
-    """The value that ``text`` stands for; ValueError where the key does not allow it."""
+    """``text`` as a value; ValueError if the key does not allow it."""
     if key.optional and isinstance(text, str) and text.lower() in NOTHING:
         return None
     if key.length is None:
@@ -135,7 +135,7 @@ def _one(key: Key, text: Text) -> Any:
 
 
 def _of_one(items: tuple[str, ...]) -> tuple[str, ...]:
-    """Values of 255 as shares; nothing is changed where all are shares already. A mixture is a mistake."""
+    """Values of 0..255 as 0..1; values of 0..1 stay. A mixture is a mistake."""
     values = [_number(item) for item in items]
     if max(values, default=0) <= 1:
         return items

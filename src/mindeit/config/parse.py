@@ -87,7 +87,7 @@ def parse(
 
 
 def _resolve(written: Iterable[Written], keys: Sequence[Key]) -> ResolvedOptions:
-    """Convert what was written for these keys; of several values the last counts, but each must be right."""
+    """Convert the written values of these keys; the last value of a key counts, but each must be valid."""
     names = [key.name for key in keys]
     resolved = ResolvedOptions(
         {key.name: key.default for key in keys}, dict.fromkeys(names, DEFAULT), dict.fromkeys(names, 0)

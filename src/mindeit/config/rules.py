@@ -1,4 +1,4 @@
-"""Values that are right one by one and impossible together, or without an effect beside each other."""
+"""Combinations of valid values that are impossible, or in which a value has no effect."""
 
 from __future__ import annotations
 
@@ -183,10 +183,10 @@ NEEDS = (
 def drop_ineffective(
     resolved: ResolvedOptions, defaults: Mapping[str, Any], checked: AbstractSet[str], lenient: Collection[str]
 ) -> list[tuple[str, str]]:
-    """A mistake for each key that asks for something and would be ignored; it goes back to its default.
+    """Set keys that would have no effect back to their defaults, with a mistake for each.
 
-    It goes back without a word where a later source decided so (``--distillation_type none`` over a file that names a
-    teacher); where an origin is one of ``lenient``, the (origin, key) is in the answer instead of the mistakes.
+    There is no mistake if a later source decided so (``--distillation_type none`` over a file that names a teacher).
+    For keys from one of the ``lenient`` origins, (origin, key) is returned instead of a mistake.
     """
     noted = []
     for need in NEEDS:
@@ -210,7 +210,7 @@ def drop_ineffective(
 
 
 def check_combinations(resolved: ResolvedOptions, checked: AbstractSet[str]) -> list[str]:
-    """A line for each rule that is broken among the ``checked`` keys (those in use, and right by themselves)."""
+    """A line for each broken rule among the ``checked`` keys: those in use with valid values."""
     return [
         f"{resolved.shown(rule.keys)}: {rule.why}"
         for rule in RULES
@@ -219,7 +219,7 @@ def check_combinations(resolved: ResolvedOptions, checked: AbstractSet[str]) -> 
 
 
 def check_model(resolved: ResolvedOptions) -> list[str]:
-    """A line for a plugin that fails, or for a model that nobody knows."""
+    """A line for a plugin that fails, or for an unknown model."""
     try:
         for path in resolved.values.get("plugin", ()):
             plugins.load(path)

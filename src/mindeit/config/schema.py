@@ -1,4 +1,4 @@
-"""Every key there is, in groups. Names are MindCV's where MindCV has the notion; defaults are the official DeiT
+"""All keys, in groups. Names are MindCV's where MindCV has the option; defaults are the official DeiT
 recipe; None means that the model, its checkpoint or the data decides."""
 
 from __future__ import annotations

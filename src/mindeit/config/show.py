@@ -1,4 +1,4 @@
-"""The configuration for readers: ``--help`` and ``--print_config``."""
+"""The configuration as text: ``--help``, ``--print_config`` and ``config.yaml``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _plain(value: Any) -> str:
 def config_text(
     values: Mapping[str, Any], origins: Mapping[str, str], titles: Mapping[str, str], keys: Iterable[Key]
 ) -> str:
-    """YAML that gives the same configuration again; each line ends with where its value came from."""
+    """YAML that gives the same configuration again; each line ends with the origin of its value."""
     lines: list[str] = []
     for section, group in itertools.groupby(keys, lambda key: key.section):
         lines += [""] * bool(lines) + [f"# {titles[section]}"]

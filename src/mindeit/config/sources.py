@@ -1,4 +1,4 @@
-"""What was written, and where: the keys of a YAML file and the options of a command line, not yet converted."""
+"""Reads YAML files and command lines: keys and texts with their origin, not yet converted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Written:
 
 @dataclasses.dataclass
 class Source:
-    """All that one file or command line holds, and the mistakes that reading it found.
+    """The content of one file or command line, and the mistakes found in it.
 
     ``unfollowed``: origin and name of keys of other projects that are accepted without an effect.
     """
@@ -107,7 +107,7 @@ def _read_file(path: str, keys: list[Key], reader: str = "") -> tuple[Source, st
 
 
 def _entries(path: str) -> list[tuple[str, Text | None, int]]:
-    """Name, text and line of each key. The nodes are read as they are: no tag is followed, no object is made."""
+    """Name, text and line of each key. YAML tags are not followed, so no objects are created."""
     text = _read_text(path)
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
@@ -208,7 +208,7 @@ def _skip_values(words: deque[str]) -> tuple[str, ...]:
 
 
 def _take(key: Key, words: deque[str]) -> Text | None:
-    """The words that are the value of an option; None where there are none."""
+    """The words of an option's value; None if there are none."""
     if key.kind is bool and key.length is None:
         is_value = words and (words[0].lower() in BOOLEANS or _NUMBER.fullmatch(words[0]))  # a wrong one, if a number
         return words.popleft() if is_value else "True"

@@ -1,1 +1,1 @@
-"""Official PyTorch files in and out, and the proof that nothing was lost on the way."""
+"""Conversion of official PyTorch files, in both directions, with a parity check."""

@@ -1,4 +1,4 @@
-"""One file of weights into another, proven if wanted: what ``convert_pt2ms.py`` does."""
+"""The work of ``convert_pt2ms.py``: converts a file of weights, and checks it if asked to."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def convert(
     to_pt: bool = False,
     verify: bool = False,
 ) -> None:
-    """Write ``target`` and say so; `ParityMismatch`, and nothing written, where ``verify`` finds a gap.
+    """Write ``target`` and say so; `ParityMismatch`, and nothing is written, where ``verify`` finds a gap.
 
-    What is proven is the file itself, read back, not the arrays it was written from.
+    `verify` checks the written file, read back, not the arrays in memory.
     """
     check_target(source, target, OFFICIAL if to_pt else OURS)
     state, card = load_weights(
@@ -57,7 +57,7 @@ def convert(
 
 
 def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
-    """Before long work: the name's ending is allowed, and its folder can be written (or made)."""
+    """Fail early if the suffix is not allowed, or the folder cannot be written or made."""
     path = Path(target)
     if path.suffix not in suffixes:
         raise UserError(f"output {target} ends in '{path.suffix}'; allowed: {', '.join(suffixes)}")

@@ -1,4 +1,4 @@
-"""The proof of a conversion: PyTorch and MindSpore on the same images, logits and blocks compared."""
+"""Checks a conversion: PyTorch and MindSpore on the same images; compares logits and blocks."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _MEAN_COLOUR = tuple(round(255 * value) for value in IMAGENET_MEAN)
 
 
 class WarpStyle(NamedTuple):
-    """How an operation that moves pixels samples them and fills what it uncovers."""
+    """For operations that move pixels: the resampling filter, and the colour of uncovered pixels."""
 
     resample: Image.Resampling = Image.Resampling.BICUBIC
     fill: tuple[int, ...] = _MEAN_COLOUR

@@ -1,4 +1,4 @@
-"""Memory for batches that goes round: what a reader has dropped holds a later batch."""
+"""Memory that batches reuse: a batch that its reader has dropped makes room for a later one."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class BatchMemory:
     """Makes arrays like `np.empty`. Above 32 MB malloc gives freed memory back to the kernel, which clears every page
     before it hands it out again; that was a twelfth of the pipeline's time.
 
-    It lends memory anew only when no array, view or buffer on it is left, and holds no more than was in use at once.
+    Memory is reused only when no array, view or buffer refers to it any more.
     """
 
     def __init__(self) -> None:
         self._free: collections.deque[Region] = collections.deque()
 
     def lend(self, layout: Layout) -> tuple[tuple[np.ndarray, ...], int]:
-        """Arrays with whatever was there before, and the offset of their region."""
+        """Uninitialised arrays, and the offset of their region."""
         region = self._take(max(1, size_of(layout)))
         # through a memoryview, because a view of a plain array would refer to its memory instead of `whole`
         whole = np.frombuffer(region.memory.data, np.uint8)
@@ -52,17 +52,17 @@ class BatchMemory:
         return self._new(size)
 
     def _keep_small(self, region: Region) -> None:
-        """Too small for this batch: the memory of one process simply goes back to the kernel."""
+        """Too small for this batch: here the memory goes back to the kernel."""
 
     def _new(self, size: int) -> Region:
         return Region(np.empty(size, np.uint8))
 
 
 class SharedMemory(BatchMemory):
-    """The same in a file without a name, which worker processes inherit.
+    """The same in an anonymous file, which worker processes inherit.
 
-    It lives in memory, outside of /dev/shm, whose size therefore does not matter, and the kernel takes it back with
-    the last process that holds it, however that ends. Linux only.
+    The file is in memory but not in /dev/shm, so the size of /dev/shm does not matter. The kernel frees it with the
+    last process that holds it, even if that process crashes. Linux only.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class SharedMemory(BatchMemory):
 
     def _new(self, size: int) -> Region:
         size, offset = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, self._end
-        try:  # claimed now: a page that is missing later would end a process by SIGBUS, without a word
+        try:  # reserved now: a page that is missing later would kill the process by SIGBUS, without a message
             os.posix_fallocate(self.file, offset, size)
         except OSError as error:
             raise UserError(

@@ -88,7 +88,7 @@ def _read_binary(path: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _class_names(folder: str, classes: int) -> tuple[str, ...]:
-    """() where they are not there."""
+    """() if the files have none."""
     pickled, key, plain = _NAMES[classes]
     names: list[str] = []
     if os.path.isfile(os.path.join(folder, plain)):
@@ -112,7 +112,7 @@ _RECONSTRUCT = np.empty(0).__reduce__()[0]  # what a pickle of an array calls fi
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Arrays and built-in containers; no name in the file is ever looked up or called."""
+    """Reads arrays and built-in containers only; any other name in the file is refused."""
 
     _ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,

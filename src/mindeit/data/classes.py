@@ -1,4 +1,4 @@
-"""The one rule for whether images and a model, or two splits, speak of the same classes."""
+"""The rule that decides whether a data set and a model, or two splits, have the same classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mindeit.errors import UserError, nearest
 
 
 def number_as(source: Source, num_classes: int, class_names: Sequence[str] | None, *, where: str, other: str) -> None:
-    """Number the classes of ``source`` as ``other`` does, which knows ``num_classes`` of them and maybe their names.
+    """Number the classes of ``source`` as ``other`` does, which has ``num_classes`` classes and maybe their names.
 
-    Classes with names are found by name, so that a split may lack some; of classes without, a number means the same
-    on both sides. One line says why that cannot be: ``other`` is a noun for it.
+    Classes with names are matched by name, so a split may lack some. Without names, the numbers are taken to mean the
+    same on both sides. If the classes do not match, a `UserError` says why; it calls the other side ``other``.
     """
     if source.named and class_names:
         place = {name: label for label, name in enumerate(class_names)}

@@ -59,7 +59,7 @@ def padded_crop(image: Image.Image, size: int, left: int, top: int, resample: in
 
 
 def _mirrored(first: int, count: int, length: int) -> np.ndarray:
-    """``count`` positions from ``first`` on, those outside of an axis mirrored into it."""
+    """``count`` positions from ``first`` on; those outside the axis are mirrored into it."""
     period = max(1, 2 * (length - 1))
     positions = np.arange(first, first + count) % period
     return np.minimum(positions, period - positions)

@@ -1,6 +1,6 @@
 """Shear and translation along one axis: Pillow's bicubic transform, bit for bit, at half its cost.
 
-Along the other axis nothing moves, so of the 4x4 pixels that Pillow weighs for each result only the 4 in the row count.
+Pillow weighs 4x4 pixels for each result. Nothing moves along the other axis, so only the 4 in the row matter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mindeit.data.transforms import channels
 def shear_rows(image: Image.Image, factor: float, shift: float, fill: tuple[int, ...]) -> Image.Image | None:
     """`image.transform(size, AFFINE, (1, factor, shift, 0, 1, 0), BICUBIC, fillcolor=fill)` of an RGB image.
 
-    None in the rare case that rounding lets two pixels of a row start from the same one: Pillow has to do that one.
+    None in the rare case that rounding maps two pixels of a row to the same one: then Pillow has to do it.
     """
     width, height = image.size
     columns, rows = np.arange(width), np.arange(height)[:, None]

@@ -29,7 +29,7 @@ _HEADINGS = {
     f"{what}{kind}"
     for what in ("", "file", "image", "img", "image")
     for kind in ("", "s", "file", "name", "path", "id")
-} - {"", "s"}  # the letters of the first word
+} - {"", "s"}  # compared with the letters of the first word
 
 
 class FileSource(Source):
@@ -92,7 +92,7 @@ def _listing(folder: str) -> str:
 
 
 def _open_class_folders(data_dir: str, split: str, cache_dir: str | None, train_split: str) -> Source:
-    """The classes of the training split decide the labels of every other, so a missing class there shifts nothing."""
+    """The training split numbers the classes of all splits, so a class that another split lacks shifts no label."""
     root, train = os.path.join(data_dir, split), os.path.join(data_dir, train_split)
     classes = subfolders(train if os.path.isdir(train) else root)
     here = subfolders(root)
@@ -188,7 +188,7 @@ def _without_heading(
 
 
 def list_images(paths: Sequence[str]) -> list[str]:
-    """Every argument is an image or a folder of images (top level, sorted by name)."""
+    """Each path is an image, or a folder of images (top level, sorted by name)."""
     found: list[str] = []
     for path in paths:
         if os.path.isdir(path):

@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, and what every source of images offers."""
+"""Decoding one image file to RGB, and the base class of all image sources."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _JPEG_START = b"\xff\xd8\xff"
 
 
 def _silence_decoders() -> None:
-    """A damaged file is told in one line of ours; Pillow's warnings and libtiff's own lines would come before it."""
+    """For a damaged file we print one line of our own; Pillow and libtiff would print theirs before it."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     library = ctypes.CDLL(Image.core.__file__)  # finds what it is linked to, libtiff too
@@ -66,7 +66,7 @@ def decode_rgb(file: str | BinaryIO, where: str) -> Image.Image:
 
 
 def _decode_jpeg(file: BinaryIO) -> Image.Image | None:
-    """What Pillow makes of a sound grey or coloured JPEG, bit for bit. All others are Pillow's, and so are errors."""
+    """The same bits as Pillow for an intact grey or colour JPEG. None for all others: Pillow decodes them or fails."""
     try:
         content = _jpeg_content(file)
         height, width, color, _ = simplejpeg.decode_jpeg_header(content)
@@ -123,8 +123,8 @@ def _is_empty(file: BinaryIO) -> bool:
 class Source:
     """Labelled images in a fixed order.
 
-    labels: int32 (n,); class_names: one per class, index = label. named: whether the data says what its classes are
-    called, or only numbers them. notes: what whoever opened it should know, a line each.
+    labels: int32 (n,); class_names: one per class, index = label. named: whether the data names its classes or only
+    numbers them. notes: remarks for the user, a line each.
     """
 
     labels: np.ndarray
@@ -148,19 +148,19 @@ class Source:
         raise NotImplementedError
 
     def digest(self) -> str:
-        """Of labels, class names and the images' names, without the folder they lie in."""
+        """A hash of labels, class names and image names, independent of the folder."""
         content = hashlib.sha256(self.labels.tobytes())
         for part in ("\0".join(self.class_names).encode(errors="surrogateescape"), *self._names_as_bytes()):
             content.update(part)
         return content.hexdigest()
 
     def _names_as_bytes(self) -> tuple[bytes, ...]:
-        """Of the images, where they have names."""
+        """The names of the images, if they have any."""
         return ()
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str, name_of: Callable[[int], str]) -> np.ndarray:
-    """The labels as int32. Every one lies in 0..num_classes-1, or one line says which image's does not."""
+    """The labels as int32; a `UserError` names the first image whose label is outside 0..num_classes-1."""
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(bad):
         raise UserError(

@@ -52,7 +52,7 @@ def _without_kingdom(name: str) -> str:
 
 
 def _categories(data_dir: str, content: dict, path: str) -> dict[int, str]:
-    """{id: name}, from ``categories.json`` (2018 hides the names in the other files) or the file itself."""
+    """{id: name}, from ``categories.json`` (in 2018 the other files have no names) or the file itself."""
     separate = os.path.join(data_dir, "categories.json")
     try:
         rows = _read_json(separate) if os.path.isfile(separate) else content["categories"]

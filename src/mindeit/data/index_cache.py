@@ -14,15 +14,15 @@ from mindeit.errors import UserError
 from mindeit.files import atomic, cache_folder
 
 _VERSION = "1"
-_SETTLED_SECONDS = 2.0  # what is younger than this may change again within its clock's resolution
+_SETTLED_SECONDS = 2.0  # a younger folder may change again without a new time stamp
 Arrays = dict[str, np.ndarray]
 Stamps = list[tuple[bytes, int]]  # (path, modification time in ns) of everything the arrays were read from
 
 
 def cached_arrays(key: Sequence[str], build: Callable[[], tuple[Arrays, Stamps]], cache_dir: str | None) -> Arrays:
-    """What ``build`` returns, or what it returned before if every path it read from is unchanged since.
+    """What ``build`` returns, from the cache if every path that it read is unchanged.
 
-    key: the strings that tell one index from another. cache_dir: default `files.cache_folder`.
+    key: identifies the index. cache_dir: default `files.cache_folder`.
     """
     path = _cache_path(key, cache_dir)
     arrays = _load(path)
@@ -35,7 +35,7 @@ def cached_arrays(key: Sequence[str], build: Callable[[], tuple[Arrays, Stamps]]
 
 
 def pack_names(names: Sequence[bytes]) -> Arrays:
-    """One block of bytes and where each name ends in it: a million names at a tenth of the memory of a list."""
+    """One block of bytes and the end of each name in it; takes a tenth of the memory of a list."""
     return {
         "names": np.frombuffer(b"".join(names), np.uint8),
         "ends": np.cumsum([len(name) for name in names], dtype=np.int64),
@@ -77,12 +77,12 @@ def _load(path: str) -> Arrays | None:
             if any(os.stat(name).st_mtime_ns != stamp for name, stamp in zip(seen, cache["_stamps"].tolist())):
                 return None
             return {name: cache[name] for name in cache.files if not name.startswith("_")}
-    except Exception:  # whatever a damaged file raises, the answer is to build the index again
+    except Exception:  # whatever a damaged file raises, the index is built again
         return None
 
 
 def _save(path: str, arrays: Arrays, stamps: Stamps) -> None:
-    """Several ranks may save at once. A read-only home or a full disk only costs the time."""
+    """Several ranks may save at once. If it cannot be written, the next run just builds it again."""
     seen = np.frombuffer(b"\0".join(name for name, _ in stamps), np.uint8)
     with suppress(UserError), atomic(path) as temporary:
         np.savez(temporary, _seen=seen, _stamps=np.array([stamp for _, stamp in stamps], np.int64), **arrays)

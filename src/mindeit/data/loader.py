@@ -24,7 +24,7 @@ _GIVE_UP_AFTER = 100  # bad images in a row
 
 
 class _Evaluation:
-    """The work of evaluation; a task is the positions of a batch. Returns the numbers of images it had to leave out."""
+    """Fills an evaluation batch; a task is its positions. Returns the numbers of the images that were left out."""
 
     def __init__(self, source: Source, transform: EvalTransform, skip_bad_images: bool) -> None:
         self._source, self._transform, self._skip_bad_images = source, transform, skip_bad_images
@@ -43,7 +43,7 @@ class _Evaluation:
         return [position for position in positions[labels == NO_LABEL].tolist() if position < len(self._source)]
 
     def _fill(self, pixels: np.ndarray, position: int) -> bool:
-        """Whether there is an image to put into ``pixels``."""
+        """False if there is no image for ``pixels``."""
         if position >= len(self._source):
             return False
         try:
@@ -81,7 +81,7 @@ class EvaluationBatches:
 
     @property
     def images(self) -> int:
-        """Of all ranks."""
+        """Their number, over all ranks."""
         return len(self._source)
 
     @property
@@ -118,8 +118,8 @@ def evaluation_batches(
     return EvaluationBatches(source, transform, batch_size, workers or Workers(), rank, ranks, skip_bad_images)
 
 
-class _Portion(NamedTuple):
-    """What a batch of training consists of."""
+class _TrainingTask(NamedTuple):
+    """One training batch."""
 
     epoch: int
     positions: np.ndarray  # in the epoch, counted over all ranks
@@ -127,7 +127,7 @@ class _Portion(NamedTuple):
 
 
 class _Training:
-    """The work of training; a task is a `_Portion`. Returns the numbers of the images that could not be read."""
+    """Fills a training batch. Returns the numbers of the images that could not be read."""
 
     def __init__(
         self, source: Source, transform: TrainTransform, seed: int, mix: Mixing | None, skip_bad_images: bool
@@ -135,26 +135,26 @@ class _Training:
         self._source, self._transform, self._seed, self._mix = source, transform, seed, mix
         self._skip_bad_images = skip_bad_images
 
-    def layout(self, portion: _Portion) -> Layout:
-        size, count = self._transform.image_size, len(portion.positions)
+    def layout(self, task: _TrainingTask) -> Layout:
+        size, count = self._transform.image_size, len(task.positions)
         targets = ((count,), np.int32) if self._mix is None else ((count, self._mix.num_classes), np.float32)
         return ((count, 3, size, size), np.float32), targets
 
-    def __call__(self, portion: _Portion, images: np.ndarray, targets: np.ndarray) -> list[int]:
-        labels, bad = self._fill(portion, images)
+    def __call__(self, task: _TrainingTask, images: np.ndarray, targets: np.ndarray) -> list[int]:
+        labels, bad = self._fill(task, images)
         if self._mix is None:
             targets[:] = labels
         else:
-            rng = generator(self._seed, portion.epoch, "mixing", int(portion.positions[0]))
-            targets[:] = self._mix(images, labels, rng, portion.epoch)[1]
+            rng = generator(self._seed, task.epoch, "mixing", int(task.positions[0]))
+            targets[:] = self._mix(images, labels, rng, task.epoch)[1]
         return bad
 
-    def _fill(self, portion: _Portion, images: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    def _fill(self, task: _TrainingTask, images: np.ndarray) -> tuple[np.ndarray, list[int]]:
         labels = np.empty(len(images), np.int32)
         bad: list[int] = []
         planned = None
-        rngs = generators(self._seed, portion.epoch, "image", portion.positions)
-        for slot, (index, rng) in enumerate(zip(portion.images.tolist(), rngs)):
+        rngs = generators(self._seed, task.epoch, "image", task.positions)
+        for slot, (index, rng) in enumerate(zip(task.images.tolist(), rngs)):
             if index != planned:  # the repeats of an image are neighbours: decode it once
                 planned, (used, image) = index, self._read(index, bad)
             self._transform(image, rng, images[slot])
@@ -203,11 +203,11 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[Arrays]:
         self.skipped = []
-        portions = map(self._portion, range(self._start_batch, len(self._order)))
-        yield from map(self._note_bad, self._data.workers.map(self._data.work, portions))
+        tasks = map(self._task, range(self._start_batch, len(self._order)))
+        yield from map(self._note_bad, self._data.workers.map(self._data.work, tasks))
 
-    def _portion(self, number: int) -> _Portion:
-        return _Portion(self._epoch, self._order.positions(number), self._order.images(number))
+    def _task(self, number: int) -> _TrainingTask:
+        return _TrainingTask(self._epoch, self._order.positions(number), self._order.images(number))
 
     def _note_bad(self, result: Result) -> Arrays:
         arrays, bad = result
@@ -217,7 +217,7 @@ class TrainingBatches:
 
 
 class TrainingData:
-    """What the epochs of a run have in common. Worker processes are told of it once, not once an epoch.
+    """What all epochs of a run share. It is sent to worker processes once, not every epoch.
 
     repeats: views of an image in an epoch (repeated augmentation); 0 or 1: off. workers: `Threads` or `Processes` that
     prepare batches ahead; None: in place.

@@ -108,9 +108,9 @@ def _header(path: str) -> tuple[list[str], int, int]:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
         blobs, page, start = header["schema"][0]["blob_fields"], header["page_size"], header["header_size"]
-        if not isinstance(blobs, list) or not all(isinstance(one, str) for one in blobs):
+        if not isinstance(blobs, list) or not all(isinstance(name, str) for name in blobs):
             raise ValueError("blob_fields is no list of names")
-        if not all(isinstance(one, int) and 0 < one < 2**40 for one in (page, start)):
+        if not all(isinstance(number, int) and 0 < number < 2**40 for number in (page, start)):
             raise ValueError(f"page_size {page}, header_size {start}")
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, struct.error) as error:
         raise UserError(f"{path} is not a MindRecord file: {shorten(error)}") from error

@@ -1,4 +1,4 @@
-"""The inside of a worker process: takes tasks, fills arrays in shared memory, and says when they are full."""
+"""The main loop of a worker process: it receives tasks, fills arrays in shared memory, and answers when done."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mindeit.errors import UserError
 
 _LOOKS_AFTER_PARENT = 1.0  # seconds; see _messages
 _WORKS = 2  # training and evaluation
-# What a launcher or a terminal sends is for the rank: it has to save, and needs its workers until it has.
+# Signals of a launcher or a terminal are for the rank, which has to save and needs its workers until then.
 _FOR_THE_RANK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -56,7 +56,7 @@ def _reply(memory: _WorkerMemory, stored: Any, task: Any, offset: int, layout: L
 
 
 class _WorkerMemory:
-    """What a worker has at hand: shared memory as far as it has seen it, and the works that use it."""
+    """The shared memory that a worker has mapped, and the work it has unpickled."""
 
     def __init__(self, file: int) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Worker processes: they write batches into shared memory; what passes through their sockets is small."""
+"""Worker processes: they write batches into shared memory; only small messages pass through their sockets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StoredWork:
 
 @dataclasses.dataclass
 class _PendingTask:
-    """A task on its way. As long as it is, its arrays and its work must not be given back."""
+    """A task that is not done yet. Until then its arrays and its work must stay alive."""
 
     arrays: Arrays
     work: Work
@@ -105,7 +105,7 @@ class Processes(Workers):
 
 
 class _Worker:
-    """One process, seen from its parent. It answers in the order in which it was asked."""
+    """One process, seen from its parent. It answers tasks in their order."""
 
     def __init__(self, memory: int) -> None:
         self._connection, theirs = multiprocessing.Pipe()

@@ -1,4 +1,4 @@
-"""A part of a resized image, to the bits of Pillow's whole one."""
+"""A part of a resized image, bit for bit as Pillow would make the whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from mindeit.errors import UserError
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-_WHOLE = 1 << 24  # pixels; a larger image is made in part only: its shape is extreme, or it is a bomb
+_WHOLE = 1 << 24  # pixels; of a larger image only a part is made: its shape is extreme, or it is a decompression bomb
 _PRECISION = 32 - 8 - 2  # bits of Pillow's weights behind the point
 
 
@@ -46,10 +46,10 @@ def short_side_size(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def resized_part(image: Image.Image, size: tuple[int, int], resample: int, box: Box) -> Image.Image:
-    """``image.resize(size, resample).crop(box)``. Of a large image that grows no more than the part is made."""
+    """``image.resize(size, resample).crop(box)``; if the result is large, only the box is computed."""
     if size == image.size:
         return image.crop(box)
-    shrinks = size[0] < image.width or size[1] < image.height  # then it stays below the limit of images themselves
+    shrinks = size[0] < image.width or size[1] < image.height  # then the result is below the limit for images
     if shrinks or size[0] * size[1] <= _WHOLE:
         return image.resize(size, resample).crop(box)
     if resample not in _FILTERS:

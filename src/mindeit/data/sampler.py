@@ -1,4 +1,4 @@
-"""Which image stands at which position of an epoch, on any number of ranks."""
+"""The order of images in an epoch, for any number of ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on nothing but where they are used: not on workers, ranks or what ran before."""
+"""Random numbers that depend only on seed, epoch and position, not on workers, ranks or earlier draws."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def generator(seed: int, epoch: int, stream: str, position: int) -> np.random.Ge
 
 
 def generators(seed: int, epoch: int, stream: str, positions: Positions) -> Iterator[np.random.Generator]:
-    """`generator` for each position, bit for bit at a tenth of its cost: one object, set anew for each of them.
+    """The same numbers as `generator` for each position, at a tenth of the cost.
 
-    So each may be used only until the next one is asked for.
+    All are one object whose state is set anew, so each may be used only until the next one is taken.
     """
     bits = np.random.PCG64(0)
     shared = np.random.Generator(bits)

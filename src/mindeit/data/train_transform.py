@@ -62,7 +62,7 @@ class TrainTransform:
         return pixels
 
     def augment(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Everything before normalisation, for looking at."""
+        """Everything before normalisation, to look at the result."""
         image = self._crop(image, rng)
         if rng.random() < self._hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,4 +1,4 @@
-"""Work done ahead of its reader, in order: in place or by threads. By processes: `mindeit.data.processes`."""
+"""Prepares batches ahead of their reader, in order: in place or by threads. Processes: `mindeit.data.processes`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Work(Protocol):
 
 
 class Workers:
-    """Does the work when its reader asks for it, in place. ``ahead``: how many tasks are begun before that."""
+    """Does the work in place when the reader asks for it. ``ahead``: how many tasks are begun earlier."""
 
     ahead = 0
 
@@ -55,7 +55,7 @@ class Workers:
 
 
 class Threads(Workers):
-    """``count`` threads, for as long as there is something to read. Python's lock lets about four compute at once."""
+    """``count`` threads, as long as there are tasks. Python's global lock lets about four compute at once."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Threads(Workers):
         pool = ThreadPoolExecutor(self.ahead, thread_name_prefix="data")
         try:
             yield lambda task: pool.submit(self._do, work, task).result
-        finally:  # also when the reader stops early: nothing may keep running behind its back
+        finally:  # also when the reader stops early: no thread may keep running
             pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -1,1 +1,1 @@
-"""Trained models at work."""
+"""Export to MindIR, ONNX and AIR, and running exported files."""

@@ -1,4 +1,4 @@
-"""Exported files at work: images in, logits out, whichever runtime computes them."""
+"""Runs exported files: images in, logits out, by the runtime of their format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mindeit.export.metadata import Description
 from mindeit.files import PathLike, existing_file
 from mindeit.runtime import device
 from mindeit.weights.card import check_against_card
-from mindeit.weights.integrity import check_finite, tell_unchecked
+from mindeit.weights.integrity import check_finite, warn_unchecked
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 SUFFIXES = (".mindir", ".onnx")
@@ -29,7 +29,7 @@ def is_exported(path: PathLike) -> bool:
 
 
 class Exported:
-    """A file that export.py wrote. ``card`` is what to prepare images by. ``check``: refuse one that was changed."""
+    """A file that export.py wrote. ``card`` says how to prepare images. ``check``: refuse a changed file."""
 
     def __init__(self, path: PathLike, *, check: bool = True) -> None:
         self.path = existing_file(path)
@@ -47,8 +47,8 @@ class Exported:
     def outputs(self, images: np.ndarray, at_once: int | None = None) -> list[np.ndarray]:
         """Every output of the file, for any number of images.
 
-        A file of a fixed batch runs as often as it takes, one of any batch with ``at_once`` images, or as many as the
-        device is fastest with.
+        A file with a fixed batch runs as often as needed. A file for any batch runs with ``at_once`` images, by default
+        as many as are fastest on the device.
         """
         if self.description.preprocess:
             images = np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
@@ -67,7 +67,7 @@ class Exported:
                 f"{self.path}: cannot be run on {images.dtype} {images.shape} ({_first_line(error)}); "
                 "export it anew (export.py)"
             ) from None
-        classes, given = self.description.card.num_classes, [each.shape for each in results]
+        classes, given = self.description.card.num_classes, [result.shape for result in results]
         fits = all(len(shape) == 2 and shape[0] == len(images) and shape[1] == (classes or shape[1]) for shape in given)
         if len(given) != len(self.description.outputs) or not fits:
             raise UserError(
@@ -102,14 +102,14 @@ def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
         raise UserError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from None
     description = Description.of(texts, path)
     taken, wanted = session.get_inputs(), _ONNX_TYPES[description.dtype]
-    if [(each.type, len(each.shape)) for each in taken] != [(wanted, 4)]:
-        given = ", ".join(f"{each.type} {tuple(each.shape)}" for each in taken)
+    if [(tensor.type, len(tensor.shape)) for tensor in taken] != [(wanted, 4)]:
+        given = ", ".join(f"{tensor.type} {tuple(tensor.shape)}" for tensor in taken)
         raise UserError(
             f"{path}: takes {given}, but describes itself as taking {wanted} {description.shape}; export "
             "it anew (export.py)"
         )
     if unchecked:
-        tell_unchecked(path)
+        warn_unchecked(path)
     return lambda images: session.run(None, {taken[0].name: images}), description
 
 
@@ -134,11 +134,11 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
             f"{weights_beside(path).name}"
         ) from None
     if unchecked:
-        tell_unchecked(path)
+        warn_unchecked(path)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with device.one_at_a_time:
             results = graph(ms.Tensor(images))
-            return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
+            return [result.asnumpy().copy() for result in (results if isinstance(results, tuple) else (results,))]
 
     return run, description

@@ -22,7 +22,7 @@ _PLACE = DIGEST_KEY.encode() + b"\x12" + bytes([LENGTH])  # how protobuf writes 
 
 
 def sidecar(path: Path) -> Path:
-    """Where the description lies of a file that cannot hold it."""
+    """The file beside ``path`` with its description, for formats without metadata."""
     return Path(f"{path}.json")
 
 

@@ -1,4 +1,4 @@
-"""Groups of operators that have a name of their own become one."""
+"""Replaces groups of operators by one operator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _spelled(value: Any, x: Result, depth: int) -> str:
         return f"{value:.4g}"
     if depth == 0 or not isinstance(value, Result):
         return "?"
-    operands = sorted(_spelled(each, x, depth - 1) for each in value.node.inputs)
+    operands = sorted(_spelled(operand, x, depth - 1) for operand in value.node.inputs)
     return f"{value.node.kind}({', '.join(operands)})"
 
 

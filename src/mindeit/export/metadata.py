@@ -1,4 +1,4 @@
-"""What an exported file says of itself: in an ONNX file's metadata, in a JSON file beside a MindIR file."""
+"""The description of an exported file: in the metadata of ONNX, or in a JSON file beside MindIR."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Description:
 
     @property
     def seen(self) -> ModelCard:
-        """The card that whoever prepares images goes by: with ``preprocess`` they are not normalised."""
+        """The card for whoever prepares images: with ``preprocess`` they are not normalised."""
         return replace(self.card, mean=(0.0, 0.0, 0.0), std=_LEVELS) if self.preprocess else self.card
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,6 +97,6 @@ class Description:
 
 
 def _plain(key: str, value: Any, where: str) -> Any:
-    """ONNX's metadata are texts: JSON, where they stand for anything else."""
+    """The metadata of ONNX are texts; other values are stored as JSON."""
     as_it_is = key not in _KINDS or key in _TEXTS or not isinstance(value, str) or value == DYNAMIC
     return value if as_it_is else typed.parse(value, f"{where}: {key}")

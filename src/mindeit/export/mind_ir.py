@@ -92,7 +92,7 @@ def trace(model: nn.Cell, shape: Sequence[int], dtype: type, scratch: Path) -> G
         content = _read(path)
     if content.functions:
         raise UserError(f"the model's graph calls other graphs ({content.functions[0].name}); allowed: --format MINDIR")
-    return _Reader(content, {each.name: each.asnumpy() for each in model.get_parameters()}).graph()
+    return _Reader(content, {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}).graph()
 
 
 def _export(model: nn.Cell, shape: Sequence[int | None], dtype: type, path: Path) -> None:
@@ -117,14 +117,14 @@ class _Reader:
 
     def graph(self) -> Graph:
         source = self.source
-        graph = Graph([Input(_leaf(each.name), *_tensor_type(each.tensor[0])) for each in source.input])
-        self.values.update(zip((each.name for each in source.input), graph.inputs))
+        graph = Graph([Input(_leaf(entry.name), *_tensor_type(entry.tensor[0])) for entry in source.input])
+        self.values.update(zip((entry.name for entry in source.input), graph.inputs))
         for parameter in source.parameter:
             name = _leaf(parameter.name)
             self.values[parameter.name] = Parameter(name, self.parameters[name])
         for entry in source.node:
             self.values[entry.output[0]] = self._resolved(entry, graph.nodes)
-        results = [self.values[each.name] for each in source.output]
+        results = [self.values[entry.name] for entry in source.output]
         graph.outputs = list(results[0]) if isinstance(results[0], tuple) else results
         return graph
 
@@ -172,15 +172,15 @@ def _tensor_type(tensor: Any) -> tuple[Shape, type]:
 
 def _output_types(entry: Any) -> Iterator[tuple[Shape, type]]:
     recorded = next(attribute for attribute in entry.attribute if attribute.name == "shape")
-    for each in recorded.values or [recorded]:
-        yield _tensor_type(each.tensors[0])
+    for value in recorded.values or [recorded]:
+        yield _tensor_type(value.tensors[0])
 
 
 def _value(attribute: Any) -> Any:
     """Members of a tuple lie in fields of their own (``ints``), single values in others (``i``)."""
     kind = attribute.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[attribute.type].name
     if kind in ("TUPLE", "LIST"):
-        return tuple(_value(each) for each in attribute.values)
+        return tuple(_value(member) for member in attribute.values)
     if kind == "TENSORS":
         shape, dtype = _tensor_type(attribute.tensors[0])
         values: np.ndarray = np.frombuffer(attribute.tensors[0].raw_data, dtype).reshape(shape)
@@ -200,9 +200,9 @@ def of_any_batch(two: Graph, three: Graph) -> Graph:
     """One graph from those of batches of two and of three: what differs in a shape is the batch."""
     if [node.kind for node in two.nodes] != [node.kind for node in three.nodes]:
         raise UserError("the model computes otherwise for another batch; allowed: --batch N")
-    for node, other in zip(two.nodes, three.nodes):
-        node.shapes = [_with_batch(*pair, node) for pair in zip(node.shapes, other.shapes)]
-    two.inputs = [Input(each.name, (-1, *each.shape[1:]), each.dtype) for each in two.inputs]
+    for node, same_node in zip(two.nodes, three.nodes):
+        node.shapes = [_with_batch(*pair, node) for pair in zip(node.shapes, same_node.shapes)]
+    two.inputs = [Input(entry.name, (-1, *entry.shape[1:]), entry.dtype) for entry in two.inputs]
     return two
 
 

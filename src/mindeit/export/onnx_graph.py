@@ -56,7 +56,7 @@ class Builder:
         self._batch = ""
 
     def resolved(self, value: Any) -> Any:
-        """What a node's input is called here; plain numbers and settings stay what they are."""
+        """The name of a node's input; plain numbers and settings stay as they are."""
         if isinstance(value, tuple):
             return tuple(map(self.resolved, value))
         if isinstance(value, Input):
@@ -67,7 +67,7 @@ class Builder:
         """Append an operator named after where ``node`` stands in the model; the name of its result, or their names."""
         name = self._unique(f"{node.name}/{kind}")
         names = [name] if outputs == 1 else [f"{name}:{number}" for number in range(outputs)]
-        given = [self.tensor(each, node.dtypes[0]) for each in inputs]
+        given = [self.tensor(value, node.dtypes[0]) for value in inputs]
         self.nodes.append(helper.make_node(kind, given, names, name, **attributes))
         return names[0] if outputs == 1 else tuple(names)
 
@@ -106,8 +106,10 @@ class Builder:
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
             return helper.make_tensor_value_info(name, kind, [BATCH if side < 0 else side for side in shape])
 
-        inputs = [described(each.name, each.shape, each.dtype) for each in self.source.inputs]
-        results = [(each.node.shapes[each.index], each.node.dtypes[each.index]) for each in self.source.outputs]
+        inputs = [described(entry.name, entry.shape, entry.dtype) for entry in self.source.inputs]
+        results = [
+            (result.node.shapes[result.index], result.node.dtypes[result.index]) for result in self.source.outputs
+        ]
         infos = [described(output, *result) for output, result in zip(outputs, results)]
         weights = [numpy_helper.from_array(array, key) for key, array in self.initializers.items()]
         return helper.make_graph(self.nodes, name, inputs, infos, weights)

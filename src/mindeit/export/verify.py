@@ -1,4 +1,4 @@
-"""The proof of an export: the file, loaded anew, against the model it was made from."""
+"""Checks an export: the file is loaded and compared with the model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Report:
 
 
 def images(image_size: int) -> np.ndarray:
-    """Three, uint8 (3, S, S, 3): soft shapes with some noise, for noise alone looks alike to a model."""
+    """Three, uint8 (3, S, S, 3): soft shapes with some noise; noise alone gives nearly equal logits."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0 : 1 : image_size * 1j, 0 : 1 : image_size * 1j][:, None, :, :, None]
     fx, fy, phase = 2 * np.pi * rng.uniform(0, 4, (3, 3, 1, 1, 3))
@@ -45,7 +45,7 @@ def images(image_size: int) -> np.ndarray:
 
 def normalised(levels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     normalise = Normalize(mean, std)
-    return np.stack([normalise(Image.fromarray(each)) for each in levels])
+    return np.stack([normalise(Image.fromarray(image)) for image in levels])
 
 
 def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> Report:
@@ -56,11 +56,13 @@ def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> R
     batch = normalised(images(description.card.image_size), file.card.mean, file.card.std)
     gaps = {}
     for count in (2, 3) if description.batch is None else (2,):
-        gaps[count] = _gap(file.outputs(batch[:count], at_once=count), [each[:count] for each in wanted])
+        gaps[count] = _gap(file.outputs(batch[:count], at_once=count), [output[:count] for output in wanted])
     return Report(gaps, LIMITS[description.precision])
 
 
 def _gap(got: list[np.ndarray], wanted: list[np.ndarray]) -> float:
-    if [each.shape for each in got] != [each.shape for each in wanted]:
-        raise ValueError(f"results of shape {[each.shape for each in got]}, wanted {[each.shape for each in wanted]}")
+    if [output.shape for output in got] != [output.shape for output in wanted]:
+        raise ValueError(
+            f"results of shape {[output.shape for output in got]}, wanted {[output.shape for output in wanted]}"
+        )
     return max(float(gap(result, own).max()) for result, own in zip(got, wanted))

@@ -1,4 +1,4 @@
-"""What an exported graph takes and gives, around the model."""
+"""The cells around a model in an exported graph: its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Features(nn.Cell):
 
 
 class Interface(nn.Cell):
-    """The model between what prepares its input and float32 results."""
+    """The model, with its input prepared and its results in float32."""
 
     def __init__(self, prepare: nn.Cell, model: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -57,7 +57,7 @@ class Interface(nn.Cell):
     def construct(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         results = self.model(self.prepare(images))
         if isinstance(results, tuple):
-            return tuple([each.astype(ms.float32) for each in results])
+            return tuple([result.astype(ms.float32) for result in results])
         return results.astype(ms.float32)
 
 

@@ -1,4 +1,4 @@
-"""A model into a file for other runtimes, kept only if it gives the model's results."""
+"""Writes a model as a file for other runtimes, kept only if it gives the model's results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ExportMismatch(Exception):
 
 
 def check_target(path: PathLike, kind: str) -> None:
-    """Before long work: the name fits the format, and can be written."""
+    """Fail early if the name does not fit the format, or cannot be written."""
     if Path(path).suffix != SUFFIXES[kind]:
         raise UserError(f"output {path} ends in '{Path(path).suffix}'; format {kind} allows {SUFFIXES[kind]}")
     check_writable(path)
@@ -54,17 +54,17 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
         _WRITERS[kind](cell, description, temporary)
         write_digest(temporary)
         _prove(temporary, description, wanted, kind)
-        sizes = [each.stat().st_size for each in (temporary, weights_beside(temporary)) if each.exists()]
+        sizes = [file.stat().st_size for file in (temporary, weights_beside(temporary)) if file.exists()]
     written = target if len(sizes) == 1 else f"{target} and {weights_beside(Path(target)).name}"
     print(f"wrote {written}: {card.model}, {sum(sizes) / 1e6:.1f} MB, {description.as_dict()['input']}")
 
 
 def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
-    """What the model itself makes of the images of `verify`."""
+    """The model's own results for the images of `verify`."""
     card = description.card
     batch = normalised(images(card.image_size), card.mean, card.std)
     results = (BothHeads(model) if description.heads == BOTH else model).set_train(False)(Tensor(batch))
-    return [each.asnumpy().copy() for each in (results if isinstance(results, tuple) else (results,))]
+    return [result.asnumpy().copy() for result in (results if isinstance(results, tuple) else (results,))]
 
 
 def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind: str) -> None:

@@ -1,1 +1,1 @@
-"""From configuration to objects. Besides `cli`, only this room knows the configuration."""
+"""From configuration to objects. Besides `cli`, only this package knows the configuration."""

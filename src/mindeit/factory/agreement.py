@@ -1,4 +1,4 @@
-"""What all ranks have to have in common, compared before they begin: else each would train a model of its own."""
+"""What must be equal on all ranks, compared before they start: otherwise each would train a different model."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _LOCAL = (
 def check(
     config: Config, cluster: Cluster, *, images: Mapping[str, Source | None], weights: Mapping[str, PathLike | None]
 ) -> None:
-    """Configuration, versions, the lists of ``images`` by split, the files of ``weights``; None: there are none.
+    """Compare configuration, versions, the lists of ``images`` by split and the files of ``weights`` (None: none).
 
-    One line says what differs, and where. Weights that start at random need no comparison: they are rank 0's.
+    One line says what differs, and on which ranks. Random initial weights are not compared: all ranks get rank 0's.
     """
     if cluster.ranks == 1:
         return

@@ -1,4 +1,4 @@
-"""What is learned from: images, how they are changed, and in which portions they come."""
+"""The data of a run: sources of images, transforms, and batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mindeit.weights.card import ModelCard
 
 
 def sources(config: Config, cluster: Cluster) -> tuple[Source, Source | None]:
-    """For training and for evaluation; they agree about the classes."""
+    """The sources for training and evaluation, with the same classes."""
     data, split = config.data, config.data.train_split
     source = open_source(data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split)
     say_notes(source, cluster)
@@ -72,7 +72,7 @@ def count_batches(config: Config, source: Source, cluster: Cluster) -> int:
 def training_epochs(
     config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
 ) -> Callable[[int, int], TrainingBatches]:
-    """(epoch, first batch) -> what is left of that epoch."""
+    """(epoch, first batch) -> the rest of that epoch."""
     return TrainingData(
         source,
         _transform(config, card),

@@ -16,7 +16,7 @@ _THREADS_AT_ONCE = 4  # Python's lock lets hardly more of them compute: each hol
 
 
 def start(config: Config) -> cluster.Cluster:
-    """Settle device, mode, seeds and ranks, in that order."""
+    """Set up device, mode, seeds and ranks, in that order."""
     run = config.run
     device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=_compile_cache(config))
     device.seed(run.seed)
@@ -28,7 +28,7 @@ def start(config: Config) -> cluster.Cluster:
 
 
 def _compile_cache(config: Config) -> str | None:
-    """A folder of this configuration alone: MindSpore finds a graph by its number, so others must not lie there."""
+    """A folder for this configuration alone, because MindSpore identifies a cached graph by its number only."""
     if config.train.compile_cache is None:
         return None
     text = json.dumps(config.flat(), sort_keys=True, default=str)
@@ -36,7 +36,7 @@ def _compile_cache(config: Config) -> str | None:
 
 
 def data_workers(config: Config, ranks: cluster.Cluster) -> Workers:
-    """What prepares batches: one worker for each core of this rank; processes where there are more than four."""
+    """The workers that prepare batches: by default one for each core of this rank, processes if more than four."""
     count = config.run.num_parallel_workers or _cores(ranks.local_ranks)
     processes = config.run.python_multiprocessing
     if processes is None:
@@ -45,7 +45,7 @@ def data_workers(config: Config, ranks: cluster.Cluster) -> Workers:
 
 
 def _cores(ranks: int) -> int:
-    """Of a rank beside the others of this machine, whether or not its launcher bound it to some of them."""
+    """Of this rank, beside the others of this machine; the launcher may have bound it to some of them."""
     machine = os.cpu_count() or 1
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     return max(1, min(bound, machine // ranks))

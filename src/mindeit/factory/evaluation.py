@@ -25,7 +25,7 @@ from mindeit.weights.load import load_for_use
 
 
 def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
-    """Evaluate, and what a report says besides: card, class names, images left out, share of time spent waiting."""
+    """Evaluate; returns the result, and card, class names, skipped images and waiting time for the report."""
     source = datasets.held_out_source(config)
     agreement.check(
         config, cluster, images={config.data.val_split: source}, weights={"the model": trained_file(config)}
@@ -52,7 +52,7 @@ def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, An
 
 
 def summarize(config: Config) -> Summary:
-    """Of the named model, or of the checkpoint's."""
+    """The summary of the named model, or of the checkpoint's."""
     model = config.model
     if model.ckpt_path:
         return summary(load_for_use(model.ckpt_path, model=model.model, check=not model.no_check)[0])

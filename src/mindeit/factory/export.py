@@ -1,4 +1,4 @@
-"""From the options of export.py to a file."""
+"""The work of export.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mindeit.weights.source import weights_file
 
 
 def export_model(options: Any) -> bool:
-    """Whether the file was written. What can be checked is checked before any work."""
+    """Export after all checks; False if nothing was written."""
     _check_weights(options)
     batch = _batch(options)
     target = options.output or str(Path(options.ckpt_path or options.model).with_suffix(SUFFIXES[options.format]))

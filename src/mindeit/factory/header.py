@@ -1,4 +1,4 @@
-"""What a run says about itself: before the first step, in its folder, and at its end."""
+"""What a run logs about itself: before the first step, in its folder, and at its end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def say_model(
     changes: list[str],
     resumed: Path | None,
 ) -> None:
-    """``changes``: what is not as the file of weights has it."""
+    """``changes``: what differs from the file of weights."""
     sizes = {parameter.name: parameter.size for parameter in student.get_parameters()}
     trained = sum(parameter.size for parameter in variables.flat.parameters)
     fresh = "the official weights" if config.model.pretrained else "fresh weights"
@@ -75,7 +75,7 @@ def say_plan(config: Config, plan: Plan, cluster: Cluster, state: TrainState, fo
 
 
 def say_resumed(config: Config, path: object, record: Mapping[str, Any], state: TrainState) -> None:
-    """Where the run goes on, and what is set otherwise than when the checkpoint was saved."""
+    """Where the run goes on, and which settings differ from those of the checkpoint."""
     after = f"epoch {state.epoch}" + (f" and {state.batch} batches" if state.batch else "")
     before = record.get("config", {})
     now = {key: list(value) if isinstance(value, tuple) else value for key, value in config.flat().items()}
@@ -89,7 +89,7 @@ def say_resumed(config: Config, path: object, record: Mapping[str, Any], state: 
 
 
 def origin(config: Config, cluster: Cluster) -> dict[str, Any]:
-    """How this run is made, for its checkpoints."""
+    """How this run was started, for its checkpoints."""
     program = sys.argv[0].split() if from_console() else ["python", sys.argv[0]]
     return {
         "command": shlex.join([*program, *sys.argv[1:]]),
@@ -108,7 +108,7 @@ def config_text(config: Config, made: Mapping[str, Any]) -> str:
 
 
 def say_end(config: Config, folder: Path, seconds: float) -> None:
-    """The best, where it is, and what to do with it."""
+    """The best results, their checkpoints, and how to validate them."""
     bests = run_checkpoints.bests(folder)
     texts = [f"{title} {accuracy:.3f} (epoch {epoch}) in {path}" for title, path, epoch, accuracy in bests]
     done = f"done in {log.span(seconds)}: " if seconds else "done before: "

@@ -56,7 +56,7 @@ def build_objective(config: Config, student: nn.Cell, card: ModelCard) -> Object
 def build_stepper(
     config: Config, objective: Objective, cluster: Cluster
 ) -> tuple[Stepper, TrainVariables, DropPathDraws]:
-    """The step, what it changes, and what its drop paths read."""
+    """The training step, the variables that it changes, and the draws of its drop paths."""
     student = objective.student
     _synchronise(config, student, cluster)
     options, level, parameters = config.optim, config.run.amp_level, list(student.get_parameters())
@@ -91,7 +91,7 @@ def build_loss_scale(config: Config) -> LossScale:
 
 
 def _synchronise(config: Config, student: nn.Cell, cluster: Cluster) -> None:
-    """Batch norm's statistics over all ranks, where the official code or the configuration asks for them."""
+    """Batch norm over all ranks, if the official code or the configuration asks for it."""
     asked = config.train.sync_bn
     norms = official_norms(student) if asked is None else batch_norms(student)
     if asked and not norms:

@@ -19,9 +19,9 @@ from mindeit.weights.source import weights_file
 
 
 def build_student(config: Config, source: Source) -> tuple[nn.Cell, ModelCard, list[str]]:
-    """Fresh, or from a file, with what is not as the file has it: a head of other classes, a table of another grid.
+    """A fresh model or one from a file, and what differs from the file: a new head, a resized position table.
 
-    The images are those of ``image_size``, else of the named model, else of the file.
+    The image size is that of ``image_size``, else of the named model, else of the file.
     """
     model, data = config.model, config.data
     rates: dict[str, Any] = {"drop_path_rate": model.drop_path_rate, "drop_rate": model.drop_rate}

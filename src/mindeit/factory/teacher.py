@@ -1,4 +1,4 @@
-"""The model that a distilled student follows: one of ours, or of MindCV, with its weights."""
+"""The teacher of a distilled student: a model of this project or of MindCV, with its weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
 
 
 def teacher_file(config: Config) -> str | None:
-    """The file given, else the official one; None where there is no teacher, or one of MindCV without its file."""
+    """The given file, else the official one; None without a teacher, or for one of MindCV without a file."""
     loss = config.loss
     if loss.distillation_type == "none":
         return None

@@ -1,4 +1,4 @@
-"""A model that was trained before, for evaluation and prediction. An exported ONNX file needs no MindSpore."""
+"""A trained model, for evaluation and prediction. An exported ONNX file needs no MindSpore."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_predictor(config: Config) -> Predictor:
 
 
 def trained_model(config: Config) -> tuple[Model, ModelCard]:
-    """The model of ``ckpt_path`` or ``pretrained`` in evaluation mode, and its card, which nothing may contradict."""
+    """The model in evaluation mode, and its card; an option that contradicts the card is an error."""
     path = trained_file(config)
     asked = {
         "model": config.model.model,
@@ -52,7 +52,7 @@ def trained_file(config: Config) -> str:
 
 
 def evaluation_options(config: Config) -> dict[str, Any]:
-    """How evaluation prepares images, as far as it is asked for: fields of the card that holds it."""
+    """The options of how evaluation prepares images, by the names of the card's fields; None: not given."""
     options = {key: getattr(config.data, key) for key in ("crop_pct", "mean", "std", "interpolation")}
     if options["interpolation"] == "random":  # is for training
         options["interpolation"] = "bicubic"

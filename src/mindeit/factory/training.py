@@ -1,4 +1,4 @@
-"""A run, built from its configuration. Everything that can be wrong is told here, before the first step."""
+"""A training run, built from its configuration. All mistakes are reported here, before the first step."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
 
 
 def _division(config: Config, source: Source, cluster: Cluster) -> dict[str, int]:
-    """What decides which images a step of an epoch takes, and what becomes of them."""
+    """What decides which images a step of an epoch takes, and how they are augmented."""
     return {
         "ranks": cluster.ranks,
         "batch_size": config.data.batch_size,

@@ -1,1 +1,1 @@
-"""Operators whose best form differs by device. Each file answers one question; the rest of the house never asks."""
+"""Operators whose best form differs by device. Only here and in `runtime` does code ask which device it runs on."""

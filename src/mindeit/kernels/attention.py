@@ -29,7 +29,7 @@ class Softmax(Float32):
 
 
 class Float32Softmax(nn.Cell):
-    """Over the last axis, in float32 even where halves go in and come out."""
+    """Over the last axis, in float32 even where input and output are half precision."""
 
     def __init__(self, softmax: nn.Cell) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class MatmulAttention(nn.Cell):
 
 
 class FlashAttention(MatmulAttention):
-    """The fused kernel takes half precision only; float32 goes the plain way. Its default scale is 1."""
+    """The fused kernel takes half precision only; float32 uses the plain form. Its default scale is 1."""
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         if query.dtype == ms.float32:

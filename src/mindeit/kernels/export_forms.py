@@ -1,4 +1,4 @@
-"""Plain forms in place of those that suit one device: for graphs that leave it."""
+"""Plain forms in place of those for one device: for graphs that are exported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLAIN = {
 
 
 def make_portable(model: nn.Cell) -> None:
-    """Exchange the kernels inside ``model``; its parameters stay as they are. Precision is to be set afterwards."""
+    """Replace the kernels inside ``model``; its parameters stay. Set the precision afterwards."""
     for parent in [cell for _, cell in model.cells_and_names()]:
         for name, child in list(parent.name_cells().items()):
             if type(child) in _PLAIN:

@@ -27,7 +27,7 @@ class NormalDistribution(Float32):
 
 
 class ErfGelu(nn.Cell):
-    """Its gradient, Phi + x * density, takes Phi from the forward pass: Erf is the dearest operator of a block.
+    """Its gradient, Phi + x * density, takes Phi from the forward pass: Erf is the most expensive operator of a block.
 
     Taken in float32 even where the input is a half.
     """
@@ -68,7 +68,7 @@ class ErfcGelu(nn.Cell):
 
 
 class NativeGelu(nn.Cell):
-    """One kernel forward and one backward; exact unless told otherwise."""
+    """One kernel forward and one backward; exact by default."""
 
     def construct(self, x: Tensor) -> Tensor:
         return mint.nn.functional.gelu(x)

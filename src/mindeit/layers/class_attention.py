@@ -70,7 +70,7 @@ class ClassBlock(nn.Cell):
         return classes + self.scaled(self.mlp(self.norm2(classes)), self.gamma_2)
 
     def views(self, classes: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Who asks, and what is seen, both normalised."""
+        """The queries, and the tokens that they see, both normalised."""
         asking, seen = self.norm1(classes), self.norm1(patches)
         return asking, seen if self.see_patches_only else ops.concat((asking, seen), 1)
 

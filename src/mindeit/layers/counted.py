@@ -1,4 +1,4 @@
-"""What a layer costs, told by the layer."""
+"""The multiply-adds of a layer."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class DropPath(nn.Cell):
 class DropPathTable(nn.Cell):
     """Uniform draws (drop paths, batch) -> the factors that these drop paths read, computed once for all of them.
 
-    What makes the draws decides what they depend on: a device's generator could not go on where it stopped, nor give
-    several ranks what one process has.
+    The caller makes the draws, so that they depend on seed, epoch and position alone: a device's generator could not
+    resume where it stopped, nor give several ranks the draws of one process.
     """
 
     def __init__(self, paths: list[DropPath], batch_size: int) -> None:

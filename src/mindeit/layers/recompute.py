@@ -1,4 +1,4 @@
-"""Less memory for more time: a block's activations are forgotten after it and computed again in the backward pass."""
+"""Less memory for more time: a block's activations are dropped after it and computed again in the backward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mindeit.errors import UserError
 
 
 def recompute_blocks(model: nn.Cell) -> None:
-    """Mark every block of ``model``. Holds in graph mode alone, and changes no number.
+    """Mark every block of ``model``. Works in graph mode only, and changes no number.
 
     Drop paths read the step's table of draws both times. Dropout, which would draw anew, keeps what it gave.
     """

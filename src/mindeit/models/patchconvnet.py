@@ -120,8 +120,8 @@ class HeadPerClass(Counted, nn.SequentialCell):
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__(*(Linear(dim, 1) for _ in range(num_classes)))
         self.fan_in = dim
-        self.weights = tuple(one.weight for one in self.cell_list)
-        self.biases = tuple(one.bias for one in self.cell_list)
+        self.weights = tuple(linear.weight for linear in self.cell_list)
+        self.biases = tuple(linear.bias for linear in self.cell_list)
 
     def construct(self, tokens: Tensor) -> Tensor:
         return ops.sum(tokens * ops.concat(self.weights, 0), -1) + ops.concat(self.biases, 0)

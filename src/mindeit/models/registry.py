@@ -81,10 +81,12 @@ def with_stem(name: str, stem: str) -> str:
     if spec(name).variant.get("hmlp_stem", False) == stems[stem]:
         return name
     known = [row.name for row in CATALOGUE.values() if row.variant.get("hmlp_stem")]
-    other = [one for one in same_architecture(name, hmlp_stem=stems[stem]) if "hmlp_stem" in spec(one).variant]
-    if not other:
+    alternatives = [
+        model for model in same_architecture(name, hmlp_stem=stems[stem]) if "hmlp_stem" in spec(model).variant
+    ]
+    if not alternatives:
         raise UserError(f"{name} has no stem '{stem}'; models that do: {', '.join(known)}")
-    return other[0]
+    return alternatives[0]
 
 
 def _known_as(name: str) -> str:

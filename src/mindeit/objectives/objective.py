@@ -1,4 +1,4 @@
-"""What training minimises: cells ``(images, targets) -> loss``. The step that runs one never learns which.
+"""What training minimises: cells ``(images, targets) -> loss``. The training step does not know which one it runs.
 
 images: normalised, float32 (B, 3, S, S); targets: soft, float32 (B, C). Losses are computed in float32 whatever the
 models compute in.
@@ -14,7 +14,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> loss
 
 
 class Objective(nn.Cell):
-    """``student`` is the model in training, and the only part whose parameters belong into optimizer, average and
+    """``student`` is the model in training, and the only part whose parameters go into optimizer, average and
     checkpoint. ``views``: how often it sees each image of a batch."""
 
     views = 1

@@ -1,4 +1,4 @@
-"""The model that a student follows, and what it is shown."""
+"""The teacher of a distilled student, and the images it sees."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def resize_matrix(size: int, to: int) -> np.ndarray:
 
 
 class Teacher(nn.Cell):
-    """Images as the student sees them -> logits float32 (B, C), frozen: evaluation mode for good, no gradient.
+    """Images as the student sees them -> logits float32 (B, C), frozen: always in evaluation mode, without gradient.
 
     Its parameters get the prefix "teacher.", so that they never meet those of a student of the same kind.
     """
@@ -66,7 +66,7 @@ class Teacher(nn.Cell):
         self.model, self.view = model.set_train(False), view
 
     def add_flags_recursive(self, **flags: bool) -> Teacher:
-        """`set_train` of the cells around passes by."""
+        """`set_train` of the cells around does not change it."""
         flags.pop("training", None)
         return super().add_flags_recursive(**flags)
 

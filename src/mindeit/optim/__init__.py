@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 from mindeit.errors import UserError, nearest
 from mindeit.optim.adamw import AdamW
@@ -26,7 +26,7 @@ def create(
     momentum: float = 0.9,
     nesterov: bool = True,
 ) -> Optimizer:
-    """The optimizer of that name; ``betas`` None: its own. Each takes what its formula has, the rest is left aside."""
+    """The optimizer of that name; ``betas`` None: its own. Options that its formula does not have are ignored."""
     if name not in _OPTIMIZERS:
         raise UserError(f"opt is '{name}'; allowed: {', '.join(_OPTIMIZERS)}{nearest(name, _OPTIMIZERS)}")
     kind = _OPTIMIZERS[name]

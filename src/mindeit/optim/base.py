@@ -1,4 +1,4 @@
-"""What the optimizers share: the buffers they move, and named state beside them."""
+"""The base of all optimizers: the buffers they update, and their named state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Optimizer(nn.Cell):
 
     ``grads`` are finite, one per buffer of ``flat``; ``lr`` and ``step`` are float32 scalars, and the first step is 1.
     ``moving`` False leaves weights and state as they are, without control flow: on a GPU a branch would send whatever
-    it may change through the host. Nothing is remembered outside of the buffers, so a copy of them continues exactly.
+    it may change through the host. All state is in buffers, so that a copy of them continues exactly.
     """
 
     options: tuple[str, ...] = ()  # what ``create`` hands over
@@ -41,22 +41,22 @@ class Optimizer(nn.Cell):
         return True
 
     def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
-        """``rates``: the learning rate of each buffer, 0 where nothing is to move; then state stays by `kept`."""
+        """``rates``: the learning rate of each buffer, 0 if nothing is to move; `kept` then keeps the state."""
         raise NotImplementedError
 
     @property
     def state(self) -> dict[str, ParameterTuple]:
-        """What a checkpoint keeps, by ``<optimizer>.<slot>``."""
+        """The state for a checkpoint, by ``<optimizer>.<slot>``."""
         return {f"{self.name}.{slot}": getattr(self, slot) for slot in self.slots}
 
 
 def kept(moving: Tensor, share: float) -> Tensor:
-    """The share of an average that stays in a step; all of it where nothing is to move."""
+    """The factor on an average in a step: ``share``, or 1 if nothing is to move."""
     return ops.select(moving, Tensor(share, ms.float32), Tensor(1.0, ms.float32))
 
 
 def added(moving: Tensor, share: float) -> Tensor:
-    """The share of something new that joins an average; nothing where nothing is to move."""
+    """The factor on a new value that is added to an average: ``share``, or 0 if nothing is to move."""
     return ops.select(moving, Tensor(share, ms.float32), Tensor(0.0, ms.float32))
 
 

@@ -46,10 +46,10 @@ class Group(nn.Cell):
     def __init__(self, members: Sequence[Trained], dtype: ms.Type, name: str) -> None:
         super().__init__(auto_prefix=False)
         self.decay, self.lr_scale, self.dtype = members[0].decay, members[0].lr_scale, dtype
-        values = np.concatenate([one.parameter.asnumpy().ravel() for one in members])
+        values = np.concatenate([member.parameter.asnumpy().ravel() for member in members])
         self.size = values.size
         self.weights = Parameter(Tensor(values.astype(np.float32)), name=name, requires_grad=False)
-        self.stacks = nn.CellList(_stacks([one.parameter for one in members]), auto_prefix=False)
+        self.stacks = nn.CellList(_stacks([member.parameter for member in members]), auto_prefix=False)
 
     def construct(self) -> bool:
         """Copy the buffer into the parameters."""
@@ -60,7 +60,7 @@ class Group(nn.Cell):
 
 
 def _stacks(parameters: Sequence[Parameter]) -> list[Stack]:
-    """``parameters`` have equal shapes next to each other."""
+    """Parameters of equal shape are neighbours in ``parameters``."""
     stacks, start = [], 0
     for members in _runs(parameters, lambda parameter: tuple(parameter.shape)):
         stacks.append(Stack(members, start))
@@ -77,9 +77,9 @@ def _runs(items: Sequence, key: Callable) -> list[list]:
 
 
 class FlatParameters(nn.Cell):
-    """Buffers of ``trained``, float32, and what leads from parameters to buffers and back.
+    """Float32 buffers of the ``trained`` parameters, and the way from parameters to buffers and back.
 
-    ``stored`` tells in which type a parameter is to stand in the model from now on (default: float32).
+    ``stored`` gives the type that a parameter has in the model from now on (default: float32).
     ``parameters`` are in the order of the buffers; gradients are taken with respect to them.
     """
 
@@ -87,18 +87,22 @@ class FlatParameters(nn.Cell):
         self, trained: Sequence[Trained], stored: Callable[[Parameter], ms.Type] = lambda parameter: ms.float32
     ) -> None:
         super().__init__(auto_prefix=False)
-        groups = _runs(trained, lambda one: (str(stored(one.parameter)), float(one.decay), float(one.lr_scale)))
-        ordered = [sum(_runs(group, lambda one: tuple(one.parameter.shape)), []) for group in groups]
-        groups = [Group(each, stored(each[0].parameter), f"weights.{number}") for number, each in enumerate(ordered)]
+        groups = _runs(
+            trained, lambda member: (str(stored(member.parameter)), float(member.decay), float(member.lr_scale))
+        )
+        ordered = [sum(_runs(group, lambda member: tuple(member.parameter.shape)), []) for group in groups]
+        groups = [
+            Group(members, stored(members[0].parameter), f"weights.{number}") for number, members in enumerate(ordered)
+        ]
         self.groups = nn.CellList(groups, auto_prefix=False)  # parameters keep their names
-        self.parameters = ParameterTuple([one.parameter for members in ordered for one in members])
+        self.parameters = ParameterTuple([member.parameter for members in ordered for member in members])
         self.weights = ParameterTuple([group.weights for group in self.groups])
         ends = np.cumsum([len(members) for members in ordered]).tolist()
         self.bounds = tuple(zip([0, *ends], ends))
         self.map = ops.HyperMap()
         for group, members in zip(self.groups, ordered):
-            for one in members:
-                one.parameter.set_dtype(group.dtype)
+            for member in members:
+                member.parameter.set_dtype(group.dtype)
 
     def construct(self) -> bool:
         """Copy the buffers into the model's parameters."""
@@ -115,7 +119,7 @@ class FlatParameters(nn.Cell):
         return joined
 
     def zeros(self, name: str) -> ParameterTuple:
-        """State beside the weights: a buffer of zeros for each of theirs."""
+        """Optimizer state: a buffer of zeros for each buffer of weights."""
         return ParameterTuple(
             [
                 Parameter(Tensor(np.zeros(group.size, np.float32)), name=f"{name}.{number}", requires_grad=False)
@@ -124,7 +128,7 @@ class FlatParameters(nn.Cell):
         )
 
     def values(self, buffers: Sequence[Parameter]) -> dict[str, np.ndarray]:
-        """What ``buffers`` of this layout hold for each parameter, by its name; views where the device allows them."""
+        """The values of ``buffers`` by parameter name; views where the device allows them."""
         found = {}
         for group, buffer in zip(self.groups, buffers):
             flat, start = buffer.asnumpy(), 0

@@ -1,4 +1,4 @@
-"""Which parameters are trained, and each one's decay and share of the learning rate (rules of timm 0.3.2)."""
+"""Which parameters are trained, with their decay and learning rate factor (rules of timm 0.3.2)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trained_parameters(
     attn_only: bool = False,
     freeze: Sequence[str] = (),
 ) -> list[Trained]:
-    """What is left to train, in the model's order; everything else stops requiring gradients."""
+    """The parameters to train, in the model's order; all others no longer require gradients."""
     names = [parameter.name for parameter in model.get_parameters()]
     _check_freeze(freeze, names)
     scales = _layer_scales(names, layer_decay)

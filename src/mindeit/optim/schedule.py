@@ -1,4 +1,4 @@
-"""The learning rate at any moment of a run, as a pure function of the moment (schedulers of timm 0.3.2)."""
+"""The learning rate as a pure function of epoch and step (schedulers of timm 0.3.2)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _as_grid(rows: np.ndarray) -> np.ndarray:
 
 
 def file_names(images: Sequence[str], folder: str) -> list[str]:
-    """Where the maps of each image go: ``folder/bird_attention.png``, numbered where that is another's or an image."""
+    """The PNG for each image: ``folder/bird_attention.png``, with a number if that name is taken or is an image."""
     taken = {os.path.realpath(image) for image in images}
     paths = []
     for image in images:
@@ -84,7 +84,7 @@ def draw(path: Path, image: Image.Image, maps: dict[str, np.ndarray], title: str
 
 
 def _overlay(axis: Axes, image: Image.Image, name: str, values: np.ndarray) -> None:
-    """Each map is stretched to its own range: which places count more, not how much in all."""
+    """Each map is scaled to its own range: it shows which places count more, not how much."""
     low, high = float(values.min()), float(values.max())
     heat = Image.fromarray(((values - low) / max(high - low, 1e-12)).astype(np.float32))
     axis.imshow(image)

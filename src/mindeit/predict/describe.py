@@ -1,4 +1,4 @@
-"""Predictions for many images: lines on the screen, attention maps in a folder, and what goes into a JSON file."""
+"""Predictions for many images: lines on the screen, attention maps in a folder, and entries for a JSON file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mindeit.predict.predictor import Prediction, Predictor
 def describe(
     predictor: Predictor, images: Sequence[str], *, top_k: int, attention: str | None, skip_bad_images: bool
 ) -> list[dict[str, Any]]:
-    """One entry an image; an unreadable one ends the work, or with ``skip_bad_images`` is named and left out."""
+    """One entry an image. An unreadable image is an error, or is skipped and named with ``skip_bad_images``."""
     if attention:
         predictor.attention_model()
     results, skipped = [], 0

@@ -1,4 +1,4 @@
-"""What `Predictor` takes as images: paths, URLs, bytes, open files, Pillow images, arrays; folders, lists of them."""
+"""The images that `Predictor` takes: paths, URLs, bytes, open files, Pillow images, arrays; folders and lists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST = 4096  # characters of a path
 
 
 def listed(images: Images) -> tuple[list[One], bool]:
-    """Every image by itself, folders as what they hold, and whether there may be other than one."""
+    """All images, with those in folders, and whether the caller gave several (a list or folder)."""
     if isinstance(images, (list, tuple)):
         return [image for given in images for image in _inside(given)], True
     image = cast("One", images)  # no other sequences are allowed
@@ -55,7 +55,7 @@ def _path(image: One) -> str | None:
 
 
 def read(image: One) -> Image.Image:
-    """RGB."""
+    """The image as RGB."""
     if isinstance(image, Image.Image):
         return _loaded(image)
     if isinstance(image, np.ndarray):
@@ -74,7 +74,7 @@ def read(image: One) -> Image.Image:
 
 
 def _content(file: BinaryIO) -> bytes:
-    """From the start, as Pillow does, where the file can be wound back."""
+    """From the start, as Pillow does, if the file can seek."""
     with suppress(AttributeError, OSError):
         file.seek(0)
     return file.read()

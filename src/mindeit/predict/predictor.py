@@ -72,7 +72,7 @@ class Predictor:
     def __init__(
         self, source: PathLike | Model, *, model: str | None = None, use_ema: bool = False, check: bool = True
     ) -> None:
-        """``model``: the name of what ``source`` holds, where the file does not tell; ``use_ema``: the averaged weights
+        """``model``: the name of what ``source`` holds, if the file does not tell it; ``use_ema``: the averaged weights
         of a training checkpoint; ``check``: refuse a file that was changed."""
         with device.one_at_a_time:
             self._use(*_open(source, model, use_ema, check))
@@ -151,7 +151,7 @@ class Predictor:
             return [block.asnumpy()[0] for block in model.attentions(graph.to_device(pixels[None]))]
 
     def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
-        """Of each image, as many at a time as the largest batch holds."""
+        """The result of each image; as many run together as the largest batch holds."""
         pixels = map(self.pixels, images)
         while part := list(islice(pixels, BATCHES[-1])):
             yield from run(np.stack(part))
@@ -231,7 +231,7 @@ def _in_exported(file: Exported) -> Run:
 
 
 def _in_batches(run: Run, images: np.ndarray) -> np.ndarray:
-    """Of any number of images, by batches of few sizes."""
+    """Run on any number of images, in batches of few sizes."""
     parts, done = [], 0
     while done < len(images):
         size = max(size for size in BATCHES if size <= 2 * (len(images) - done))

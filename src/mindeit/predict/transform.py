@@ -1,4 +1,4 @@
-"""What makes an image fit for a model, told by the model's file."""
+"""The image transform that belongs to a model's file."""
 
 from __future__ import annotations
 

@@ -61,16 +61,16 @@ class Cluster:
 
     @cached_property
     def meeting(self) -> Meeting:
-        """Where ranks wait for one another without a time limit. They make it together, by the first call."""
+        """Lets ranks wait for each other without a time limit. All ranks make theirs together, at the first use."""
         return Meeting(self.rank, self.ranks, _broadcast_bytes, one_machine=self.local_ranks == self.ranks)
 
     def barrier(self) -> None:
-        """Return once every rank is here, however long one of them works alone."""
+        """Return once every rank has called it, however long that takes."""
         if self.ranks > 1:
             self.meeting.wait()
 
     def agree(self, values: Mapping[str, Any]) -> None:
-        """Go on if all ranks pass the same; else rank 0's error names what differs and where, and ends them all."""
+        """Check that all ranks pass equal values; else an error on rank 0 says what differs, and ends all."""
         if self.ranks == 1:
             return
         words = self.meeting.gather(json.dumps(values, default=str).encode())
@@ -90,7 +90,7 @@ class Cluster:
         return ms.ops.AllReduce()(ms.Tensor(np.asarray(values, np.float32))).asnumpy().astype(values.dtype)
 
     def broadcast(self, parameters: Sequence[Parameter]) -> None:
-        """Give every rank the values of rank 0, bit for bit. All ranks pass the same parameters in the same order."""
+        """Copy the values of rank 0 to every rank, bit for bit. The order of parameters is that of all ranks."""
         if self.ranks == 1 or not parameters:
             return
         import mindspore as ms
@@ -106,7 +106,7 @@ class Cluster:
 
 @contextmanager
 def report_late_rank(last_good: Callable[[], str]) -> Iterator[None]:
-    """MindSpore's error in a rank that waited in vain, in one line; ``last_good`` is the checkpoint to go on from."""
+    """Turn MindSpore's error for a rank that is late into one line; ``last_good`` is the checkpoint to resume from."""
     try:
         yield
     except RuntimeError as error:
@@ -153,7 +153,7 @@ def launched_local_ranks() -> int:
 
 
 def start(distributed: bool, device_target: str) -> Cluster:
-    """Join the other ranks, after ``device.setup``. A lone process is a cluster of one."""
+    """Join the other ranks, after ``device.setup``. A single process is a cluster of one."""
     ranks, local_ranks = launched_ranks(), launched_local_ranks()
     if not distributed:
         if ranks > 1:
@@ -190,7 +190,7 @@ def _send_rank(rank_process: int, meant: signal.Signals, *_: object) -> None:
 
 
 def _meet_by_mpi(launched: int) -> tuple[int, int, str, int]:
-    """Rank, ranks, and where the scheduler shall listen. MPI has no further task, and could only delay the exit."""
+    """Rank, ranks, and the scheduler's address and port. MPI is not needed after that, and is finalized."""
     try:
         from mpi4py import MPI  # optional: for mpirun on CPU alone
     except (ImportError, RuntimeError) as error:
@@ -218,7 +218,7 @@ def _meet_by_slurm() -> tuple[int, int, str, int]:
 
 
 def _bring_up(rank: int, ranks: int, address: str, port: int) -> None:
-    """MindSpore's own cluster, a scheduler and workers, in place of a launcher that it knows."""
+    """Start MindSpore's own cluster, a scheduler and workers, as no launcher did it."""
     os.environ.update(MS_WORKER_NUM=str(ranks), MS_SCHED_HOST=address, MS_SCHED_PORT=str(port))
     if rank == 0:
         _start_scheduler()
@@ -227,7 +227,7 @@ def _bring_up(rank: int, ranks: int, address: str, port: int) -> None:
 
 
 def _start_scheduler() -> None:
-    """It runs until the last rank has left, and no longer than this one: the kernel ends it with its parent."""
+    """The scheduler runs until the last rank has left; the kernel ends it with this process at the latest."""
     subprocess.Popen(
         [sys.executable, "-c", _SCHEDULER],
         env={**os.environ, "MS_ROLE": "MS_SCHED"},

@@ -1,4 +1,4 @@
-"""Where the numbers are computed: target, mode and seeds. Nobody else asks MindSpore about its device.
+"""Device, mode and seeds. No other module asks MindSpore about its device.
 
 MindSpore is imported where it is needed, because an exported ONNX file predicts without it.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 TARGETS = ("CPU", "GPU", "Ascend")
-_graphs: dict[str, bool | None] = {"wanted": None}  # nobody has said
+_graphs: dict[str, bool | None] = {"wanted": None}  # not set up
 # Two threads that compile or run with MindSpore at once end the process; the mode is the process' own, too.
 one_at_a_time = threading.RLock()
 # Atlas training and inference series: no fused attention, and overflow shows in a register instead of the values.
@@ -44,7 +44,7 @@ def compiles() -> bool:
 
 
 def by_operator() -> bool:
-    """Whether this process was told to run operator by operator."""
+    """Whether `setup` asked for operators one by one."""
     return _graphs["wanted"] is False
 
 
@@ -77,7 +77,7 @@ def setup(
 
 
 def check_ascend(chip: str) -> None:
-    """Refuse chips on which training would go wrong unseen; ``chip`` is CANN's name: "Ascend910A", "Ascend910B2"."""
+    """Refuse chips that would compute wrong results silently; ``chip`` is CANN's name: "Ascend910A", "Ascend910B2"."""
     if _OLD_ASCENDS.fullmatch(chip):
         raise UserError(f"device Ascend is {chip}; allowed: Ascend910B1 to B4 (Atlas A2) and newer")
 
@@ -136,7 +136,7 @@ def operator_by_operator() -> Iterator[None]:
 
 
 def seed(value: int) -> None:
-    """Seed every generator in reach; ``mindspore.set_seed`` leaves Python's own alone."""
+    """Seed the generators of MindSpore, NumPy and Python; ``mindspore.set_seed`` alone does not seed Python's."""
     import mindspore as ms
 
     ms.set_seed(value)

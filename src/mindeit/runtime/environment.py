@@ -1,4 +1,4 @@
-"""The machine and what is installed on it, as text for a report of a fault. Loads neither MindSpore nor torch: either
+"""The machine and what is installed on it, as text for a bug report. Loads neither MindSpore nor torch: either
 may be what does not load."""
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def from_console() -> bool:
 
 
 def versions() -> str:
-    """Of what decides the numbers, in a line."""
+    """One line with the versions of what decides the numbers."""
     names = {"mindeit": "mindeit", "MindSpore": "mindspore", "NumPy": "numpy"}
     found = [f"{title} {_version(package)}" for title, package in names.items()]
     return ", ".join([*found, f"Python {platform.python_version()}"])
@@ -102,8 +102,8 @@ def _toolkit(device_target: str) -> str:
         return f"CUDA {version[0]}.{version[1]}" if version else "none"
     path = os.path.join(os.environ.get("ASCEND_HOME_PATH", ""), "compiler", "version.info")  # MindSpore reads it too
     try:
-        with open(path, encoding="utf-8") as told:
-            return f"CANN {' '.join(told.read().split())}"
+        with open(path, encoding="utf-8") as file:
+            return f"CANN {' '.join(file.read().split())}"
     except OSError:
         return "none"
 

@@ -17,8 +17,8 @@ def compiled(cell: nn.Cell, title: str = "") -> Callable[..., Tensor]:
     """``cell``, to be called as one graph, unless the run is to go operator by operator.
 
     In graph mode MindSpore waits for the device at the end of every call. A graph that is called in PyNative mode is
-    only started, so `device.setup` chooses that mode where there is a device to keep busy. ``title``: what is compiled,
-    to be told.
+    only started, so `device.setup` chooses that mode where there is a device to keep busy. ``title`` names it
+    in the log; "": no message.
     """
     if not device.compiles():
         return cell
@@ -27,7 +27,7 @@ def compiled(cell: nn.Cell, title: str = "") -> Callable[..., Tensor]:
 
 
 class AnnouncedCompilation:
-    """Says that the first call compiles, and how long it took (with the first step, where that is on the host)."""
+    """Logs that the first call compiles, and how long it takes (on the host with the first step)."""
 
     def __init__(self, graph: Callable[..., Tensor], title: str) -> None:
         self._graph, self._title = graph, title
@@ -42,7 +42,7 @@ class AnnouncedCompilation:
 
 
 class GraphOnHost:
-    """Compiles at the first call, and hands back what that took before the graph asks for memory of its own."""
+    """Compiles at the first call, and frees the memory of compiling before the graph allocates its own."""
 
     def __init__(self, cell: nn.Cell) -> None:
         self._cell, self._compiled = cell, False
@@ -58,7 +58,7 @@ class GraphOnHost:
 class Inference:
     """Arrays in, arrays out: ``cell`` in evaluation mode, as a graph for each shape whatever mode the process is in.
 
-    For any number of threads, which wait for each other. Says when it compiles; `device.setup` with ``graph=False``
+    For any number of threads, which wait for each other. Prints when it compiles; `device.setup` with ``graph=False``
     asks for operators one by one. ``title`` names the model on the screen.
     """
 
@@ -82,7 +82,7 @@ class Inference:
 
 
 def to_device(array: np.ndarray) -> Tensor:
-    """``array`` as a tensor, which looks at the same memory on CPU; elsewhere it is on its way when this returns.
+    """``array`` as a tensor. On CPU it shares the memory; elsewhere the copy to the device has only been started.
 
     Graphs copy what is not on the device yet, too, but wait for it before and after.
     """

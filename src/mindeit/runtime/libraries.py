@@ -57,10 +57,10 @@ def nvcc_version(cuda_home: str) -> tuple[int, int] | None:
     """(11, 6) for CUDA 11.6; None where there is no nvcc that says so."""
     try:
         command = [os.path.join(cuda_home, "bin", "nvcc"), "--version"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"release (\d+)\.(\d+)", told)
+    found = re.search(r"release (\d+)\.(\d+)", output)
     return (int(found[1]), int(found[2])) if found else None
 
 

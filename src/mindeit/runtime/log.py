@@ -1,4 +1,4 @@
-"""What a script tells while it works: lines on stderr, by the first rank alone, and the same lines in a file."""
+"""The log of a script: lines on stderr, by the first rank only, and the same lines in a file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TextIO
 from mindeit.errors import UserError
 from mindeit.files import PathLike
 
-SECONDS_BETWEEN_SIGNS = 30  # of life
+SECONDS_BETWEEN_SIGNS = 30  # that compiling goes on
 # The innermost launcher first; `cluster.start` sets the first one itself.
 _RANK_VARIABLES = ("MS_NODE_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
 class _RunLog:
-    """The lines so far, for a file that is opened later. ``begun``: a script tells what happens inside."""
+    """The lines so far, for a file that is opened later. ``begun``: a script runs, so `note` prints too."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -35,59 +35,59 @@ class _RunLog:
             print(line, file=self.file, flush=True)
 
 
-_told = _RunLog()
+_run_log = _RunLog()
 
 
 def begin(line: str) -> None:
-    """A script starts: from now on `note` is heard."""
-    _told.begun, _told.lines = True, []
+    """A script starts: from now on `note` prints."""
+    _run_log.begun, _run_log.lines = True, []
     say(line)
 
 
 def say(line: str, *, screen: bool = True) -> None:
-    """``screen`` False: in the file alone."""
+    """``screen`` False: in the file only."""
     if not _first_rank():
         return
     if screen:
         print(line, file=sys.stderr, flush=True)
-    if _told.begun:
-        _told.add(line)
+    if _run_log.begun:
+        _run_log.add(line)
 
 
 def note(line: str) -> None:
-    """What those who call functions need not hear, but those who run a script do."""
-    if _told.begun:
+    """A line for users of a script, but not for callers of the library."""
+    if _run_log.begun:
         say(line)
 
 
 @contextmanager
 def kept_in(path: PathLike) -> Iterator[None]:
-    """Inside the block lines go to the end of ``path`` too, those before it first; so does what ends the block."""
+    """Append to ``path`` the lines so far, those logged inside the block, and the error that ends it, if any."""
     if not _first_rank():
         yield
         return
     try:
-        _told.file = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        _run_log.file = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"{path}: cannot write there: {error.strerror}") from None
-    with _told.file:
-        for line in (f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", *_told.lines):
-            _told.add(line)
+    with _run_log.file:
+        for line in (f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", *_run_log.lines):
+            _run_log.add(line)
         try:
             yield
         except UserError as error:
-            _told.add(f"error: {error}")
+            _run_log.add(f"error: {error}")
             raise
         except BaseException:
-            _told.add(traceback.format_exc().rstrip())
+            _run_log.add(traceback.format_exc().rstrip())
             raise
         finally:
-            _told.begun, _told.file = False, None
+            _run_log.begun, _run_log.file = False, None
 
 
 @contextmanager
 def compiling(what: str) -> Iterator[None]:
-    """Say when it starts and ends, and in between that it still lasts."""
+    """Log the start and end of compiling, and every 30 seconds that it is still running."""
     started, over = time.monotonic(), threading.Event()
 
     def wait() -> None:

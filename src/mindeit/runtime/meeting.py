@@ -1,4 +1,4 @@
-"""Where ranks wait for one another as long as it takes, over plain sockets: MindSpore gives up after a while.
+"""Ranks wait for each other over plain sockets, without a time limit: MindSpore's collectives have one.
 
 On CPU a rank that waits in a collective fails after 30 s (MindSpore 2.7 to 2.9) or ``MS_CPU_COMM_OP_TIMEOUT`` (2.10),
 on Ascend after half an hour. So ranks meet here first, and enter a collective together.
@@ -25,7 +25,7 @@ _SECONDS_TO_BE_ENDED = 30  # a rank that left ends all: the launcher is about to
 class Meeting:
     """``share`` gives every rank what rank 0 passes, of ``_PLACE_BYTES`` bytes; all ranks make their meeting together.
 
-    Rank 0 has a line to each of the others, they have one to it.
+    Rank 0 has a connection to each of the others, they have one to it.
     """
 
     def __init__(self, rank: int, ranks: int, share: Callable[[bytes], bytes], *, one_machine: bool) -> None:
@@ -36,21 +36,21 @@ class Meeting:
                 key = secrets.token_hex(16)
                 place = json.dumps({"address": address, "port": port, "key": key})
                 share(place.encode().ljust(_PLACE_BYTES))
-                self._lines = _accept(server, ranks, key)
+                self._connections = _accept(server, ranks, key)
         else:
             place = json.loads(share(bytes(_PLACE_BYTES)))
-            self._lines = {0: _connect(rank, (place["address"], place["port"]), place["key"])}
+            self._connections = {0: _connect(rank, (place["address"], place["port"]), place["key"])}
 
     def gather(self, word: bytes = b"") -> list[bytes]:
-        """On rank 0 the words of all ranks, once each has come; the others go on, to `release`."""
+        """On rank 0 the messages of all ranks, once all have come; the others return at once, then call `release`."""
         if self.rank:
-            self._lines[0].send(word)
+            self._connections[0].send(word)
             return []
-        return [word, *(line.receive() for _, line in sorted(self._lines.items()))]
+        return [word, *(line.receive() for _, line in sorted(self._connections.items()))]
 
     def release(self) -> None:
-        """Rank 0 lets the others go on."""
-        for line in self._lines.values():
+        """Rank 0 lets the others continue."""
+        for line in self._connections.values():
             if self.rank:
                 line.receive()
             else:
@@ -74,8 +74,8 @@ def disagreements(values: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-class _Line:
-    """Words between two ranks."""
+class _Connection:
+    """Messages between two ranks."""
 
     def __init__(self, other: int, connection: socket.socket) -> None:
         self._other, self._connection = other, connection
@@ -120,30 +120,33 @@ def _listen(one_machine: bool) -> socket.socket:
     return socket.create_server((own_address(), 0), backlog=socket.SOMAXCONN)
 
 
-def _accept(server: socket.socket, ranks: int, key: str) -> dict[int, _Line]:
-    """A line to each of the others; strangers, who lack the key, are sent away."""
-    lines: dict[int, _Line] = {}
+def _accept(server: socket.socket, ranks: int, key: str) -> dict[int, _Connection]:
+    """A connection to each of the others; clients without the key are refused."""
+    connections: dict[int, _Connection] = {}
     server.settimeout(_SECONDS_TO_CONNECT)
-    while len(lines) < ranks - 1:
+    while len(connections) < ranks - 1:
         try:
             connection, _ = server.accept()
         except OSError:  # in Python 3.9 socket.timeout is no TimeoutError
-            missing = ", ".join(str(rank) for rank in range(1, ranks) if rank not in lines)
+            missing = ", ".join(str(rank) for rank in range(1, ranks) if rank not in connections)
             raise UserError(
                 f"rank {missing} did not reach rank 0 at {server.getsockname()[0]} within "
                 f"{_SECONDS_TO_CONNECT} s; MS_SCHED_HOST names another address of its machine"
             ) from None
         connection.settimeout(_SECONDS_TO_CONNECT)
         try:
-            told, rank = _read(connection, len(key)).decode(), int.from_bytes(_read(connection, _LENGTH_BYTES), "big")
+            sent_key, rank = (
+                _read(connection, len(key)).decode(),
+                int.from_bytes(_read(connection, _LENGTH_BYTES), "big"),
+            )
         except (OSError, UnicodeDecodeError):
             continue
-        if secrets.compare_digest(told, key):
-            lines[rank] = _Line(rank, connection)
-    return lines
+        if secrets.compare_digest(sent_key, key):
+            connections[rank] = _Connection(rank, connection)
+    return connections
 
 
-def _connect(rank: int, place: tuple[str, int], key: str) -> _Line:
+def _connect(rank: int, place: tuple[str, int], key: str) -> _Connection:
     try:
         connection = socket.create_connection(place, timeout=_SECONDS_TO_CONNECT)
         connection.sendall(key.encode() + rank.to_bytes(_LENGTH_BYTES, "big"))
@@ -152,7 +155,7 @@ def _connect(rank: int, place: tuple[str, int], key: str) -> _Line:
             f"rank {rank} cannot reach rank 0 at {place[0]}, port {place[1]} ({error.strerror or error}); "
             "MS_SCHED_HOST names another address of its machine"
         ) from None
-    return _Line(0, connection)
+    return _Connection(0, connection)
 
 
 def own_address() -> str:

@@ -1,4 +1,4 @@
-"""Mixed precision: in what type each part of a model computes. Parameters stay float32."""
+"""Mixed precision: the type in which each part of a model computes. Parameters stay float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, a plain line now and then where there is none."""
+"""Progress of long work: a bar on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def progress(
 ) -> Iterator[Item]:
     """Pass ``batches`` on and show, on stderr, the rate in images and the time left.
 
-    images: of all batches. status: asked for more to show (loss, learning rate) only when something is to be shown.
-    every: batches between two plain lines, which come each 30 seconds anyway. A log file gets these lines under a bar
-    too.
+    images: of all batches. status: gives more to show (loss, learning rate); called only when something is shown.
+    every: batches between two plain lines, which appear at least every 30 seconds. A log file gets these lines even
+    if the terminal shows a bar.
     """
     if not shown:
         return iter(batches)
@@ -40,7 +40,7 @@ def progress(
 
 
 class _Pace:
-    """How fast the work goes. Later intervals weigh more; the first batch, which may compile, counts for nothing."""
+    """Measures the rate. Later intervals weigh more; the first batch, which may compile, does not count."""
 
     def __init__(self, images: int, total: int) -> None:
         self.total, self.done = total, 0
@@ -74,7 +74,7 @@ class _Pace:
 def _bar(
     batches: Iterable[Item], pace: _Pace, title: str, status: Callable[[], str] | None, every: int | None
 ) -> Iterator[Item]:
-    """``every`` is for lines: a bar refreshes twice a second."""
+    """``every`` is for the lines in the log file: the bar refreshes twice a second."""
     form = "{desc} |{bar}| {percentage:.0f}%{postfix}"
     with tqdm(total=pace.total, desc=title, bar_format=form, leave=False, dynamic_ncols=True) as bar:
         last, line = -SECONDS_BETWEEN_REFRESHES, _LineInterval(every)
@@ -83,15 +83,15 @@ def _bar(
             pace.count()
             due = line.due(pace)
             if due or time.monotonic() - last >= SECONDS_BETWEEN_REFRESHES or pace.done == pace.total:
-                asked = _asked(status)  # before the clock is read: it may wait for the device
+                extra = _extra(status)  # before the clock is read: it may wait for the device
                 done, speed = pace.facts()
                 # a narrow terminal cuts the end, so that comes last which the bar shows anyway
-                bar.set_postfix_str(", ".join([*asked, *speed, done]), refresh=False)
+                bar.set_postfix_str(", ".join([*extra, *speed, done]), refresh=False)
                 bar.n = pace.done
                 bar.refresh()
                 last = time.monotonic()
                 if due:
-                    line.tell(title, [done, *asked, *speed], screen=False)
+                    line.log(title, [done, *extra, *speed], screen=False)
 
 
 def _lines(
@@ -102,9 +102,9 @@ def _lines(
         yield batch
         pace.count()
         if line.due(pace):
-            asked = _asked(status)  # before the clock is read: it may wait for the device
+            extra = _extra(status)  # before the clock is read: it may wait for the device
             done, speed = pace.facts()
-            line.tell(title, [done, *asked, *speed], screen=True)
+            line.log(title, [done, *extra, *speed], screen=True)
 
 
 class _LineInterval:
@@ -118,12 +118,12 @@ class _LineInterval:
         by_number = self._every is not None and pace.done % self._every == 0
         return (late or by_number) and pace.done < pace.total  # at the end the caller says what came out
 
-    def tell(self, title: str, facts: list[str], *, screen: bool) -> None:
+    def log(self, title: str, facts: list[str], *, screen: bool) -> None:
         log.say(f"{title}: {', '.join(facts)}", screen=screen)
         self._last = time.monotonic()
 
 
-def _asked(status: Callable[[], str] | None) -> list[str]:
+def _extra(status: Callable[[], str] | None) -> list[str]:
     text = status() if status else ""
     return [text] if text else []
 

@@ -1,1 +1,1 @@
-"""The loops: what runs a model over many batches."""
+"""Training and evaluation: the step, the loop, and what a run writes."""

@@ -1,4 +1,4 @@
-"""What is in a checkpoint, in lines for a reader."""
+"""Describes the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_NAMES = 10
 
 
 def show(path: PathLike) -> list[str]:
-    """Of a training checkpoint, or of weights of any kind that `load_weights` reads; read whole, so damage is told."""
+    """Lines on a training checkpoint, or any weights that `load_weights` reads. The whole file is read and checked."""
     record = checkpoints.read_record(path) if existing_file(path).suffix == ".ckpt" else None
     if record is None:
         weights, card = load_weights(path)
@@ -52,7 +52,7 @@ def _tensors(state: Mapping[str, np.ndarray]) -> str:
 
 
 def _run(record: Mapping[str, Any]) -> Iterator[str]:
-    """Epochs, figures, how it was made, and the configuration without what is None or off."""
+    """Epochs, figures, how the run was made, and its configuration without what is None or off."""
     inside = f", and {record['batch']} batches of the next" if record["batch"] else ""
     yield f"epoch: {record['epoch']}{inside}; {record['step']} updates"
     yield f"optimizer: {record['opt']}"

@@ -22,7 +22,7 @@ MOST_DOTS = 40  # with more points than this a curve shows no dots
 
 
 def check(path: PathLike) -> None:
-    """Say before any work that no image can be drawn to ``path``."""
+    """Fail early if no image can be drawn to ``path``."""
     try:
         from matplotlib import figure, layout_engine, ticker  # noqa: F401
     except ImportError as error:
@@ -31,7 +31,7 @@ def check(path: PathLike) -> None:
 
 
 def draw(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
-    """One PNG of three panels. A value that is missing or None is left out, its neighbours are joined."""
+    """One PNG with three panels. Missing values are left out, and their neighbours joined."""
     from matplotlib import figure, layout_engine, ticker  # optional, as `check` says
 
     image = figure.Figure(figsize=(13, 4), layout=layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
@@ -49,7 +49,7 @@ def draw(records: Sequence[Mapping[str, Any]], path: PathLike) -> None:
 
 
 def _label(axis: Axes, title: str) -> None:
-    """Title, axes and legend; what they look like without curves, too."""
+    """Title, axes and legend, also of a panel without curves."""
     axis.set_title(title, fontsize=11)
     axis.set_xlabel("epoch")
     axis.ticklabel_format(axis="y", scilimits=(-2, 4))

@@ -1,4 +1,4 @@
-"""The random numbers that the drop paths of a step read."""
+"""The random numbers for the drop paths of a step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mindeit.layers.drop_path import share_draws
 class DropPathDraws:
     """(epoch, positions of a batch) -> uniform draws (drop paths, views * batch), which depend on these and the seed.
 
-    ``table`` is what takes them, None for a model without drop paths. ``views``: how often the model sees each image.
+    ``table`` receives them; it is None for a model without drop paths. ``views``: how often the model sees each image.
     """
 
     def __init__(self, model: nn.Cell, batch_size: int, views: int, seed: int) -> None:

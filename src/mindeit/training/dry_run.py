@@ -15,9 +15,10 @@ from mindeit.training.loop import Training
 
 
 def dry_run(training: Training) -> list[str]:
-    """Lines that tell what a run would take. The first update compiles, the second tells the pace.
+    """Lines on the time and memory that a run would take. The first update compiles, the second is timed.
 
-    Held-out images are all read, or the last one could end an epoch. In the order of a run, whose graphs may be kept.
+    All evaluation images are read, because an unreadable one would otherwise stop a run after its first epoch. The
+    order is that of a run, so that compiled graphs can be kept for it.
     """
     plan, stepper, cluster, lines = training.plan, training.stepper, training.cluster, []
     if training.evaluator is not None:

@@ -1,4 +1,4 @@
-"""Accuracy and loss over a data set; each image counts once, on one device or many."""
+"""Accuracy and loss on a data set; each image counts once, on one device or many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation inside a run: the model in training, as it is at that moment, on what is held out."""
+"""Evaluation during training: the current model on the evaluation images."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mindeit.training.evaluate import Evaluation, evaluate
 
 
 class Evaluator:
-    """``train_mode``: in which the objective is left behind."""
+    """``train_mode``: the mode of the objective after an evaluation."""
 
     def __init__(
         self, batches: EvaluationBatches, objective: Objective, num_classes: int, cluster: Cluster, train_mode: bool
     ) -> None:
         self.batches, self._objective, self._train_mode = batches, objective, train_mode
         self._num_classes, self._cluster = num_classes, cluster
-        self._title = "the evaluation"  # of the first graph; others compile alike
+        self._title = "the evaluation"  # of the first graph; later ones are compiled without a message
 
     def __call__(self, *, only_batches: int | None = None) -> Evaluation:
-        """Of all batches, or of the first few."""
+        """On all batches, or on the first few."""
         batches, cluster, student = self.batches, self._cluster, self._objective.student
         shown = progress(batches, len(batches), "evaluate", images=batches.images, shown=cluster.main)
         student.set_train(False)
         statistics = [parameter for parameter in student.get_parameters() if not parameter.requires_grad]
-        cluster.broadcast(statistics)  # batch norm's, of each rank
+        cluster.broadcast(statistics)  # batch norm's differ from rank to rank
         try:
             graph: Callable[..., Tensor] = compiled(student, self._title)
             self._title = ""

@@ -1,4 +1,4 @@
-"""What each epoch brought: one line of JSON an epoch, and the same as TensorBoard events."""
+"""The figures of each epoch: a line of JSON, and the same as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Record = dict[str, Any]  # "epoch": int; all else: float, int or None
 class History:
     """``history.jsonl`` and ``tensorboard/`` in ``folder``; epochs count from 1.
 
-    What is there already is read and kept for the first ``epochs`` epochs; later ones are taken back with the first
-    record that is added. Until then nothing is written, but all that could be in the way is told.
+    Existing records of the first ``epochs`` epochs are kept; later ones are dropped when the first record is added.
+    Nothing is written before that, but what would make writing fail is reported at once.
     """
 
     def __init__(self, folder: PathLike, *, tensorboard: bool = True, epochs: int = 0) -> None:
@@ -67,7 +67,7 @@ class History:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and tensors of one become Python's; JSON has no word for NaN and infinity."""
+    """Numbers of NumPy, and tensors of one element, as Python numbers; None for NaN and infinity, unknown to JSON."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -77,8 +77,8 @@ def _line(record: Record) -> bytes:
 
 
 def _read(path: Path) -> dict[int, Record]:
-    """The record of each epoch: what was written last."""
-    if not path.exists() or path.is_dir():  # a folder is told when the file is to be written
+    """The record of each epoch; the last one written counts."""
+    if not path.exists() or path.is_dir():  # `check_writable` reports a folder
         return {}
     lines = path.read_bytes().split(b"\n")
     records = {}
@@ -127,7 +127,7 @@ def _tensorboard_writer() -> tuple[Any, Any, Any]:
 class _Events:
     """TensorBoard's file of events, one scalar a key, on the disk after each epoch.
 
-    The step is the epoch. Steps from ``first`` on that earlier files of the folder hold are taken back.
+    The step is the epoch. TensorBoard drops steps from ``first`` on that earlier files of the folder hold.
     """
 
     def __init__(self, folder: Path, first: int) -> None:

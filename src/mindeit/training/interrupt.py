@@ -1,6 +1,6 @@
 """SIGTERM and Ctrl-C end a run between two steps, after its state is saved.
 
-MindSpore takes SIGINT over with its first graph and makes a SIGTERM of it, so a handler would never learn of Ctrl-C.
+MindSpore takes SIGINT over with its first graph and makes a SIGTERM of it, so a handler would never see Ctrl-C.
 Therefore both signals are blocked before MindSpore starts threads, which inherit that, and a thread waits for them.
 """
 

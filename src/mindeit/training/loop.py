@@ -29,7 +29,7 @@ from mindeit.training.variables import TrainVariables
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """``lr_at`` takes the epoch and the share of it that is over. ``batches``: of an epoch, on each rank."""
+    """``lr_at`` takes the epoch and the part of it that is done, 0..1. ``batches``: of an epoch, on each rank."""
 
     epochs: int
     batches: int
@@ -44,9 +44,9 @@ class Plan:
 
 
 class LateReader:
-    """Reads how a step ended when the next one is on its way, so that the device never waits for the host.
+    """Reads the report of a step after the next one was started, so that the device never waits for the host.
 
-    ``note`` takes each report in turn, with the learning rate of its step.
+    ``note`` is called with each report and the learning rate of its step.
     """
 
     def __init__(self, note: Callable[[Report, float], None]) -> None:
@@ -69,7 +69,7 @@ class LateReader:
 
 @dataclasses.dataclass
 class Training:
-    """What a run consists of, and its way through the epochs."""
+    """The parts of a run, and the loop over epochs."""
 
     plan: Plan
     stepper: Stepper
@@ -79,9 +79,9 @@ class Training:
     cluster: Cluster
     batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
     draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
-    evaluator: Evaluator | None  # None: nothing is held out
+    evaluator: Evaluator | None  # None: no evaluation
     recorder: Recorder
-    finished: Callable[[float], None]  # told how many seconds it took
+    finished: Callable[[float], None]  # called with the seconds that it took
 
     def run(self, interrupt: Interrupt) -> int:
         """Train to the end, or until a signal asks to stop; the exit code."""
@@ -92,7 +92,7 @@ class Training:
             return 0
         self.recorder.begin()
         if self.evaluator is not None:
-            self.evaluator(only_batches=1)  # what is wrong there shows before an epoch was trained
+            self.evaluator(only_batches=1)  # its mistakes show before an epoch is trained
         interrupt.patient = True
         with report_late_rank(lambda: self.recorder.last_good):
             stopped = self._epochs(interrupt)
@@ -101,7 +101,7 @@ class Training:
         return stopped or 0
 
     def _epochs(self, interrupt: Interrupt) -> int | None:
-        """The exit code of a run that was stopped; None: it is over."""
+        """The exit code of a run that was stopped; None if it ran to its end."""
         state = self.state
         while state.epoch < self.plan.epochs or state.trained is not None:
             if state.trained is None:
@@ -131,7 +131,7 @@ class Training:
         self.cluster.barrier()  # rank 0 may still save, and the others would wait for it inside a step
         state, plan = self.state, self.plan
         batches = self.batches(state.epoch, state.batch)
-        done = max(0, state.batch - self.stepper.batches)  # what the last update knew, if none is left
+        done = max(0, state.batch - self.stepper.batches)  # where the last update was, if none is left
         timed, lr = WaitTimer(batches), plan.lr_at(state.epoch, done / plan.batches)
         steps = LateReader(self._note)
         a_step = self.stepper.batches * batches.batch_size * self.cluster.ranks  # images of an update
@@ -177,7 +177,7 @@ class Training:
     def chunks(
         self, epoch: int, first: int, batches: Iterable, positions: Callable[[int], np.ndarray]
     ) -> Iterator[list[Batch]]:
-        """As many batches as an update takes, each with its images' draws for the drop paths."""
+        """Lists of as many batches as an update takes, each batch with its draws for the drop paths."""
         chunk = []
         for number, (images, targets) in enumerate(batches, first):
             chunk.append((images, targets, self.draws(epoch, positions(number))))
@@ -186,14 +186,14 @@ class Training:
                 chunk = []
 
     def _saves_here(self) -> bool:
-        """Whether ``save_steps`` ask for a checkpoint here; the end of an epoch has one anyway."""
+        """Whether ``save_steps`` asks for a checkpoint here; at the end of an epoch one is saved anyway."""
         if self.plan.save_steps is None or self.state.batch == self.plan.batches:
             return False
         batches = self.state.epoch * self.plan.batches + self.state.batch
         return batches // self.stepper.batches % self.plan.save_steps == 0
 
     def _save_inside(self, skipped: int, lr: float) -> None:
-        """A state to go on from, should this process not see the epoch's end."""
+        """Save a checkpoint inside the epoch."""
         self._check_weights(lr)
         self.recorder.save(dataclasses.replace(self.state, skipped=self.state.skipped + self._over_ranks(skipped)))
         self.cluster.barrier()
@@ -202,7 +202,7 @@ class Training:
         return int(self.cluster.total(np.array([count]))[0])
 
     def _note(self, report: Report, lr: float) -> None:
-        """Take note of how a step ended."""
+        """Update the state from the report of a step."""
         state = self.state
         if not math.isfinite(report.loss):
             raise UserError(f"the loss is {report.loss} at {self._place(state.epoch + 1, state.step + 1, lr)}")
@@ -212,7 +212,7 @@ class Training:
         state.loss_sum, state.updates = state.loss_sum + report.loss, state.updates + 1
 
     def _close(self) -> None:
-        """Evaluate the epoch that was trained, and saved; write it down, and give the checkpoint its further names."""
+        """Evaluate the epoch that was trained and saved, record its figures, and save it as best if it is."""
         state, record, started = self.state, self.state.trained, time.perf_counter()
         assert record is not None  # `next_epoch` or the checkpoint has set it
         best, best_ema = state.best, state.best_ema
@@ -232,7 +232,7 @@ class Training:
         log.say(summary_line(record, self.plan.epochs, state))
 
     def _evaluate(self, lr: float) -> Evaluation:
-        assert self.evaluator is not None  # `plan` evaluates only where something is held out
+        assert self.evaluator is not None  # the plan asks for evaluations only if there are images for them
         try:
             return self.evaluator()
         except UserError as error:
@@ -240,7 +240,7 @@ class Training:
             raise UserError(f"{error}; evaluated after {place}") from None
 
     def _check_weights(self, lr: float) -> None:
-        """An update can ruin what its own loss does not show yet; such weights are never saved."""
+        """An update can make weights not finite before a loss shows it; such weights are never saved."""
         if not all(np.isfinite(value).all() for value in self.variables.model().values()):
             place = self._place(self.state.epoch + 1, self.state.step, lr)
             raise UserError(f"the weights are no longer finite after {place}")
@@ -253,7 +253,7 @@ class Training:
 
 
 def summary_line(record: dict[str, Any], epochs: int, state: TrainState) -> str:
-    """One epoch for the reader of a log."""
+    """The log line of an epoch."""
     parts = [f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}"]
     if record.get("images_per_second"):
         parts.append(f"{record['images_per_second']:.1f} images/s, {record['data_wait']:.0%} waiting for data")

@@ -33,11 +33,11 @@ class LossScale:
 
 
 class StepState(nn.Cell):
-    """What the next step depends on beside weights and moments: (updates made, of these without overflow since the
+    """What the next step depends on besides weights and moments: (updates made, updates without overflow since the
     scale changed, loss scale), float32 (3,).
 
-    It stands on the device and changes with the step, so that the host may start a step before it knows how the last
-    one ended.
+    It is on the device and changes with the step, so that the host can start a step before it knows how the last one
+    ended.
     """
 
     def __init__(self, scale: LossScale) -> None:
@@ -52,7 +52,7 @@ class StepState(nn.Cell):
         self.shrunk = Tensor(np.array([1, 0, 0.5 if scale.dynamic else 1], np.float32))
 
     def construct(self, finite: Tensor) -> Tensor:
-        """Take note of an update, or of one that was left out because gradients overflowed; the new values."""
+        """Count an update, or one that was skipped because gradients overflowed; returns the new values."""
         after = self.values + self.one_more
         if self.dynamic:
             after = ops.where(after[1] == GROWTH_INTERVAL, ops.minimum(after * self.grown, self.limit), after)

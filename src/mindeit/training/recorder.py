@@ -21,9 +21,8 @@ from mindeit.weights.card import ModelCard
 class Recorder:
     """Writes into the folder of a run; other ranks than the ``owner`` write nothing.
 
-    ``facts`` are what all checkpoints of the run say of it, ``config`` is YAML that gives the run again. What
-    is in the way of a file is told when this is made; only checkpoints that a killed run left half written are touched
-    then.
+    ``facts`` go into all checkpoints of the run; ``config`` is YAML that gives the run again. Files that cannot be
+    written are reported at once; nothing is written then, except that half-written checkpoints are removed.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Recorder:
         self._manager = CheckpointManager(folder, interval=interval, keep=keep, owner=owner)
 
     def check_bests(self) -> None:
-        """After a restart: what is to be outdone is what the folder holds."""
+        """After a restart: take the best accuracies from the checkpoints in the folder."""
         for field, name in (("best", run_checkpoints.BEST), ("best_ema", run_checkpoints.BEST_EMA)):
             held = self._manager.best(name)
             if held is not None:
@@ -61,7 +60,7 @@ class Recorder:
         return str(self._manager.last_good or "none yet")
 
     def begin(self) -> None:
-        """Everything was found to be right: the run writes ``config.yaml``."""
+        """Write ``config.yaml``, after all checks."""
         if self._owner:
             with atomic(self._folder / CONFIG) as temporary:
                 temporary.write_text(self._config, encoding="utf-8")
@@ -69,7 +68,7 @@ class Recorder:
     def save(
         self, state: TrainState, *, figures: Mapping[str, Any] | None = None, best: bool = False, best_ema: bool = False
     ) -> None:
-        """``figures`` are those of the epoch that is over and evaluated."""
+        """``figures``: those of an epoch that is over and evaluated."""
         if not self._owner:
             return
         record = {
@@ -86,7 +85,7 @@ class Recorder:
         self._manager.store(checkpoint, epoch_done=figures is not None, best=best, best_ema=best_ema)
 
     def record(self, figures: Mapping[str, Any]) -> None:
-        """Write an epoch's figures down and draw the curves anew."""
+        """Record the figures of an epoch and draw the curves again."""
         if self._history is not None:
             self._history.add(figures)
             curves.draw(self._history.records, self._folder / CURVES)

@@ -1,4 +1,4 @@
-"""What an evaluation found: lines on the screen, and a JSON file with every class."""
+"""The results of an evaluation: lines on the screen, and a JSON file with every class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a training run on disk: all it takes to go on as if nothing had happened."""
+"""The checkpoints of a training run: all that is needed to resume it exactly."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class CheckpointManager:
     """The checkpoints of a run in ``folder``: last, best, best_ema and one every ``interval`` epochs, ``keep`` of them.
 
     Each is a file of its own, so that damage to one leaves the others. Made before the run: removes what a killed run
-    left half written, finishes where it was killed between two names of one state, and makes a best one that is
-    damaged anew. One rank is the ``owner``; others only look.
+    left half written, completes copies that it did not finish, and replaces a damaged best checkpoint. Only the rank
+    that is ``owner`` writes.
     """
 
     def __init__(self, folder: PathLike, *, interval: int, keep: int, owner: bool = True) -> None:
@@ -125,7 +125,7 @@ class CheckpointManager:
     def store(
         self, state: RunCheckpoint, *, epoch_done: bool = False, best: bool = False, best_ema: bool = False
     ) -> None:
-        """Save ``state`` as the last one, and as what else it is. When that fails, earlier files are whole."""
+        """Save ``state`` as the last checkpoint, and as best or numbered. If that fails, earlier files stay intact."""
         epoch = state.record["epoch"]
         numbered = epoch_done and epoch % self._interval == 0
         names = {BEST: best, BEST_EMA: best_ema, f"epoch-{epoch:04d}.ckpt": numbered, LAST: True}
@@ -148,7 +148,7 @@ class CheckpointManager:
         self._remove_old()
 
     def _finish(self) -> None:
-        """Give the newest state the names it still lacks: a best one would be forgotten otherwise."""
+        """Complete the names of the newest state: otherwise a best one could be lost."""
         records = dict(_records(self._folder))
         newest = max(records.values(), key=_age, default={})
         lacking = [
@@ -161,13 +161,13 @@ class CheckpointManager:
             self._place(load(sound), lacking)
 
     def best(self, name: str) -> float | None:
-        """The accuracy of best or best_ema; -1 where it is not there or damaged, None where it was not written down."""
+        """The accuracy of best or best_ema; -1 if it is missing or damaged, None if it was not recorded."""
         if not _is_sound(self._folder / name):
             return -1.0
         return _accuracy(checkpoints.read_record(self._folder / name) or {}, name)
 
     def _repair(self) -> None:
-        """From the best of the sound ones: it may be an older state."""
+        """Replace a damaged best checkpoint by the best sound one, which may be an older state."""
         for name, use in ((BEST, "model"), (BEST_EMA, "ema")):
             path, records = self._folder / name, dict(_records(self._folder))
             found = ((other, _accuracy(record, name)) for other, record in records.items() if other != path)
@@ -178,7 +178,7 @@ class CheckpointManager:
             if source is not None:
                 state = load(source)
                 save(path, replace(state, record={**state.record, "use": use}))
-                _tell(f"{path} was damaged or gone; made anew from {source.name}, accuracy {known[source]:.3f}")
+                _warn(f"{path} was damaged or gone; made anew from {source.name}, accuracy {known[source]:.3f}")
 
     def _remove_old(self) -> None:
         ages = {path: _age(record) for path, record in _records(self._folder)}
@@ -188,19 +188,19 @@ class CheckpointManager:
 
 
 def newest_sound(folder: PathLike) -> Path | None:
-    """The checkpoint in ``folder`` that was stored last, of those undamaged; each damaged one met is told on stderr."""
-    found = sorted(_records(Path(folder), tell=True), key=lambda found: (_age(found[1]), found[0].name == LAST))
+    """The newest undamaged checkpoint in ``folder``, with a warning for each damaged one."""
+    found = sorted(_records(Path(folder), warn=True), key=lambda found: (_age(found[1]), found[0].name == LAST))
     for path, _ in reversed(found):
         try:
             checkpoints.verify(path)
             return path
         except UserError as error:
-            _tell(f"{error}; passed over")
+            _warn(f"{error}; passed over")
     return None
 
 
 def bests(folder: PathLike) -> list[tuple[str, Path, int, float]]:
-    """(title, path, epoch, accuracy) of what was best by the model's weights and by their average."""
+    """(title, path, epoch, accuracy) of the best checkpoints, by the model's weights and by their average."""
     records = dict(_records(Path(folder)))
     found = []
     for title, name in (("best Acc@1", BEST), ("best EMA", BEST_EMA)):
@@ -212,31 +212,31 @@ def bests(folder: PathLike) -> list[tuple[str, Path, int, float]]:
 
 
 def named_in(folder: PathLike) -> list[Path]:
-    """What has the name of a run's checkpoint, whatever it holds."""
+    """Files with the name of a run's checkpoint, whatever they contain."""
     return sorted(path for path in Path(folder).glob("*.ckpt") if _OURS.fullmatch(path.name))
 
 
-def _records(folder: Path, tell: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The readable ones of our names, from a few bytes of each; whether the rest is sound, `verify` says."""
+def _records(folder: Path, warn: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The records of readable checkpoints. Only a few bytes of each are read; `verify` checks the rest."""
     for path in named_in(folder):
         try:
             record = checkpoints.read_record(path) or {}
             _age(record)
         except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
-            if tell:
+            if warn:
                 problem = error if isinstance(error, UserError) else f"{path}: not a training checkpoint"
-                _tell(f"{problem}; passed over")
+                _warn(f"{problem}; passed over")
         else:
             yield path, record
 
 
 def _age(record: Mapping[str, Any]) -> tuple[int, int]:
-    """What was stored later is newer, so that a run can go back to an earlier state; then what is further."""
+    """Sorts by the order of storing, so that a run can go back to an earlier state; then by steps."""
     return int(record.get("count", 0)), int(record["step"])
 
 
 def _accuracy(record: Mapping[str, Any], name: str) -> float | None:
-    """Of the weights that ``name`` is chosen by."""
+    """The accuracy by which ``name`` is chosen."""
     return (record.get("figures") or {}).get("ema_acc1" if name == BEST_EMA else "acc1")
 
 
@@ -248,7 +248,7 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _tell(problem: str) -> None:
+def _warn(problem: str) -> None:
     log.say(f"warning: {problem}")
 
 

@@ -21,7 +21,7 @@ CONFIG_MARK = "# How this run was made"  # a file that begins so was written by 
 class RunFolder(AbstractContextManager):
     """Inside the block the folder is there and belongs to this process; the system frees it when the process dies.
 
-    Other ranks than the ``owner`` only look. A folder that was made for the block and stayed empty goes again.
+    Only the rank that is ``owner`` writes. A folder that was made for the block and stayed empty is removed.
     """
 
     def __init__(self, path: PathLike, *, owner: bool = True) -> None:
@@ -70,9 +70,9 @@ class RunFolder(AbstractContextManager):
         self._lock = file
 
     def checkpoint(self, resume: str | None) -> Path | None:
-        """What the run goes on from: None, "auto" (the newest sound one in the folder, if any) or a checkpoint's path.
+        """The checkpoint to resume from: ``resume`` is None, "auto" (the newest sound one in the folder) or a path.
 
-        Whatever the run would replace has to be its own, written before it was stopped.
+        Files that the run would replace must be its own, written before it was stopped.
         """
         named = existing_file(resume) if resume is not None and resume != "auto" else None
         found = run_checkpoints.newest_sound(self.path) if resume == "auto" else None

@@ -60,13 +60,16 @@ class Average(nn.Cell):
         self.decay, self.statistics = decay, tuple(statistics)
         self.sources = ms.ParameterTuple([*flat.weights, *statistics])
         self.averages = ms.ParameterTuple(
-            [Parameter(Tensor(one.asnumpy()), name=f"ema.{one.name}", requires_grad=False) for one in self.sources]
+            [
+                Parameter(Tensor(source.asnumpy()), name=f"ema.{source.name}", requires_grad=False)
+                for source in self.sources
+            ]
         )
         self.of_weights = self.averages[: len(flat.weights)]
         self.of_statistics = self.averages[len(flat.weights) :]
 
     def construct(self, moving: Tensor) -> bool:
-        """Nothing changes where ``moving`` is False."""
+        """Nothing changes if ``moving`` is False."""
         share = ops.select(moving, Tensor(1 - self.decay, ms.float32), Tensor(0.0, ms.float32))
         for average, source in zip(self.averages, self.sources):
             ops.assign_add(average, (source - average) * share)
@@ -96,9 +99,9 @@ class Update(nn.Cell):
         self.over_ranks = SumOverRanks(ranks)
 
     def construct(self, loss: Tensor, stop: Tensor, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        told = ops.stack((loss * (1 / self.ranks) if self.ranks > 1 else loss, stop))
-        sums = self.over_ranks((*gradients, told))
-        told, gradients = sums[-1], sums[:-1]
+        report = ops.stack((loss * (1 / self.ranks) if self.ranks > 1 else loss, stop))
+        sums = self.over_ranks((*gradients, report))
+        report, gradients = sums[-1], sums[:-1]
         step, finite = self.state.values[0] + 1, Tensor(True)
         if self.check_finite:
             finite = ops.isfinite(norm(gradients))
@@ -106,7 +109,7 @@ class Update(nn.Cell):
         self.flat()
         if self.average is not None:
             self.average(finite)
-        return ops.concat((told, ops.reshape(finite.astype(ms.float32), (1,)), self.state(finite)))
+        return ops.concat((report, ops.reshape(finite.astype(ms.float32), (1,)), self.state(finite)))
 
     def means(self, gradients: tuple[Tensor, ...], finite: Tensor) -> tuple[Tensor, ...]:
         """Over the ranks, without the loss scale, clipped; zeros where something is not finite."""
@@ -129,7 +132,7 @@ class Update(nn.Cell):
         return gradients
 
     def factor(self, gradients: tuple[Tensor, ...], finite: Tensor) -> Tensor:
-        """0 where something is not finite; what is not finite itself stays so."""
+        """What gradients are multiplied by; 0 where something is not finite."""
         factor = ops.reciprocal(self.state.values[2])
         if self.ranks > 1:
             factor = factor * (1 / self.ranks)
@@ -153,7 +156,7 @@ class WholeStep(nn.Cell):
 
 
 class Accumulate(nn.Cell):
-    """One of several batches before an update: its share of loss and gradients joins ``sums``, which ``fresh`` empties.
+    """One of several batches before an update: adds its share of loss and gradients to ``sums``; ``fresh`` clears them.
 
     (images, targets, draws, fresh) -> True.
     """
@@ -183,8 +186,8 @@ class UpdateFromSums(nn.Cell):
 
 
 class Report(NamedTuple):
-    """What a step tells: the mean loss over ranks and batches, how many ranks ask to stop, whether the update took
-    place, and the step's state after it."""
+    """The result of a step: the mean loss over ranks and batches, how many ranks ask to stop, whether the update took
+    place, and the `StepState` after it."""
 
     loss: float
     stops: float
@@ -195,14 +198,14 @@ class Report(NamedTuple):
 
 
 class Pending:
-    """A step that was started; ``read`` waits for its end. ``held``: what may still be on its way to the device."""
+    """A step that was started; ``read`` waits for its end. ``inputs`` are kept until then: the device may read them."""
 
-    def __init__(self, told: Tensor, held: object = None) -> None:
-        self._told, self._held = told, held
+    def __init__(self, report: Tensor, inputs: object = None) -> None:
+        self._report, self._inputs = report, inputs
 
     def read(self) -> Report:
-        report = Report(*self._told.asnumpy().tolist())
-        self._held = None
+        report = Report(*self._report.asnumpy().tolist())
+        self._inputs = None
         return report
 
 
@@ -224,16 +227,16 @@ class Stepper:
     def __call__(self, batches: Sequence[Batch], lr: float, stop: bool = False) -> Pending:
         settings = np.array([lr, stop], np.float32)
         if self.batches == 1:
-            told = self._whole(*map(to_device, (*batches[0], settings)))
+            report = self._whole(*map(to_device, (*batches[0], settings)))
         else:
             for number, batch in enumerate(batches):
                 self._accumulate(*map(to_device, batch), to_device(np.array(number == 0)))
-            told = self._update(to_device(settings))
-        return Pending(told, (batches, settings))
+            report = self._update(to_device(settings))
+        return Pending(report, (batches, settings))
 
 
 def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Of all of them together."""
+    """The norm of all gradients together."""
     total = ops.square(gradients[0]).sum()
     for gradient in gradients[1:]:
         total += ops.square(gradient).sum()

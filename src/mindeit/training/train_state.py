@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass
 class TrainState:
-    """All of it is saved. ``batch`` counts inside the epoch, ``step`` updates altogether.
+    """All of it is saved. ``batch`` counts batches of the current epoch, ``step`` all updates.
 
-    ``trained``: the figures of the epoch that is over, as long as it was neither evaluated nor written down.
+    ``trained``: the figures of an epoch that was trained, until it is evaluated and recorded.
     """
 
     epoch: int = 0  # whole ones done

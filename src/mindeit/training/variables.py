@@ -1,4 +1,4 @@
-"""The parameters of a running training: out as arrays, in again, and the average in the model's place for a while."""
+"""The parameters of a running training: read and restored as arrays; evaluation with the averaged weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mindeit.weights.checkpoint import State, check_names
 class TrainVariables:
     """``model``'s parameters in its order. Those that train are copies of ``flat``'s buffers, which count.
 
-    ``optimizer``: buffers by ``<optimizer>.<slot>``. The arrays that come out look at the parameters' own memory where
-    the device allows it: write or copy them before the next step.
+    ``optimizer``: buffers by ``<optimizer>.<slot>``. Arrays may share the memory of the
+    parameters: write or copy them before the next step.
     """
 
     parameters: Sequence[Parameter]
@@ -64,7 +64,7 @@ class TrainVariables:
     def restore(
         self, model: State, ema: State | None, optimizer: State, where: object, *, updates: int, scale: LossScale
     ) -> None:
-        """Everything fits, or one error says what does not and nothing is set."""
+        """Set all values. If something does not fit, nothing is set and one error lists it all."""
         _check(self.model(), model, where)
         _check(self.optimizer_state(), optimizer, where)
         self.flat.load(self.flat.weights, model)
@@ -81,7 +81,7 @@ class TrainVariables:
         self.refresh()
 
     def refresh(self) -> None:
-        """Give the model the weights that training holds."""
+        """Copy the weights in training into the model."""
         _set(self.flat.parameters, self.flat.values(self.flat.weights))
 
     @contextmanager

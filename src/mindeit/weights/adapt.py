@@ -1,4 +1,4 @@
-"""Weights made to fit a model of another head, another resolution, or with a teacher; each change told in a line."""
+"""Adapts weights to another head, another resolution or distillation; each change is described in a line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE, CLASSES, DISTILLATION = "pos_embed", "cls_token", "dist_token"
 
 
 def with_distillation(state: State) -> Change:
-    """A plain model's token and head stand in for those that follow a teacher, so that both predict alike at first."""
+    """Start the distillation token and head from a plain model's token and head; at first both predict the same."""
     table = state[TABLE]
     heads = {name.replace("head.", "head_dist."): array for name, array in state.items() if name.startswith("head.")}
     distilled = {**state, **heads, TABLE: np.concatenate([table[:, :1], table], 1), DISTILLATION: state[CLASSES]}

@@ -1,4 +1,4 @@
-"""What is needed to use a model's weights, told by the file that holds them."""
+"""The model card: what is needed to use weights, stored in their file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def card_for(
 
 
 def check_against_card(card: ModelCard, asked: Mapping[str, Any], where: PathLike, remedy: str) -> None:
-    """What is asked of a file (fields of its card) may repeat the card, not contradict it."""
+    """Requested fields may repeat the card of a file, but not contradict it."""
     for name, value in asked.items():
         if getattr(card, name) not in (None, value):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Weights on disk: read, write at once or not at all, load strictly. A card says what is needed to use them."""
+"""Weights on disk: read, write atomically, load strictly. A `ModelCard` says how to use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mindeit.weights.integrity import (
     digest_of_text,
     refuse_damaged,
     refuse_not_finite,
-    tell_unchecked,
+    warn_unchecked,
 )
 
 State = Mapping[str, np.ndarray]
@@ -117,7 +117,7 @@ def _read_safetensors(path: Path, check: bool) -> tuple[dict[str, np.ndarray], M
 
 
 def _weights(path: Path, entries: Entries, check: bool) -> tuple[dict[str, np.ndarray], ModelCard | None]:
-    """What a file of ours holds, compared with the digests it carries."""
+    """The content of a file of ours, checked against its digests."""
     state = {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
     card, said = (entries.get(key) for key in _OURS)
     if check and isinstance(said, str):
@@ -126,7 +126,7 @@ def _weights(path: Path, entries: Entries, check: bool) -> tuple[dict[str, np.nd
             if expected.get(part) != found:
                 refuse_damaged(path, "model card does" if part == CARD_KEY else "tensors do")
     elif check and card is not None:
-        tell_unchecked(path)
+        warn_unchecked(path)
     return state, ModelCard.from_json(card, f"{path}, model card") if isinstance(card, str) else None
 
 
@@ -163,7 +163,7 @@ def write(path: PathLike, state: State, card: ModelCard | None = None) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk: after a power cut too, a name has its content."""
+    """Wait until the file or folder is on the disk, so that it survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""A model by its name, fresh or with weights: where the library is entered."""
+"""`create_model`: a model by its name, fresh or with weights."""
 
 from __future__ import annotations
 

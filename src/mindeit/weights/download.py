@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it stopped, checked against the hash in its name, whole or not there at all."""
+"""Downloads one file over HTTP: resumes, checks the hash in its name, and writes atomically."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMEOUT = 30  # seconds without a byte
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a partial file is the beginning of, as its server told: ``mark`` is the ETag, or the date of last change."""
+    """Which file a partial download belongs to. ``mark`` is the ETag, or the date of the last change."""
 
     url: str
     mark: Optional[str] = None
@@ -39,7 +39,7 @@ class _Origin:
 
 
 class _UnusableResponse(Exception):
-    """An answer that would be the same once more."""
+    """A response that a retry would not change."""
 
 
 def download(url: str, target: Path) -> None:
@@ -128,7 +128,7 @@ def _append(url: str, part: Path, target: Path) -> bool:
 
 
 def _origin_of(url: str, response: HTTPResponse, have: int) -> _Origin:
-    """What the answer belongs to; `_UnusableResponse` for one that is no file."""
+    """The file that a response belongs to; `_UnusableResponse` if it is not a file."""
     if response.headers.get_content_type() == "text/html":
         raise _UnusableResponse("the answer is an HTML page, not a file")
     length = response.headers.get("Content-Length")

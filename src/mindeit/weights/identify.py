@@ -1,4 +1,4 @@
-"""Which model a file of weights belongs to, told by names and shapes alone. Works for official names and for ours."""
+"""Finds the model that weights belong to, by names and shapes alone: official names or ours."""
 
 from __future__ import annotations
 

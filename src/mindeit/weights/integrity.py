@@ -1,4 +1,4 @@
-"""Whether tensors and files are what they were when they were written, and results are numbers."""
+"""Digests that show changes of tensors and files, and checks for values that are not finite."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refuse_damaged(path: object, what: str) -> None:
     )
 
 
-def tell_unchecked(path: object) -> None:
+def warn_unchecked(path: object) -> None:
     print(
         f"note: {path} is of a time before files carried a digest of their tensors; it cannot be checked",
         file=sys.stderr,
@@ -42,7 +42,7 @@ def tell_unchecked(path: object) -> None:
 
 
 def refuse_not_finite(state: Mapping[str, np.ndarray], where: object) -> None:
-    """Weights that no result comes of: one line names them."""
+    """A `UserError` names weights that are not finite."""
     wrong = [name for name, array in state.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     if wrong:
         shown = f"{', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''}"

@@ -1,4 +1,4 @@
-"""Weights of any file, made to fit a model: the one way for the converter, `create_model` and ``--ckpt_path``."""
+"""Loads weights of any file into a model: used by the converter, `create_model` and ``--ckpt_path``."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def load_weights(
     """Weights under this project's names, complete and in shape, and the card that says how to use them.
 
     Reads official ``.pth`` and ``.safetensors`` and this project's ``.ckpt`` and ``.safetensors``. What is None is
-    told from the file. ``num_classes`` other than the file's drops the head for a fresh one, ``image_size`` other than
+    taken from the file. ``num_classes`` other than the file's drops the head for a fresh one, ``image_size`` other than
     the file's resizes the position table; everything else has to fit, or one error lists all that does not.
     ``use_ema`` takes the averaged weights of a training checkpoint; ``check`` False a file that does not match its
     checksum and digest.
@@ -99,7 +99,7 @@ def load_weights(
 def load_for_use(
     path: PathLike, *, use_ema: bool = False, check: bool = True, **asked: Any
 ) -> tuple[nn.Cell, ModelCard]:
-    """As `load_model`, for weights that are used as they are: no fresh head, and a card is not contradicted.
+    """As `load_model`, for weights that are used as they are: no fresh head, no contradiction to the card.
 
     ``asked`` holds fields of `ModelCard`; None leaves one to the file. They may repeat a card, not contradict it; an
     official file has none, so there they decide (another ``image_size`` resizes its position table).
@@ -121,7 +121,7 @@ def to_official(state: Mapping[str, np.ndarray], card: ModelCard) -> State:
 
 @dataclass(frozen=True)
 class _FittedModel:
-    """A fresh model, the file's weights made to fit it, and what was changed for that."""
+    """A fresh model, the file's weights adapted to it, and the changes that this took."""
 
     cell: nn.Cell
     state: State
@@ -157,11 +157,11 @@ def _fit(
         state, changes = with_distillation(state)
     others = source.card is not None and class_names is not None and source.card.class_names not in (None, class_names)
     if others or num_classes not in (None, held):
-        state, told = with_fresh_head(state, fresh, held, classes)
-        changes = changes + told
+        state, more = with_fresh_head(state, fresh, held, classes)
+        changes = changes + more
     if image_size is not None:
-        state, told = with_resized_table(state, fresh, cell)
-        changes = changes + told
+        state, more = with_resized_table(state, fresh, cell)
+        changes = changes + more
     state = with_channels(state, fresh)
     _check(state, {key: tuple(parameter.shape) for key, parameter in fresh.items()}, source)
     state = rename(state, {official: ours for ours, official in names.items()})

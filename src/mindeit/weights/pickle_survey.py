@@ -1,4 +1,4 @@
-"""What a PyTorch pickle would do, told without doing it: what it calls, and how large its storages say they are.
+"""Finds out what a PyTorch pickle would do without doing it: its calls, and the sizes of its storages.
 
 PyTorch's own safe reading refuses what could run code, not what fills the memory: ``bytearray(2**31)`` is a call like
 any other there, and a storage is as large as the pickle says.

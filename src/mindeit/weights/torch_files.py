@@ -77,7 +77,7 @@ def _load_safely(torch: Any, path: Path) -> Any:
 
 
 def _check_archive(torch: Any, path: Path) -> None:
-    """Nothing in it is larger than the file, and all is as it was written: PyTorch looks at neither."""
+    """Refuse entries larger than the file, and wrong check sums; PyTorch checks neither."""
     with zipfile.ZipFile(path) as archive:
         entries, size = archive.infolist(), path.stat().st_size
         packed = next((entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
@@ -104,7 +104,7 @@ def _check_sums(archive: zipfile.ZipFile, path: Path) -> None:
         damaged = archive.testzip()
         if damaged:
             raise UserError(f"{path} is damaged (wrong check sum of '{damaged}'); fetch it again")
-    else:  # PyTorch can be told to leave them out
+    else:  # PyTorch has an option to leave them out
         for entry in archive.infolist():
             entry.CRC = None  # type: ignore[assignment]  # so that zipfile compares none
 

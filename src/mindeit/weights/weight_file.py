@@ -1,4 +1,4 @@
-"""What a file of weights holds, whoever wrote it."""
+"""The content of a file of weights, official or ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mindeit.weights.names import split_counters
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's content: ``official`` tells whose names it uses."""
+    """``official``: whether the names are the official ones, or ours."""
 
     path: Path
     state: State
@@ -48,7 +48,7 @@ class WeightFile:
 def open_weights(path: PathLike, model: str | None, use_ema: bool, check: bool) -> WeightFile:
     """Read ``path``, of any kind."""
     if model is not None:
-        spec(model)  # a misspelt name is told before a large file is read
+        spec(model)  # so that a misspelt name is an error before a large file is read
     path, kinds = Path(path), (*torch_files.TORCH_SUFFIXES, *checkpoints.SUFFIXES)
     if existing_file(path).suffix not in kinds:
         raise UserError(f"{path}: unknown kind of file '{path.suffix}'; allowed: {', '.join(kinds)}")
