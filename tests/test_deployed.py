@@ -10,6 +10,7 @@ import pytest
 from exported_files import DEIT, export, write_checkpoint
 from PIL import Image
 from test_validate import run_main
+from training_runs import one_block
 
 import mindeit
 
@@ -21,8 +22,14 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shallow_model():
+    with one_block(DEIT):
+        yield
+
+
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory, shallow_model):
     """Of digits by their names, and with a crop of its own."""
     return write_checkpoint(tmp_path_factory.mktemp("made"), DEIT, class_names=tuple("0123456789"), crop_pct=0.8)
 

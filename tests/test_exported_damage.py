@@ -13,6 +13,7 @@ from exported_files import DEIT, export, write_checkpoint
 from onnx import TensorProto, helper
 from PIL import Image
 from test_validate import run_main
+from training_runs import one_block
 
 from mindeit.errors import UserError
 from mindeit.export.exported import Exported
@@ -26,7 +27,7 @@ IMAGES = np.zeros((2, 3, 32, 32), np.float32)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, one_block(DEIT):
         checkpoint = write_checkpoint(folder, DEIT, class_names=tuple("0123456789"))
         for suffix in SUFFIXES:
             assert export(monkeypatch, checkpoint, folder / f"a{suffix}", "--batch", "2") == 0

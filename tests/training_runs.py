@@ -88,11 +88,13 @@ def finish(log: Path, *arguments: object, code: int = 0, **others: object) -> st
 
 
 @contextmanager
-def one_block() -> Iterator[None]:
-    """The student with a single block: half as much is compiled where depth is not the fact. In this process only."""
-    row = CATALOGUE[STUDENT]
+def one_block(*names: str) -> Iterator[None]:
+    """These models, by default the student, with a single block: half as much is compiled where depth is not the fact.
+    In this process only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CATALOGUE, STUDENT, replace(row, variant={**row.variant, "depth": 1}))
+        for name in names or (STUDENT,):
+            row = CATALOGUE[name]
+            patch.setitem(CATALOGUE, name, replace(row, variant={**row.variant, "depth": 1}))
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,26 @@ from conftest import ROOT
 from training_runs import history, script
 
 import mindeit
+from mindeit.data.digits import DigitsSource
 from mindeit.torch_reference.build import build_reference
 from mindeit.weights.torch_files import read_official
 
 __all__ = ["script"]
 CONFIGS = ROOT / "configs"
 QUICK = ("--mode", "pynative", "--epoch_size", 1, "--warmup_epochs", 0, "--num_parallel_workers", 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_digits() -> Iterator[None]:
+    """Each fourth of them."""
+
+    def open_few(self: DigitsSource, train: bool, open_all=DigitsSource.__init__) -> None:
+        open_all(self, train)
+        self._pixels, self.labels = self._pixels[::4], self.labels[::4]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DigitsSource, "__init__", open_few)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +45,13 @@ def test_teacher_to_student_to_fine_tuning_to_pytorch(kind, teacher, script, tmp
         assert code == 0, err
 
     if not (teacher / "best.ckpt").exists():
-        train("-c", CONFIGS / "regnety_digits_cpu.yaml", *QUICK, "--batch_size", 359, "--ckpt_save_dir", teacher)
+        train("-c", CONFIGS / "regnety_digits_cpu.yaml", *QUICK, "--batch_size", 90, "--ckpt_save_dir", teacher)
     student = (
         "-c",
         CONFIGS / "deit_digits_cpu.yaml",
         *QUICK,
         "--batch_size",
-        359,
+        90,
         "--distillation_type",
         kind,
         "--teacher_ckpt_path",

@@ -33,7 +33,7 @@ TUNE = (
 
 
 def test_fine_tune_interrupt_resume_report(script, tmp_path, monkeypatch):
-    write_images(tmp_path / "flowers", train=24, val=7)
+    write_images(tmp_path / "flowers", train=20, val=7)
     write_official(tmp_path / "deit_tiny.pth", "deit_tiny_patch16_224", classes=1000)
     steps, whole = [], Stepper.__call__
 

@@ -38,8 +38,8 @@ QUICK = ("--mode", "pynative", "--amp_level", "O0")  # nothing is compiled to tr
     ids=lambda value: value if isinstance(value, str) else "pynative" if value else "as shipped",
 )
 def test_low_resolution_to_a_deployed_model_of_the_higher(name, kind, mode, data, official_weights, script, tmp_path):
-    def run(script: str, *words: object) -> str:
-        code, out, err = script(script, *words)
+    def run(command: str, *words: object) -> str:
+        code, out, err = script(command, *words)
         assert code == 0, err
         return out + err
 
