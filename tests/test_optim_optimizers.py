@@ -7,6 +7,7 @@ import functools
 import mindspore as ms
 import numpy as np
 import pytest
+from conftest import graph_is_slow
 from mindspore import Parameter, Tensor, nn
 
 from mindeit.errors import UserError
@@ -15,11 +16,8 @@ from mindeit.optim.base import bias_correction, single
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import Trained
 
-STEPS = 30
-# Compiling takes far longer than computing; AdamW and plain SGD stand for all, and test_train.py runs the rest.
-GRAPH_IS_SLOW = pytest.mark.parametrize(
-    "mode", [pytest.param("graph", marks=pytest.mark.slow), "pynative"], indirect=True
-)
+STEPS = 8
+# Of graphs AdamW and plain SGD stand for all; test_train.py runs the rest.
 NAMES = ("adamw", "lamb", "sgd", "lion", "adan")
 # name, shape, decay, lr_scale: two groups, one of them at half the learning rate, and a weight that starts at zero
 CASES = (
@@ -152,7 +150,7 @@ def test_adamw_is_torchs(mode):
     assert largest_gap(ours("adamw"), by_torch("AdamW")) < 2e-6
 
 
-@GRAPH_IS_SLOW
+@graph_is_slow
 def test_adamw_is_torchs_with_other_betas_and_a_large_eps(mode):
     expected = by_torch("AdamW", betas=(0.8, 0.95), eps=1e-2)
     assert largest_gap(ours("adamw", betas=(0.8, 0.95), eps=1e-2), expected) < 2e-6
@@ -165,13 +163,13 @@ def test_sgd_is_torchs_with_nesterov(mode):
     assert largest_gap(by_torch("SGD", momentum=0.9), expected) > 1e-3
 
 
-@GRAPH_IS_SLOW
+@graph_is_slow
 def test_sgd_without_momentum_is_plain_and_without_nesterov_heavy_ball(mode):
     assert largest_gap(ours("sgd", nesterov=False), by_torch("SGD", momentum=0.9)) < 2e-6
     assert largest_gap(ours("sgd", momentum=0.0), by_torch("SGD")) < 2e-6
 
 
-@GRAPH_IS_SLOW
+@graph_is_slow
 @pytest.mark.parametrize("formula", [lamb, lion, adan], ids=lambda formula: formula.__name__)
 def test_the_others_follow_their_papers(mode, formula):
     assert largest_gap(ours(formula.__name__), by_formula(formula)) < 5e-6
@@ -190,7 +188,7 @@ def test_betas_reach_the_formula(formula, betas):
         assert largest_gap(found, expected) < 5e-6
 
 
-@GRAPH_IS_SLOW
+@graph_is_slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_of_the_state_continues_bit_for_bit(mode, name):
     whole, expected = fresh(name)
@@ -218,7 +216,7 @@ def test_state_is_kept_by_optimizer_and_slot_and_needs_no_gradient(name):
     assert {id(p) for p in optimizer.optimizer.get_parameters()} == {id(p) for p in buffers}
 
 
-@GRAPH_IS_SLOW
+@graph_is_slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_moves_where_nothing_is_to_move(mode, name):
     optimizer, parameters = fresh(name)
@@ -229,6 +227,7 @@ def test_nothing_moves_where_nothing_is_to_move(mode, name):
     assert all(np.array_equal(old, one.asnumpy()) for old, one in zip(before, everything))
 
 
+@graph_is_slow
 def test_lamb_moves_a_weight_of_zeros_and_survives_a_gradient_of_zeros(mode):
     optimizer, parameters = fresh("lamb")
     update(optimizer, 1)
@@ -239,6 +238,7 @@ def test_lamb_moves_a_weight_of_zeros_and_survives_a_gradient_of_zeros(mode):
     assert not parameters[-1].asnumpy().any()
 
 
+@graph_is_slow
 def test_lamb_does_not_see_how_large_clipped_gradients_are(mode):
     found = []
     for factor in (8, 64):
