@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from mindeit.config import option, parse
 from mindeit.errors import UserError, run_script
+from mindeit.files import check_name
 from mindeit.models.table import catalog_table
+
+OURS = (".ckpt", ".safetensors")
+OFFICIAL = (".pth", ".pt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,19 @@ class Options:
     list: bool = option(False, "print the table of official files and stop")
 
 
+def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
+    """Fail early if the suffix is not allowed, or the folder cannot be written or made."""
+    path = Path(target)
+    if path.suffix not in suffixes:
+        raise UserError(f"output {target} ends in '{path.suffix}'; allowed: {', '.join(suffixes)}")
+    if path.resolve() == Path(source).resolve():
+        raise UserError(f"input and output are the same file: {target}")
+    check_name(path)
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"output {target} cannot be written: {folder} is no folder that may be written")
+
+
 @run_script
 def main(argv: Sequence[str]) -> int:
     options = parse(argv, description=__doc__, script=Options, sections=()).script
@@ -41,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not (options.input and options.output):
         raise UserError("--input and --output are needed (or --list); --help shows the options")
+    check_target(options.input, options.output, OFFICIAL if options.to_pt else OURS)
     from mindeit.convert.command import ParityMismatch, convert  # MindSpore, which takes seconds to load
 
     settings = {key: value for key, value in vars(options).items() if key not in ("input", "output", "list")}

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mindeit.convert import parity
-from mindeit.errors import UserError
-from mindeit.files import atomic, check_name
+from mindeit.files import atomic
 from mindeit.weights import checkpoint
 from mindeit.weights.card import ModelCard
 from mindeit.weights.load import load_weights, to_official
 from mindeit.weights.torch_files import write_official
-
-OURS = (".ckpt", ".safetensors")
-OFFICIAL = (".pth", ".pt", ".bin", ".safetensors")
 
 
 class ParityMismatch(Exception):
@@ -37,7 +32,6 @@ def convert(
 
     `verify` checks the written file, read back, not the arrays in memory.
     """
-    check_target(source, target, OFFICIAL if to_pt else OURS)
     state, card = load_weights(
         source, model=model, num_classes=num_classes, image_size=image_size, use_ema=use_ema, check=not no_check
     )
@@ -54,19 +48,6 @@ def convert(
         f"wrote {target}: {card.model}, {tensors} tensors, {size / 1e6:.1f} MB, "
         f"{card.num_classes} classes, images of {card.image_size}"
     )
-
-
-def check_target(source: str, target: str, suffixes: tuple[str, ...]) -> None:
-    """Fail early if the suffix is not allowed, or the folder cannot be written or made."""
-    path = Path(target)
-    if path.suffix not in suffixes:
-        raise UserError(f"output {target} ends in '{path.suffix}'; allowed: {', '.join(suffixes)}")
-    if path.resolve() == Path(source).resolve():
-        raise UserError(f"input and output are the same file: {target}")
-    check_name(path)
-    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise UserError(f"output {target} cannot be written: {folder} is no folder that may be written")
 
 
 def _prove(path: Path, card: ModelCard) -> None:
