@@ -1,4 +1,4 @@
-"""MindCV's own door to this project's models."""
+"""MindCV creates this project's models by name."""
 
 from __future__ import annotations
 
