@@ -49,6 +49,7 @@ def test_more_than_four_workers_are_processes_unless_told_otherwise(monkeypatch)
 def test_without_linux_workers_are_threads_and_asking_for_processes_is_one_line(monkeypatch):
     cores(monkeypatch, 64, 64)
     monkeypatch.setattr("mindeit.data.processes.AVAILABLE", False)
+    monkeypatch.setattr("mindeit.factory.environment.AVAILABLE", False)
     assert isinstance(chosen(), Threads)
     with pytest.raises(UserError, match="worker processes need Linux, this is .*python_multiprocessing False"):
         chosen("--python_multiprocessing", "True")
