@@ -72,7 +72,7 @@ def test_a_rank_that_left_is_named_on_both_sides(monkeypatch):
     def leave(who):
         def act(place):
             if place.rank == who:
-                for line in place._lines.values():
+                for line in place._connections.values():
                     line._connection.close()
                 return "left"
             return place.wait()
