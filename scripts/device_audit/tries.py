@@ -162,10 +162,16 @@ def _outcome(one: Try, code: int, text: str) -> Outcome:
         selected = kernel_log.read(text)
         if broke is None and selected is not None:  # what comes later may crash: stubs cannot carry it
             return Outcome(numbers=selected)
-        broke = broke or f"ended with exit code {code} before all kernels were selected"
+        broke = broke or _before_all_kernels(code)
     if broke is None and not said:
         broke = f"ended with exit code {code}: {' '.join(text.split())[-200:]}"
     return Outcome(reason(broke, text) if broke else None, numbers=numbers)
+
+
+def _before_all_kernels(code: int) -> str:
+    if code == -signal.SIGSEGV and not cann_stubs.installed():
+        return "the stub libraries crash before all kernels are selected, which says nothing about a device"
+    return f"ended with exit code {code} before all kernels were selected"
 
 
 def reason(message: str, log: str) -> str:
