@@ -147,7 +147,7 @@ def test_shipped_file_of_the_zoo_holds_its_recipe(short, model, recipe, device, 
     config = configure("-c", f"configs/{short}_{device}.yaml")
     assert (config.model.model, config.run.device_target.lower()) == (model, device)
     assert recipe == (
-        config.data.batch_size,
+        config.data.batch_size * config.optim.gradient_accumulation_steps,
         config.data.image_size,
         config.schedule.epoch_size,
         config.optim.opt,
