@@ -26,7 +26,7 @@ ON_CPU = ("--device_target", "CPU", "--num_parallel_workers", 1, "--batch_size",
 STEP = (*ON_CPU, "--epoch_size", 1)
 FINE_TUNING = [name for name in CONFIGS if re.fullmatch(r".*_(384|224|21k_1k)_gpu", name)]
 FAST = (("deit3_h_224_gpu", "our"), ("cait_xs24_384_gpu", "official"))
-QUICK = ("--mode", "pynative", "--amp_level", "O0")  # nothing is compiled to train
+QUICK = ("--mode", "pynative", "--amp_level", "O0", "--recompute", False)  # nothing is compiled to train
 
 
 @pytest.mark.parametrize(
