@@ -16,7 +16,7 @@ from conftest import ROOT
 from test_validate import run_main
 
 from mindeit.errors import UserError
-from mindeit.runtime import cluster
+from mindeit.runtime import cluster, launcher
 
 LAUNCH = ROOT / "scripts" / "launch"
 PROLOGUE = """
@@ -226,7 +226,7 @@ def test_msrun_evaluates_as_one_process_does(checkpoint, digits, tmp_path, monke
     assert run_main("validate.py", list(map(str, common)), monkeypatch) == 0
     alone = capsys.readouterr().out
     command = [LAUNCH / "ascend_msrun.sh", ROOT / "validate.py", *common]
-    call = {"env": environment(WORKERS="2", PORT=str(cluster._free_port()), LOGS="logs"), "cwd": tmp_path}
+    call = {"env": environment(WORKERS="2", PORT=str(launcher._free_port()), LOGS="logs"), "cwd": tmp_path}
     done = subprocess.run(list(map(str, command)), **call, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr + done.stdout
     assert (tmp_path / "logs" / "worker_0.log").read_text().splitlines()[-1] == alone.splitlines()[-1]
@@ -252,7 +252,7 @@ def test_ranks_are_counted_under_every_launcher(variables, count, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cluster.launched_ranks() == count
+    assert launcher.launched_ranks() == count
     if count > 1:
         with pytest.raises(UserError, match=f"{count} processes were launched, but distributed is False"):
             cluster.start(False, "CPU")

@@ -13,7 +13,8 @@ from mindeit.config import parse
 from mindeit.data import Processes, Threads
 from mindeit.data.streams import generator, generators, uniform_draws
 from mindeit.errors import UserError
-from mindeit.runtime.cluster import Cluster, launched_local_ranks
+from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.launcher import launched_local_ranks
 
 machine = importlib.import_module("mindeit.factory.environment")  # the package shows a function of that name
 

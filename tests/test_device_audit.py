@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_two_gpu_ranks_compile_and_keep_to_the_budget(runner, tmp_path, name):
     assert 50 < outcome.numbers["launches"] < 1000
     assert 1 <= outcome.numbers["collectives"] <= 4
     assert outcome.numbers["image_bytes"] == 16 * 3 * 32 * 32 * 4
+
+
+def test_the_main_command_tries_a_batch_on_two_gpu_ranks(runner, tmp_path):
+    """Everything but a step runs as it does for a user. Losses are not computed, so nothing is evaluated."""
+    command = [tries._mpirun(), "-n", "2", "--oversubscribe", sys.executable, str(ROOT / "train.py")]
+    options = ["-c", str(ROOT / "configs/deit_digits_cpu.yaml"), "--device_target", "GPU", "--distributed", "True"]
+    options += ["--amp_level", "O2", "--distillation_type", "none", "--val_while_train", "False", "--dry_run", "True"]
+    environment = {**os.environ, **tries._ENVIRONMENT, **runner.environments["GPU"]}
+    code, text = tries._finish([*command, *options], environment, str(tmp_path))
+    assert code == 0, text
+    assert "44 updates of 16 images on each of 2 ranks" in text
+    assert text.splitlines()[-1] == "nothing was saved; leave out --dry_run to train"
 
 
 @pytest.mark.parametrize("name", ["deit", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SMALL)[1:])])

@@ -83,6 +83,18 @@ def test_a_rank_that_left_is_named_on_both_sides(monkeypatch):
     assert together(2, leave(0)) == ["left", "rank 0 has left; its own output says why"]
 
 
+def test_devices_that_share_nothing_are_told_in_a_line(monkeypatch):
+    monkeypatch.setattr(meeting, "_SECONDS_TO_CONNECT", 0.2)
+
+    class Silent(Board):
+        def __call__(self, data: bytes) -> bytes:
+            return data
+
+    assert together(2, lambda place: place.wait(), Silent())[1] == (
+        "rank 1 got no address from rank 0: what the devices broadcast does not arrive"
+    )
+
+
 def test_a_stranger_without_the_key_is_sent_away():
     board = Board()
 

@@ -91,7 +91,7 @@ class Runner:
 
     def __init__(self, devices: Iterable[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="device_audit_")
-        self._environments = {device: self._environment(device) for device in devices}
+        self.environments = {device: self._environment(device) for device in devices}
 
     def __enter__(self) -> Runner:
         return self
@@ -109,7 +109,7 @@ class Runner:
 
     def run(self, one: Try) -> Outcome:
         command = [sys.executable, str(_STEP), str(one.config), one.device, str(one.ranks)]
-        environment = {**os.environ, **_ENVIRONMENT, **self._environments[one.device]}
+        environment = {**os.environ, **_ENVIRONMENT, **self.environments[one.device]}
         if one.device == "Ascend":
             environment.update(cann_stubs.simulation(one.ranks), **kernel_log.SETTINGS)
         elif one.device == "GPU" and one.ranks > 1:

@@ -7,15 +7,11 @@ MindSpore is imported where it is needed, because an exported ONNX file predicts
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import os
 import re
 import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,13 +22,12 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 import numpy as np
 
 from mindeit.errors import UserError
-from mindeit.runtime.meeting import Meeting, disagreements, own_address
+from mindeit.runtime import launcher
+from mindeit.runtime.meeting import Meeting, disagreements
 
 if TYPE_CHECKING:
     from mindspore import Parameter
 
-_SCHEDULER = "import mindspore.communication as c; c.init()"
-_PR_SET_PDEATHSIG = 1
 _WORDS_PER_CALL = 2**24  # 64 MB at once
 # Seconds between calls for the scheduler, which only delay the start, and until a rank gives up one that is late in a
 # collective on CPU (from 2.10 on; 30 before). Who is gone for good, the launcher notices at once.
@@ -42,9 +37,6 @@ _SILENCE, _SILENCE_UNDER_MSRUN = "1800", "60"
 _WAITED_IN_VAIN = re.compile(r"Launch kernel failed[^\n]*(AllReduce|Broadcast)")
 # mpirun grants its ranks a quarter of a second after SIGTERM and SIGINT; these it passes on, and they mean the others.
 _RELAYED = {signal.SIGUSR1: signal.SIGTERM, signal.SIGUSR2: signal.SIGINT}
-# Innermost launcher first: mpirun under Slurm leaves Slurm's variables in place, with the counts of its own daemons.
-_SIZE_VARIABLES = ("MS_WORKER_NUM", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_LOCAL_SIZE_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE")
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Cluster:
     @cached_property
     def meeting(self) -> Meeting:
         """Lets ranks wait for each other without a time limit. All ranks make theirs together, at the first use."""
-        return Meeting(self.rank, self.ranks, _broadcast_bytes, one_machine=self.local_ranks == self.ranks)
+        return Meeting(self.rank, self.ranks, _share_bytes, one_machine=self.local_ranks == self.ranks)
 
     def barrier(self) -> None:
         """Return once every rank has called it, however long that takes."""
@@ -118,6 +110,12 @@ def report_late_rank(last_good: Callable[[], str]) -> Iterator[None]:
         ) from None
 
 
+def _share_bytes(data: bytes) -> bytes:
+    """Rank 0's bytes on every rank: over the MPI that MindSpore has begun, without it by the devices."""
+    world = launcher.mpi_of_mindspore()
+    return _broadcast_bytes(data) if world is None else world.bcast(data)
+
+
 def _as_array(parameter: Parameter) -> np.ndarray:
     import mindspore as ms
 
@@ -135,26 +133,9 @@ def _broadcast_bytes(data: bytes) -> bytes:
     return b"".join(send((ms.Tensor(part),))[0].asnumpy().tobytes() for part in parts)[: len(data)]
 
 
-def launched_ranks() -> int:
-    """How many processes the launcher started (mpirun of OpenMPI or MPICH, msrun, srun): 1 where there is none."""
-    for variable in _SIZE_VARIABLES:
-        if os.environ.get(variable, "").isdigit():
-            return int(os.environ[variable])
-    return 1
-
-
-def launched_local_ranks() -> int:
-    """How many of them run on this machine: all of them where the launcher does not say (msrun)."""
-    for variable in _LOCAL_SIZE_VARIABLES:
-        number = re.match("[1-9][0-9]*", os.environ.get(variable, ""))
-        if number:  # Slurm writes 8(x2),4
-            return int(number[0])
-    return launched_ranks()
-
-
 def start(distributed: bool, device_target: str) -> Cluster:
     """Join the other ranks, after ``device.setup``. A single process is a cluster of one."""
-    ranks, local_ranks = launched_ranks(), launched_local_ranks()
+    ranks, local_ranks = launcher.launched_ranks(), launcher.launched_local_ranks()
     if not distributed:
         if ranks > 1:
             raise UserError(f"{ranks} processes were launched, but distributed is False; add --distributed True")
@@ -166,14 +147,14 @@ def start(distributed: bool, device_target: str) -> Cluster:
         os.environ.setdefault(variable, seconds)
     brought_up = False
     if "MS_ROLE" not in os.environ:
-        _signal_when_parent_ends(signal.SIGTERM)  # msrun leaves before its workers do, the other launchers never
+        # msrun leaves before its workers do, the other launchers never
+        launcher.signal_when_parent_ends(signal.SIGTERM)
         for received, meant in _RELAYED.items():
             signal.signal(received, partial(_send_rank, os.getpid(), meant))
-        by_mpi = "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ
-        by_slurm = "SLURM_STEP_NUM_TASKS" in os.environ and not by_mpi
+        by_slurm = "SLURM_STEP_NUM_TASKS" in os.environ and not launcher.under_mpirun()
         brought_up = by_slurm or device_target == "CPU"
         if brought_up:
-            _bring_up(*(_meet_by_slurm() if by_slurm else _meet_by_mpi(ranks)))
+            launcher.bring_up(*(launcher.meet_by_slurm() if by_slurm else launcher.meet_by_mpi(ranks)))
     import mindspore as ms
 
     ms.communication.init({"GPU": "nccl", "Ascend": "hccl"}.get(device_target, "mccl"))
@@ -187,55 +168,6 @@ def start(distributed: bool, device_target: str) -> Cluster:
 def _send_rank(rank_process: int, meant: signal.Signals, *_: object) -> None:
     if os.getpid() == rank_process:  # mpirun signals forked workers too, which inherit this handler
         os.kill(rank_process, meant)
-
-
-def _meet_by_mpi(launched: int) -> tuple[int, int, str, int]:
-    """Rank, ranks, and the scheduler's address and port. MPI is not needed after that, and is finalized."""
-    try:
-        from mpi4py import MPI  # optional: for mpirun on CPU alone
-    except (ImportError, RuntimeError) as error:
-        raise UserError(f"mpirun on CPU needs mpi4py and an MPI library ({error})") from None
-    world = MPI.COMM_WORLD
-    rank, ranks = world.Get_rank(), world.Get_size()
-    if ranks != launched:
-        raise UserError(f"{launched} processes were launched, but mpi4py sees {ranks}: use its MPI library's mpirun")
-    one_node = ranks == int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0))
-    mine = os.environ.get("MS_SCHED_HOST") or ("127.0.0.1" if one_node else own_address())
-    address, port = world.bcast((mine, _free_port()))
-    MPI.Finalize()
-    for variable in [name for name in os.environ if name.startswith("OMPI_")]:
-        del os.environ[variable]  # or MindSpore takes the native path, which CPU lacks
-    return rank, ranks, address, port
-
-
-def _meet_by_slurm() -> tuple[int, int, str, int]:
-    """The same from srun's variables: rank 0 runs on the first node listed; its port follows from the job's step."""
-    node = re.match(r"([^\[,]+)(?:\[(\w+))?", os.environ["SLURM_STEP_NODELIST"])
-    assert node is not None  # a step has a node
-    job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
-    address = os.environ.get("MS_SCHED_HOST") or socket.gethostbyname(node[1] + (node[2] or ""))
-    return int(os.environ["SLURM_PROCID"]), launched_ranks(), address, 20000 + (job * 16 + step) % 10000
-
-
-def _bring_up(rank: int, ranks: int, address: str, port: int) -> None:
-    """Start MindSpore's own cluster, a scheduler and workers, as no launcher did it."""
-    os.environ.update(MS_WORKER_NUM=str(ranks), MS_SCHED_HOST=address, MS_SCHED_PORT=str(port))
-    if rank == 0:
-        _start_scheduler()
-    _wait_until_open(address, port)  # who calls before the scheduler listens waits a minute before calling again
-    os.environ.update(MS_ROLE="MS_WORKER", MS_NODE_ID=str(rank))
-
-
-def _start_scheduler() -> None:
-    """The scheduler runs until the last rank has left; the kernel ends it with this process at the latest."""
-    subprocess.Popen(
-        [sys.executable, "-c", _SCHEDULER],
-        env={**os.environ, "MS_ROLE": "MS_SCHED"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=_end_with_parent,
-        start_new_session=True,  # mpirun signals whole process groups; the ranks still need it when they exit
-    )
 
 
 def _install_exit_handlers(cluster: Cluster, quiet: bool, alone: bool) -> None:
@@ -272,29 +204,3 @@ def _install_exit_handlers(cluster: Cluster, quiet: bool, alone: bool) -> None:
 
     sys.excepthook, sys.exit = excepthook, exit_
     atexit.register(at_exit)
-
-
-def _wait_until_open(address: str, port: int, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex((address, port)) == 0:
-                return
-        time.sleep(0.1)
-    raise UserError(f"the scheduler of the ranks did not start within {seconds:.0f} s at {address}:{port}")
-
-
-def _end_with_parent() -> None:
-    _signal_when_parent_ends(signal.SIGKILL)
-
-
-def _signal_when_parent_ends(number: signal.Signals) -> None:
-    """Linux alone can; elsewhere a killed launcher may leave processes behind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]

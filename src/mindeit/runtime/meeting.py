@@ -38,8 +38,8 @@ class Meeting:
                 share(place.encode().ljust(_PLACE_BYTES))
                 self._connections = _accept(server, ranks, key)
         else:
-            place = json.loads(share(bytes(_PLACE_BYTES)))
-            self._connections = {0: _connect(rank, (place["address"], place["port"]), place["key"])}
+            found = _place(rank, share(bytes(_PLACE_BYTES)))
+            self._connections = {0: _connect(rank, (found["address"], found["port"]), found["key"])}
 
     def gather(self, word: bytes = b"") -> list[bytes]:
         """On rank 0 the messages of all ranks, once all have come; the others return at once, then call `release`."""
@@ -72,6 +72,14 @@ def disagreements(values: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(ranks) > 1:
             found.append(f"{key} is " + ", ".join(f"{value} on rank {', '.join(who)}" for value, who in ranks.items()))
     return found
+
+
+def _place(rank: int, shared: bytes) -> dict[str, Any]:
+    """Where rank 0 listens."""
+    try:
+        return json.loads(shared)
+    except ValueError:
+        raise UserError(f"rank {rank} got no address from rank 0: what the devices broadcast does not arrive") from None
 
 
 class _Connection:
