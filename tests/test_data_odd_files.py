@@ -55,7 +55,9 @@ def write(root, files: dict[str, bytes]) -> str:
 
 
 # ---------------------------------------------------------------- label files
-@pytest.mark.parametrize("first", ["filename,label", "Image,Class", "img_path,y", "file,target", "image_id,label"])
+@pytest.mark.parametrize(
+    "first", ["filename,label", "Image,Class", "img_path,y", "file,target", "image_id,label", "picture,label"]
+)
 def test_a_heading_is_one_by_its_first_word_and_is_said(tmp_path, first):
     data = write(tmp_path, {"a.png": png(7), "labels.csv": f"{first}\na.png,0\n".encode()})
     source = open_source("image_folder", data, "val")

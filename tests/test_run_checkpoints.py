@@ -81,6 +81,14 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     assert all(value.flags.writeable for value in back.optimizer.values())
 
 
+def test_a_record_of_an_earlier_version_is_read_under_today_s_names(tmp_path):
+    save(tmp_path / "old.ckpt", state_at(4, journey={"sampled": 3}, pictures=17))
+    record = checkpoints.read_record(tmp_path / "old.ckpt")
+    assert record["train_state"] == {"sampled": 3}
+    assert record["images"] == 17
+    assert not {"journey", "pictures"} & set(record)
+
+
 def test_a_state_without_an_average_stays_without(tmp_path):
     save(tmp_path / "s.ckpt", replace(state_at(1), ema=None))
     assert load(tmp_path / "s.ckpt").ema is None

@@ -27,7 +27,7 @@ from mindeit.errors import UserError, nearest, shorten
 _LABEL_FILES = ("labels.txt", "labels.csv")
 _HEADINGS = {
     f"{what}{kind}"
-    for what in ("", "file", "image", "img", "image")
+    for what in ("", "file", "image", "img", "picture")
     for kind in ("", "s", "file", "name", "path", "id")
 } - {"", "s"}  # compared with the letters of the first word
 

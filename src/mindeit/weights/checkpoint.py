@@ -53,6 +53,7 @@ _LATER = {  # which some records lack
     "train_state": Mapping[str, Any],
     "scale": Mapping[str, Any],
 }
+_RENAMED = {"journey": "train_state", "pictures": "images"}  # as earlier versions wrote them
 
 
 def read(
@@ -82,7 +83,10 @@ def read_record(path: PathLike) -> dict[str, Any] | None:
     if name != RECORD_KEY:
         return None
     where = f"{path}, training record"
-    return typed.read_fields({**_RECORD, **_LATER}, typed.parse(content, where), where, needed=_RECORD)
+    fields = typed.parse(content, where)
+    if isinstance(fields, dict):
+        fields = {_RENAMED.get(key, key): value for key, value in fields.items()}
+    return typed.read_fields({**_RECORD, **_LATER}, fields, where, needed=_RECORD)
 
 
 def verify(path: PathLike) -> None:
