@@ -395,12 +395,12 @@ def test_official_commands_name_their_counterparts_all_at_once():
 def test_an_unknown_model_is_named_as_it_is_here(name, hint):
     with pytest.raises(UserError) as caught:
         spec(name)
-    assert str(caught.value) == f"unknown model '{name}' ({hint}); python convert_pt2ms.py --list shows all"
+    assert str(caught.value) == f"unknown model '{name}' ({hint}); mindeit models shows all"
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_b_32_224", "swin_tiny"])
 def test_a_model_of_another_kind_has_no_nearest(name):
-    with pytest.raises(UserError, match=f"^unknown model '{name}'; python"):
+    with pytest.raises(UserError, match=f"^unknown model '{name}'; mindeit models"):
         spec(name)
 
 
@@ -423,8 +423,7 @@ def test_the_models_name_is_judged_with_the_other_options():
     assert mistake("--model", "deit_tiny", "--lr", "x").splitlines() == [
         "2 mistakes",
         "  command line: --lr is 'x', allowed: a number, above 0",
-        "  command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python convert_pt2ms.py --list "
-        "shows all",
+        "  command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); mindeit models shows all",
     ]
     Path("x.yaml").write_text("model: vit_b_32_224\n")
     assert configure("-c", "x.yaml", "--model", "S60").model.model == "S60"

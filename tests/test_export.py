@@ -297,8 +297,7 @@ BAD_INPUT = [
     (["--image_size", "33"], "image_size is 33; allowed: multiples of the patch size 8"),
     (
         ["--model", "deit_tiny"],
-        "command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); python "
-        "convert_pt2ms.py --list shows all",
+        "command line: unknown model 'deit_tiny' (nearest: 'deit_tiny_patch16_224'); mindeit models shows all",
     ),
     (
         ["--batch", "99999999999"],

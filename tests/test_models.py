@@ -317,8 +317,7 @@ def test_an_unknown_model_names_the_nearest():
     with pytest.raises(mindeit.UserError) as error:
         mindeit.create_model("deit_tiny_patch16_225")
     assert str(error.value) == (
-        "unknown model 'deit_tiny_patch16_225' (nearest: 'deit_tiny_patch16_224'); "
-        "python convert_pt2ms.py --list shows all"
+        "unknown model 'deit_tiny_patch16_225' (nearest: 'deit_tiny_patch16_224'); mindeit models shows all"
     )
 
 

@@ -113,7 +113,7 @@ BAD_INPUT = [
     (
         {"--model": "deit_tiny_patch16_225"},
         "command line: unknown model 'deit_tiny_patch16_225' (nearest: "
-        "'deit_tiny_patch16_224'); python convert_pt2ms.py --list shows all",
+        "'deit_tiny_patch16_224'); mindeit models shows all",
     ),
     (
         {"--batch_size": "99999999999"},

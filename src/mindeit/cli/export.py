@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
+from mindeit import files
 from mindeit.config import option, parse
-from mindeit.errors import run_script
+from mindeit.errors import UserError, run_script
+from mindeit.export.metadata import DYNAMIC
+from mindeit.runtime.libraries import missing_libraries
+
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,41 @@ class Options:
 
 @run_script
 def main(argv: Sequence[str]) -> int:
-    config = parse(argv, description=__doc__, script=Options, sections=())
+    options = parse(argv, description=__doc__, script=Options, sections=()).script
+    check_weights(options)
+    batch, target = read_batch(options), choose_target(options)
     from mindeit.factory.export import export_model  # MindSpore, which takes seconds to load
 
-    return 0 if export_model(config.script) else 1
+    return 0 if export_model(options, target, batch) else 1
+
+
+def check_weights(options: Options) -> None:
+    missing = missing_libraries("Ascend") if options.format == "AIR" else []
+    if missing:
+        raise UserError(f"format AIR needs Ascend's toolkit, missing {', '.join(missing)}; allowed here: MINDIR, ONNX")
+    if options.pretrained and (options.ckpt_path or not options.model):
+        raise UserError("--pretrained needs --model NAME, and no --ckpt_path")
+    if not options.pretrained and not options.ckpt_path:
+        raise UserError("no weights: give --ckpt_path FILE, or --pretrained True --model NAME for the official ones")
+
+
+def read_batch(options: Options) -> int | None:
+    """None: any batch."""
+    text = options.batch.lower()
+    if text != DYNAMIC and not (text.isdecimal() and int(text)):
+        raise UserError(
+            f"command line: --batch is '{options.batch}', allowed: a whole number, at least 1, or {DYNAMIC}"
+        )
+    if text == DYNAMIC and options.format == "AIR":
+        raise UserError("command line: --format AIR needs --batch N")
+    return None if text == DYNAMIC else int(text)
+
+
+def choose_target(options: Options) -> str:
+    """Fail early if the name does not fit the format, or cannot be written."""
+    suffix = SUFFIXES[options.format]
+    target = Path(options.output or Path(options.ckpt_path or str(options.model)).with_suffix(suffix))
+    if target.suffix != suffix:
+        raise UserError(f"output {target} ends in '{target.suffix}'; format {options.format} allows {suffix}")
+    files.check_writable(target)
+    return str(target)

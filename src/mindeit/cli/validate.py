@@ -30,6 +30,8 @@ def main(argv: Sequence[str]) -> None:
         sections=("run", "data", "model"),
         without=("drop_rate", "drop_path_rate"),
     )
+    if config.script.output and not (config.script.summary or config.script.show):
+        files.check_writable(config.script.output)
     from mindeit.factory import environment, evaluation  # MindSpore, which takes seconds to load
 
     if config.script.summary:
@@ -38,8 +40,6 @@ def main(argv: Sequence[str]) -> None:
     if config.script.show:
         print("\n".join(evaluation.show(config)))
         return
-    if config.script.output:
-        files.check_writable(config.script.output)
     cluster = environment.start(config)
     result, about = evaluation.validate(config, cluster)
     if cluster.main:

@@ -15,22 +15,14 @@ from mindeit.export.graph_fusion import simplify
 from mindeit.export.metadata import BOTH, Description
 from mindeit.export.verify import compare, images, normalised
 from mindeit.export.wrapper import BothHeads, interface
-from mindeit.files import PathLike, atomic_group, check_writable, write_json
+from mindeit.files import PathLike, atomic_group, write_json
 from mindeit.weights.integrity import DIGEST_KEY
 
-SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 LARGEST_ONNX = (1 << 31) - (1 << 24)  # bytes of parameters; with its operators a file has to stay below 2 GiB
 
 
 class ExportMismatch(Exception):
     """The file does not give the model's results, or none at all."""
-
-
-def check_target(path: PathLike, kind: str) -> None:
-    """Fail early if the name does not fit the format, or cannot be written."""
-    if Path(path).suffix != SUFFIXES[kind]:
-        raise UserError(f"output {path} ends in '{Path(path).suffix}'; format {kind} allows {SUFFIXES[kind]}")
-    check_writable(path)
 
 
 def export(model: nn.Cell, description: Description, target: PathLike, kind: str) -> None:

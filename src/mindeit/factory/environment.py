@@ -20,7 +20,12 @@ def start(config: Config) -> cluster.Cluster:
     run = config.run
     device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=_compile_cache(config))
     device.seed(run.seed)
-    ranks = cluster.start(run.distributed, run.device_target)
+    return join(config)
+
+
+def join(config: Config) -> cluster.Cluster:
+    """Find the other ranks, and say the configuration's notes once. A process alone needs no MindSpore for it."""
+    ranks = cluster.start(config.run.distributed, config.run.device_target)
     if ranks.main:
         for note in config.notes:
             print(f"note: {note}", file=sys.stderr, flush=True)

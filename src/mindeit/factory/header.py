@@ -45,13 +45,13 @@ def say_model(
     resumed: Path | None,
 ) -> None:
     """``changes``: what differs from the file of weights."""
-    sizes = {parameter.name: parameter.size for parameter in student.get_parameters()}
+    size = sum(parameter.size for parameter in student.get_parameters())
     trained = sum(parameter.size for parameter in variables.flat.parameters)
     fresh = "the official weights" if config.model.pretrained else "fresh weights"
     origin = resumed or config.model.ckpt_path or fresh
     log.say(
         f"model: {card.model}, {card.image_size} pixels, {card.num_classes} classes, "
-        f"{sum(sizes.values()) / 1e6:.2f} M parameters, {trained / 1e6:.2f} M train, from {origin}"
+        f"{size / 1e6:.2f} M parameters, {trained / 1e6:.2f} M train, from {origin}"
     )
     for change in changes if not resumed else ():
         log.say(f"model: {change}")

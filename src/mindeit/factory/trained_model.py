@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def build_predictor(config: Config) -> Predictor:
-    """Device and ranks are set up where the model needs MindSpore."""
-    if not trained_file(config).endswith(".onnx"):
+    """A device is set up where the model needs MindSpore."""
+    if trained_file(config).endswith(".onnx"):
+        environment.join(config)
+    else:
         environment.start(config)
     return Predictor.of(*trained_model(config))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 from mindeit.config import Config
-from mindeit.data import Source
+from mindeit.data import Source, Workers
 from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets, header
 from mindeit.factory.environment import data_workers
@@ -13,15 +14,18 @@ from mindeit.factory.optimization import build_loss_scale, build_objective, buil
 from mindeit.factory.student import build_student, starting_file
 from mindeit.factory.teacher import teacher_file
 from mindeit.layers.weight_init import seeded
+from mindeit.objectives import Objective
 from mindeit.optim.schedule import Schedule, scaled_lr
 from mindeit.runtime.cluster import Cluster
 from mindeit.training import run_checkpoints
 from mindeit.training.evaluator import Evaluator
 from mindeit.training.loop import Plan, Training
+from mindeit.training.loss_scale import LossScale
 from mindeit.training.recorder import Recorder
 from mindeit.training.run_checkpoints import RunCheckpoint
 from mindeit.training.run_folder import RunFolder
 from mindeit.training.train_state import TrainState
+from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
 
 _OF_SCHEDULE = (
@@ -45,22 +49,11 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     datasets.check_amount(config, source, cluster)
     header.say_data(config, source, held_out)
     resumed = folder.checkpoint(config.checkpoint.resume)
-    agreement.check(
-        config,
-        cluster,
-        images={config.data.train_split: source, config.data.val_split: held_out},
-        weights={
-            "the student": starting_file(config),
-            "the teacher": teacher_file(config),
-            "the checkpoint to resume": resumed,
-        },
-    )
+    _check_agreement(config, cluster, source, held_out, resumed)
     with seeded(config.run.seed):
         student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
-    saved = None if resumed is None else run_checkpoints.load(resumed, verified=config.checkpoint.resume == "auto")
-    if saved is not None:
-        _check_resumable(config, resumed, saved, card, division)
+    saved = None if resumed is None else _load_resumed(config, resumed, card, division)
     objective = build_objective(config, student, card)
     stepper, variables, draws = build_stepper(config, objective, cluster)
     scale, state = build_loss_scale(config), TrainState()
@@ -70,31 +63,15 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
     cluster.broadcast(variables.all)
     variables.refresh()
-    made, checkpoints = header.origin(config, cluster), config.checkpoint
-    recorder = Recorder(
-        folder.path,
-        state,
-        variables,
-        scale,
-        card,
-        facts={"opt": config.optim.opt, **division, "config": config.flat(), "made": made},
-        config=header.config_text(config, made),
-        interval=checkpoints.ckpt_save_interval,
-        keep=checkpoints.keep_checkpoint_max,
-        owner=cluster.main,
-    )
+    recorder = _recorder(config, cluster, folder, division, card, state, variables, scale)
     if saved is not None and cluster.main:
         recorder.check_bests()
-    header.say_model(config, student, card, variables, changes, resumed)
     plan = _plan(config, source, cluster)
+    header.say_model(config, student, card, variables, changes, resumed)
     header.say_plan(config, plan, cluster, state, folder.path)
     if saved is not None:
         header.say_resumed(config, resumed, saved.record, state)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
-    evaluator = None
-    if held_out is not None:
-        batches = datasets.held_out_batches(config, held_out, card, cluster, workers)
-        evaluator = Evaluator(batches, objective, card.num_classes, cluster, config.train.train_mode)
     return Training(
         plan=plan,
         stepper=stepper,
@@ -104,9 +81,24 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         cluster=cluster,
         batches=datasets.training_epochs(config, source, card, cluster, workers),
         draws=draws,
-        evaluator=evaluator,
+        evaluator=None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers),
         recorder=recorder,
         finished=functools.partial(header.say_end, config, folder.path),
+    )
+
+
+def _check_agreement(
+    config: Config, cluster: Cluster, source: Source, held_out: Source | None, resumed: Path | None
+) -> None:
+    agreement.check(
+        config,
+        cluster,
+        images={config.data.train_split: source, config.data.val_split: held_out},
+        weights={
+            "the student": starting_file(config),
+            "the teacher": teacher_file(config),
+            "the checkpoint to resume": resumed,
+        },
     )
 
 
@@ -122,14 +114,47 @@ def _division(config: Config, source: Source, cluster: Cluster) -> dict[str, int
     }
 
 
-def _check_resumable(
-    config: Config, path: object, saved: RunCheckpoint, card: ModelCard, division: dict[str, int]
-) -> None:
+def _load_resumed(config: Config, path: Path, card: ModelCard, division: dict[str, int]) -> RunCheckpoint:
+    """Another model, other classes or images divided otherwise cannot go on."""
+    saved = run_checkpoints.load(path, verified=config.checkpoint.resume == "auto")
     same = {"model": card.model, "num_classes": card.num_classes, "opt": config.optim.opt}
     run_checkpoints.check_resumable(saved.record, path, same=same, division=division)
     for label, (now, then) in enumerate(zip(card.class_names or (), saved.card.class_names or ())):
         if now != then:
             raise UserError(f"{path}: cannot be resumed, class {label} is '{now}' now, it was saved as '{then}'")
+    return saved
+
+
+def _recorder(
+    config: Config,
+    cluster: Cluster,
+    folder: RunFolder,
+    division: dict[str, int],
+    card: ModelCard,
+    state: TrainState,
+    variables: TrainVariables,
+    scale: LossScale,
+) -> Recorder:
+    made, checkpoints = header.origin(config, cluster), config.checkpoint
+    return Recorder(
+        folder.path,
+        state,
+        variables,
+        scale,
+        card,
+        facts={"opt": config.optim.opt, **division, "config": config.flat(), "made": made},
+        config=header.config_text(config, made),
+        interval=checkpoints.ckpt_save_interval,
+        keep=checkpoints.keep_checkpoint_max,
+        owner=cluster.main,
+    )
+
+
+def _evaluator(
+    config: Config, cluster: Cluster, held_out: Source, objective: Objective, card: ModelCard, workers: Workers
+) -> Evaluator:
+    batches = datasets.held_out_batches(config, held_out, card, cluster, workers)
+    return Evaluator(batches, objective, card.num_classes, cluster, config.train.train_mode)
 
 
 def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:

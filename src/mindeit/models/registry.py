@@ -58,7 +58,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def spec(name: str) -> ModelSpec:
     """The table's row of ``name``; an unknown name is an error that tells the nearest."""
     if name not in CATALOGUE:
-        raise UserError(f"unknown model '{name}'{_known_as(name)}; python convert_pt2ms.py --list shows all")
+        raise UserError(f"unknown model '{name}'{_known_as(name)}; mindeit models shows all")
     return CATALOGUE[name]
 
 

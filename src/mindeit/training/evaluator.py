@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Callable
-
-from mindspore import Tensor
 
 from mindeit.data import EvaluationBatches
 from mindeit.objectives import Objective
@@ -23,7 +20,7 @@ class Evaluator:
     ) -> None:
         self.batches, self._objective, self._train_mode = batches, objective, train_mode
         self._num_classes, self._cluster = num_classes, cluster
-        self._title = "the evaluation"  # of the first graph; later ones are compiled without a message
+        self._graph = compiled(objective.student, "the evaluation")
 
     def __call__(self, *, only_batches: int | None = None) -> Evaluation:
         """On all batches, or on the first few."""
@@ -33,9 +30,7 @@ class Evaluator:
         statistics = [parameter for parameter in student.get_parameters() if not parameter.requires_grad]
         cluster.broadcast(statistics)  # batch norm's differ from rank to rank
         try:
-            graph: Callable[..., Tensor] = compiled(student, self._title)
-            self._title = ""
             some = itertools.islice(shown, only_batches)
-            return evaluate(lambda images: graph(to_device(images)).asnumpy(), some, self._num_classes, cluster)
+            return evaluate(lambda images: self._graph(to_device(images)).asnumpy(), some, self._num_classes, cluster)
         finally:
             self._objective.set_train(self._train_mode)

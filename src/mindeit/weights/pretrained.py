@@ -26,7 +26,7 @@ def fetch_pretrained(name: str, image_size: int | None = None) -> Path:
     """
     files = spec(name).files
     if not files:
-        raise UserError(f"there is no official file of '{name}'; python convert_pt2ms.py --list shows those there are")
+        raise UserError(f"there is no official file of '{name}'; mindeit models shows those there are")
     published = next((file for file in files if file.image_size == image_size), files[0])
     folder = cache_folder()
     converted = folder / f"{Path(published.file).stem}.ckpt"
