@@ -40,9 +40,10 @@ def onnx(name: str, folder: Path) -> Step:
 
 
 def exported(name: str, folder: Path, kind: str) -> Step:
+    from mindeit.cli.export import SUFFIXES
     from mindeit.export.exported import Exported
     from mindeit.export.metadata import Description
-    from mindeit.export.writer import SUFFIXES, export
+    from mindeit.export.writer import export
     from mindeit.weights.card import card_for
 
     path = folder / f"model{SUFFIXES[kind]}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import numpy as np
+from bench_turns import OWN, STOCK
 
 from mindeit.models.registry import spec
 
@@ -54,23 +56,19 @@ def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
     return step, batches(options, epoch)
 
 
-def pytorch(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
-    """timm's model where timm is installed, else the PyTorch reference that conversions are verified with."""
+def pytorch(options: argparse.Namespace, *, compiled: bool = False, bf16: bool = False) -> tuple[Step, Iterator[Batch]]:
     import torch
+    from bench_model import torch_model
 
-    try:
-        from timm import create_model
-
-        model = create_model(options.model, num_classes=CLASSES)
-    except ImportError:
-        from mindeit.torch_reference.build import build_reference
-
-        model = build_reference(options.model, num_classes=CLASSES, image_size=spec(options.model).image_size)
-    optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3, weight_decay=0.05)
+    model = torch_model(options.model, CLASSES).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
+    forward = torch.compile(model) if compiled else model
 
     def step(images: np.ndarray, labels: np.ndarray) -> object:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(torch.as_tensor(images)), torch.as_tensor(labels).long())
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = forward(torch.as_tensor(images))
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.as_tensor(labels).long())
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -158,4 +156,11 @@ def batches(options: argparse.Namespace, epoch: Callable[[int], Iterable[Batch]]
         yield images, labels
 
 
-CANDIDATES = {"MinDeiT": ours, "PyTorch eager": pytorch, "MindCV ViT": mindcv}
+CANDIDATES = {
+    OWN: ours,
+    STOCK: ours,
+    "PyTorch eager": pytorch,
+    "torch.compile": functools.partial(pytorch, compiled=True),
+    "PyTorch bf16": functools.partial(pytorch, bf16=True),
+    "MindCV ViT": mindcv,
+}

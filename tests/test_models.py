@@ -238,7 +238,9 @@ def test_a_seed_of_its_own_makes_a_model_independent_of_other_draws(name):
 
 def test_drop_path_grows_linearly_over_depth():
     blocks = build(TINY, drop_path_rate=0.1).blocks
-    assert [block.drop_path1.probability for block in blocks] == pytest.approx(NUMBERS["drop_path_at_0.1"], abs=1e-7)
+    assert [block.residual1.drop_path.probability for block in blocks] == pytest.approx(
+        NUMBERS["drop_path_at_0.1"], abs=1e-7
+    )
 
 
 def test_drop_path_keeps_or_drops_whole_samples_and_keeps_the_mean(mode):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mindeit.config import parse
 from mindeit.errors import run_script
+from mindeit.kernels.native.library import library
 from mindeit.runtime.environment import report
 
 
@@ -13,3 +14,4 @@ from mindeit.runtime.environment import report
 def main(argv: Sequence[str]) -> None:
     parse(argv, description=__doc__, sections=())
     print(report())
+    print(f"operators on CPU: {library().form}")

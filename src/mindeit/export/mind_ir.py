@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -158,12 +159,14 @@ def _place(scope: str, inputs: tuple) -> str:
     """``Default/blocks-CellList/0-Block/attn-Attention/qkv-Linear/MatMul-op0`` -> ``blocks/0/attn/qkv``
 
     MindSpore shares operators without parameters, and then knows the place of one's first use only: such an operator
-    is called after what it takes its last input from.
+    is called after what it takes its last input from. ``model`` in front is what `wrapper` calls the network: operators
+    that were compiled before it was wrapped lack that.
     """
     sources = [value.node.name for value in inputs if isinstance(value, Result)]
     if sources and not any(isinstance(value, Parameter) for value in inputs):
         return sources[-1]
-    return "/".join(part.partition("-")[0] for part in scope.split("/")[1:-1])
+    places = [part.partition("-")[0] for part in scope.split("/")[1:-1]]
+    return "/".join(itertools.dropwhile("model".__eq__, places))
 
 
 def _tensor_type(tensor: Any) -> tuple[Shape, type]:

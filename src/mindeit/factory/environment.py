@@ -10,6 +10,7 @@ import sys
 from mindeit.config import Config
 from mindeit.data import Processes, Threads, Workers
 from mindeit.data.processes import AVAILABLE
+from mindeit.kernels.native.library import library
 from mindeit.runtime import cluster, device
 
 _THREADS_AT_ONCE = 4  # Python's lock lets hardly more of them compute: each holds it a quarter of its time
@@ -33,10 +34,14 @@ def join(config: Config) -> cluster.Cluster:
 
 
 def _compile_cache(config: Config) -> str | None:
-    """A folder for this configuration alone, because MindSpore identifies a cached graph by its number only."""
+    """A folder for this configuration alone, because MindSpore identifies a cached graph by its number only.
+
+    The graph names the library that its operators come from.
+    """
     if config.train.compile_cache is None:
         return None
-    text = json.dumps(config.flat(), sort_keys=True, default=str)
+    operators = library().form if config.run.device_target == "CPU" else ""
+    text = json.dumps([config.flat(), operators], sort_keys=True, default=str)
     return os.path.join(config.train.compile_cache, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 

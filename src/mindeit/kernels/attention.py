@@ -1,11 +1,14 @@
-"""Scaled dot-product attention over (batch, heads, tokens, head_dim), or with its first two axes exchanged."""
+"""Scaled dot-product attention: of query, key and value (batch, heads, tokens, head_dim), the first two axes in either
+order, or of the product that holds all three (batch, tokens, 3 * dim)."""
 
 from __future__ import annotations
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels import bias, heads
 from mindeit.kernels.float32 import Float32
+from mindeit.kernels.native import operators
 from mindeit.runtime import device
 
 
@@ -93,3 +96,41 @@ class FlashAttention(MatmulAttention):
 def choose() -> MatmulAttention:
     """Only Ascend has a fused kernel."""
     return FlashAttention() if device.target() == "Ascend" else MatmulAttention()
+
+
+class StackedAttention(nn.Cell):
+    """(product, its bias) -> mixed values (batch, tokens, dim). ``adds_bias``: the product comes without."""
+
+    adds_bias = False
+
+    def __init__(self, divided: nn.Cell, attend: MatmulAttention) -> None:
+        super().__init__()
+        self.heads, self.attend = divided, attend
+
+    def construct(self, stacked: Tensor, offset: Tensor) -> Tensor:
+        query, key, value = self.heads.divide(stacked)
+        return self.heads.merge(self.attend(query, key, value, query.shape[-1] ** -0.5))
+
+
+class FusedAttention(nn.Cell):
+    """Everything between the product and the mixed values in one operator, for float32: scores never reach memory."""
+
+    adds_bias = True
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.fused, self.bias_add = operators.attention(), bias.choose()
+        self.plain = StackedAttention(heads.StackedHeads(num_heads), MatmulAttention())
+
+    def construct(self, stacked: Tensor, offset: Tensor) -> Tensor:
+        batch, tokens, width = stacked.shape
+        if stacked.dtype != ms.float32:
+            rows = self.bias_add(ops.reshape(stacked, (-1, width)), offset)
+            return self.plain(ops.reshape(rows, stacked.shape), offset)
+        parts = (3, self.num_heads, width // (3 * self.num_heads))
+        return self.fused(ops.reshape(stacked, (batch, tokens, *parts)), ops.reshape(offset, parts))
+
+
+def choose_stacked(num_heads: int) -> nn.Cell:
+    return FusedAttention(num_heads) if operators.available() else StackedAttention(heads.choose(num_heads), choose())

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
-from mindeit.kernels import attention, gain, gelu, heads, linear, norm
+from mindeit.kernels import attention, gain, gelu, heads, linear, norm, residual
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
 # forms that other runtimes know by name.
 _PLAIN = {
     heads.StackedHeads: lambda cell: heads.TransposedHeads(cell.num_heads),
     heads.TransposedOnce: lambda cell: heads.TransposedHeads(cell.num_heads),
+    attention.FusedAttention: lambda cell: attention.StackedAttention(
+        heads.TransposedHeads(cell.num_heads), attention.MatmulAttention()
+    ),
+    linear.BareProduct: lambda cell: linear.ProductAndBias(),  # whose bias a fused attention added
+    linear.FusedProductGelu: lambda cell: linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu()),
+    residual.FusedResidual: lambda cell: residual.PlainResidual(),
+    norm.FusedLayerNorm: lambda cell: norm.NativeLayerNorm(cell.plain.rows.epsilon),
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
     linear.DenseProduct: lambda cell: linear.ProductAndBias(),
     norm.MintLayerNorm: lambda cell: norm.NativeLayerNorm(cell.epsilon),

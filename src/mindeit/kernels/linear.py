@@ -1,10 +1,12 @@
-"""Rows (n, in) times a weight (out, in), plus a bias (out,)."""
+"""Rows (n, in) times a weight (out, in), plus a bias (out,), and GELU of that."""
 
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindeit.kernels import bias
+from mindeit.kernels import bias, gelu
+from mindeit.kernels.native import operators
 from mindeit.runtime import device
 
 
@@ -28,5 +30,44 @@ class DenseProduct(nn.Cell):
         return self.dense(rows, weight, offset)
 
 
+class BareProduct(nn.Cell):
+    """Leaves the bias to the caller, who adds it together with what comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+        return self.matmul(rows, weight)
+
+
+class ProductThenGelu(nn.Cell):
+    def __init__(self, product: nn.Cell, activation: nn.Cell) -> None:
+        super().__init__()
+        self.product, self.activation = product, activation
+
+    def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+        return self.activation(self.product(rows, weight, offset))
+
+
+class FusedProductGelu(nn.Cell):
+    """Bias and GELU in one operator, for float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul, self.fused = ops.MatMul(transpose_b=True), operators.bias_gelu()
+        self.bias_add, self.activation = bias.choose(), gelu.ErfGelu()
+
+    def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+        product = self.matmul(rows, weight)
+        if product.dtype != ms.float32:  # asked here: without a graph, operators alone cast what they get
+            return self.activation(self.bias_add(product, offset))
+        return self.fused(product, offset)
+
+
 def choose() -> nn.Cell:
     return DenseProduct() if device.target() == "Ascend" else ProductAndBias()
+
+
+def choose_with_gelu() -> nn.Cell:
+    return FusedProductGelu() if operators.available() else ProductThenGelu(choose(), gelu.choose())

@@ -5,33 +5,46 @@ from math import prod
 from mindspore import Tensor, nn
 
 from mindeit.errors import UserError
-from mindeit.kernels import attention, heads
+from mindeit.kernels import attention, heads, linear
 from mindeit.layers.counted import Counted
 from mindeit.layers.linear import Linear
 
 
-class Attention(Counted, nn.Cell):
-    """Multi-head self-attention: (batch, tokens, dim) -> the same. ``qkv`` stacks query, key and value rows."""
+class SelfAttention(Counted, nn.Cell):
+    """(batch, tokens, dim) -> the same. ``qkv`` stacks query, key and value rows; subclasses do what follows it.
 
-    def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
+    ``product``: the kernel of ``qkv``.
+    """
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0, product: nn.Cell | None = None) -> None:
         super().__init__()
         if dim % num_heads:
             raise UserError(f"embed_dim is {dim}; allowed: multiples of num_heads {num_heads}")
         self.scale = (dim // num_heads) ** -0.5
-        self.qkv = Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, 3 * dim, product)
         self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(p=drop_rate)
-        self.heads, self.attend = heads.choose(num_heads), attention.choose()
-        self.batch_first = heads.TransposedHeads(num_heads)
-
-    def construct(self, x: Tensor) -> Tensor:
-        query, key, value = self.heads.divide(self.qkv(x))
-        return self.proj_drop(self.proj(self.heads.merge(self.attend(query, key, value, self.scale))))
+        self.attend, self.batch_first = attention.choose(), heads.TransposedHeads(num_heads)
 
     def multiply_adds(self, inputs: tuple[Tensor, ...], out: tuple[int, ...]) -> int:
         return 2 * out[1] * prod(out)
 
+
+class Attention(SelfAttention):
+    """Multi-head self-attention."""
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:
+        mix = attention.choose_stacked(num_heads)
+        super().__init__(dim, num_heads, drop_rate, linear.BareProduct() if mix.adds_bias else None)
+        self.mix = mix
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.proj_drop(self.proj(self.mix(self.qkv(x), self.qkv.bias)))
+
     def weights(self, x: Tensor) -> Tensor:
         """What each token looks at, (batch, heads, tokens, tokens): for images, not for speed."""
-        query, key, _ = self.batch_first.divide(self.qkv(x))
+        stacked = self.qkv(x)
+        if self.mix.adds_bias:
+            stacked = stacked + self.qkv.bias.astype(stacked.dtype)
+        query, key, _ = self.batch_first.divide(stacked)
         return self.attend.weights(query, key, self.scale)

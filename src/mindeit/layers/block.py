@@ -4,9 +4,9 @@ from typing import Callable
 
 from mindspore import Tensor, nn, ops
 
-from mindeit.layers.drop_path import DropPath
-from mindeit.layers.layer_scale import Scaled, layer_scale
+from mindeit.layers.layer_scale import layer_scale
 from mindeit.layers.norm import LayerNorm
+from mindeit.layers.residual import Residual
 
 
 class Block(nn.Cell):
@@ -28,11 +28,11 @@ class Block(nn.Cell):
         self.gamma_1, self.gamma_2 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
         self.norm1, self.attn = norm(dim), attention
         self.norm2, self.mlp = norm(dim), mlp
-        self.drop_path1, self.drop_path2, self.scaled = DropPath(drop_path), DropPath(drop_path), Scaled()
+        self.residual1, self.residual2 = Residual(drop_path), Residual(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
-        return x + self.drop_path2(self.scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        x = self.residual1(x, self.attn(self.norm1(x)), self.gamma_1)
+        return self.residual2(x, self.mlp(self.norm2(x)), self.gamma_2)
 
     def weights(self, x: Tensor) -> Tensor:
         """Its attention's, (batch, heads, tokens, tokens)."""
@@ -57,17 +57,14 @@ class ParallelBlock(nn.Cell):
         self.attn, self.attn1 = attention
         self.norm2, self.norm21 = LayerNorm(dim), LayerNorm(dim)
         self.mlp, self.mlp1 = mlp
-        self.drop_path1, self.drop_path11 = DropPath(drop_path), DropPath(drop_path)
-        self.drop_path2, self.drop_path21 = DropPath(drop_path), DropPath(drop_path)
-        self.scaled = Scaled()
+        self.residual1, self.residual11 = Residual(drop_path), Residual(drop_path)
+        self.residual2, self.residual21 = Residual(drop_path), Residual(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        first = self.drop_path1(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
-        second = self.drop_path11(self.scaled(self.attn1(self.norm11(x)), self.gamma_1_1))
-        x = x + first + second
-        first = self.drop_path2(self.scaled(self.mlp(self.norm2(x)), self.gamma_2))
-        second = self.drop_path21(self.scaled(self.mlp1(self.norm21(x)), self.gamma_2_1))
-        return x + first + second
+        first, second = self.attn(self.norm1(x)), self.attn1(self.norm11(x))
+        x = self.residual11(self.residual1(x, first, self.gamma_1), second, self.gamma_1_1)
+        first, second = self.mlp(self.norm2(x)), self.mlp1(self.norm21(x))
+        return self.residual21(self.residual2(x, first, self.gamma_2), second, self.gamma_2_1)
 
     def weights(self, x: Tensor) -> Tensor:
         """Of both attentions, (batch, 2 * heads, tokens, tokens)."""

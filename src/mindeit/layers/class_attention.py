@@ -9,10 +9,11 @@ from mindspore import Tensor, nn, ops
 from mindeit.kernels.attention import MatmulAttention
 from mindeit.kernels.heads import TransposedHeads
 from mindeit.layers.counted import Counted
-from mindeit.layers.layer_scale import Scaled, layer_scale
+from mindeit.layers.layer_scale import layer_scale
 from mindeit.layers.linear import Linear
 from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
+from mindeit.layers.residual import Residual
 
 
 class ClassAttention(Counted, nn.Cell):
@@ -62,12 +63,12 @@ class ClassBlock(nn.Cell):
         self.gamma_1, self.gamma_2 = layer_scale(dim, init_scale), layer_scale(dim, init_scale)
         self.norm1, self.attn = LayerNorm(dim), ClassAttention(dim, num_heads, drop_rate)
         self.norm2, self.mlp = LayerNorm(dim), Mlp(dim, hidden, drop_rate)
-        self.scaled, self.see_patches_only = Scaled(), see_patches_only
+        self.residual1, self.residual2, self.see_patches_only = Residual(), Residual(), see_patches_only
 
     def construct(self, classes: Tensor, patches: Tensor) -> Tensor:
         asking, seen = self.views(classes, patches)
-        classes = classes + self.scaled(self.attn(asking, seen), self.gamma_1)
-        return classes + self.scaled(self.mlp(self.norm2(classes)), self.gamma_2)
+        classes = self.residual1(classes, self.attn(asking, seen), self.gamma_1)
+        return self.residual2(classes, self.mlp(self.norm2(classes)), self.gamma_2)
 
     def views(self, classes: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """The queries, and the tokens that they see, both normalised."""

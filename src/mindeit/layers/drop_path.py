@@ -21,14 +21,20 @@ class DropPath(nn.Cell):
         self.row = 0
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.dropout is None or not self.training:
+        factors = self.draw(x)
+        if factors is None:
             return x
-        per_sample = (x.shape[0],) + (1,) * (x.ndim - 1)
+        return self.gain(x, ops.reshape(factors, (x.shape[0],) + (1,) * (x.ndim - 1)))
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """A factor for each sample (batch,): 0 where it is dropped; None where nothing is."""
+        if self.dropout is None or not self.training:
+            return None
         if self.factors is None:
-            return self.gain(x, self.dropout(ops.ones(per_sample, x.dtype)))
+            return self.dropout(ops.ones((x.shape[0],), x.dtype))
         # Written alike in every drop path, this is computed once: compilers merge equal expressions.
         factors = ops.split(self.factors.astype(x.dtype), 1, axis=0)
-        return self.gain(x, factors[self.row].reshape(per_sample))
+        return ops.reshape(factors[self.row], (x.shape[0],))
 
 
 class DropPathTable(nn.Cell):

@@ -8,14 +8,17 @@ from mindeit.layers.weight_init import truncated_normal, zeros
 
 
 class Linear(Counted, nn.Cell):
-    """(..., in) -> (..., out). The weight is (out, in) and starts as the official models' do, not as nn.Dense does."""
+    """(..., in) -> (..., out). The weight is (out, in) and starts as the official models' do, not as nn.Dense does.
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    ``product``: a kernel that does more than this, or less.
+    """
+
+    def __init__(self, in_features: int, out_features: int, product: nn.Cell | None = None) -> None:
         super().__init__()
         self.fan_in, self.out_features = in_features, out_features
         self.weight = Parameter(truncated_normal((out_features, in_features)), name="weight")
         self.bias = Parameter(zeros((out_features,)), name="bias")
-        self.product = linear.choose()
+        self.product = product or linear.choose()
 
     def construct(self, x: Tensor) -> Tensor:
         rows = self.product(ops.reshape(x, (-1, self.fan_in)), self.weight, self.bias)

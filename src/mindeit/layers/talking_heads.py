@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from mindspore import Tensor, ops
 
-from mindeit.layers.attention import Attention
+from mindeit.layers.attention import SelfAttention
 from mindeit.layers.linear import Linear
 
 
@@ -19,7 +19,7 @@ class HeadMix(Linear):
         return self.bias_along_heads(ops.reshape(mixed, scores.shape), self.bias.astype(mixed.dtype))
 
 
-class TalkingHeads(Attention):
+class TalkingHeads(SelfAttention):
     """Self-attention whose heads exchange scores before the softmax and weights after it (arXiv:2003.02436)."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float = 0.0) -> None:

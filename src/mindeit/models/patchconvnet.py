@@ -10,12 +10,12 @@ from mindeit.errors import UserError
 from mindeit.kernels import bias, gain, gelu
 from mindeit.layers.class_attention import ClassBlock
 from mindeit.layers.counted import Counted
-from mindeit.layers.drop_path import DropPath
-from mindeit.layers.layer_scale import Scaled, layer_scale
+from mindeit.layers.layer_scale import layer_scale
 from mindeit.layers.linear import Linear, classifier
 from mindeit.layers.nested_conv import NestedConv
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
+from mindeit.layers.residual import Residual
 from mindeit.layers.weight_init import truncated_normal, uniform
 from mindeit.models.backbone import LateClassTokens
 
@@ -108,10 +108,10 @@ class ConvBlock(nn.Cell):
         super().__init__()
         self.gamma_1 = layer_scale(dim, init_scale)
         self.norm1, self.attn = LayerNorm(dim), Convolutions(dim, grid)
-        self.drop_path, self.scaled = DropPath(drop_path), Scaled()
+        self.residual = Residual(drop_path)
 
     def construct(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.scaled(self.attn(self.norm1(x)), self.gamma_1))
+        return self.residual(x, self.attn(self.norm1(x)), self.gamma_1)
 
 
 class HeadPerClass(Counted, nn.SequentialCell):

@@ -1,0 +1,91 @@
+"""The fused operators as MindSpore sees them: shapes of their outputs, and their gradients.
+
+Each is float32 and checks its tensors; a wrong one ends the step with an error. Activations that are cheap to compute
+again are not kept for the backward pass (`_again`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+from mindeit.kernels.native.library import library
+from mindeit.runtime import device
+
+Bprop = Callable[..., tuple]
+
+
+def available() -> bool:
+    return device.target() == "CPU" and library().path is not None
+
+
+def _custom(name: str, shapes: Callable[..., Any], dtypes: Callable[..., Any], bprop: Bprop | None = None) -> Any:
+    return ops.Custom(f"{library().path}:{name}", shapes, dtypes, "aot", bprop)
+
+
+def _again(operator: Any) -> Any:
+    """Graphs compute its output again in the backward pass. Without a graph there is nothing to tell that to."""
+    if ms.get_context("mode") == ms.GRAPH_MODE:
+        operator.recompute()
+    return operator
+
+
+@functools.cache
+def layer_norm() -> Any:
+    """(rows, gamma, beta, epsilon (1,)) -> rows."""
+    grad = _custom("layer_norm_grad", lambda x, gamma, dy, eps: (x, [2, x[1]]), lambda x, gamma, dy, eps: (x, x))
+
+    def bprop(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        dx, sums = grad(x, gamma, dout, epsilon)
+        return dx, sums[0], sums[1], ops.zeros_like(epsilon)
+
+    return _again(_custom("layer_norm", lambda x, gamma, beta, eps: x, lambda x, gamma, beta, eps: x, bprop))
+
+
+@functools.cache
+def bias_gelu() -> Any:
+    """(rows, bias) -> GELU of their sum, exact."""
+    grad = _custom("bias_gelu_grad", lambda x, bias, dy: (x, bias), lambda x, bias, dy: (x, x))
+
+    def bprop(x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return grad(x, bias, dout)
+
+    return _again(_custom("bias_gelu", lambda x, bias: x, lambda x, bias: x, bprop))
+
+
+@functools.cache
+def column_sums() -> Any:
+    """Rows (n, width) -> (width,). Has no gradient: it is one."""
+    return _custom("column_sums", lambda x: [x[1]], lambda x: x)
+
+
+@functools.cache
+def residual(has_gain: bool) -> Any:
+    """x, branch (batch, tokens, dim), gain (dim,), factors (batch,) -> x + branch * gain * factors."""
+    grad = _custom("residual_grad", lambda branch, gain, *rest: (branch, gain), lambda branch, *rest: (branch, branch))
+
+    def bprop(x: Tensor, branch: Tensor, gain: Tensor, factors: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        dbranch, dgain = grad(branch, gain, factors, dout)
+        return dout, dbranch, dgain, ops.zeros_like(factors)
+
+    def bprop_without_gain(
+        x: Tensor, branch: Tensor, gain: Tensor, factors: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple:
+        dbranch, _ = grad(dout, gain, factors, dout)  # the branch itself only matters for the gain: need not be kept
+        return dout, dbranch, ops.zeros_like(gain), ops.zeros_like(factors)
+
+    return _custom("residual", lambda x, *rest: x, lambda x, *rest: x, bprop if has_gain else bprop_without_gain)
+
+
+@functools.cache
+def attention() -> Any:
+    """Query, key and value (batch, tokens, 3, heads, head_dim) and their bias -> mixed values (batch, tokens, dim)."""
+    grad = _custom("attention_grad", lambda qkv, bias, dy: (qkv, bias), lambda qkv, bias, dy: (qkv, qkv))
+
+    def bprop(qkv: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return grad(qkv, bias, dout)
+
+    return _custom("attention", lambda x, bias: [x[0], x[1], x[3] * x[4]], lambda x, bias: x, bprop)

@@ -1,0 +1,96 @@
+"""Each operator on small inputs, against the plain formula in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+# An operator, its inputs, and what its outputs should be.
+Case = tuple[str, Arrays, Arrays]
+
+TOLERANCE = 1e-5  # of the largest element; what is right differs by 1e-6
+EPSILON = 1e-3
+
+
+def first_wrong(library: ctypes.CDLL) -> str | None:
+    """The name of an operator whose results are wrong."""
+    for name, inputs, wanted in _cases(np.random.default_rng(0)):
+        outputs = tuple(np.full(result.shape, np.nan, np.float32) for result in wanted)
+        if call(library, name, *inputs, *outputs) != 0:
+            return name
+        for output, result in zip(outputs, wanted):
+            if not np.abs(output - result).max() <= TOLERANCE * np.abs(result).max():  # also where one is NaN
+                return name
+    return None
+
+
+def call(library: ctypes.CDLL, name: str, *arrays: np.ndarray) -> int:
+    """Run an operator as MindSpore does; not 0: it refuses these arrays."""
+    count = len(arrays)
+    shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
+    return getattr(library, name)(
+        count,
+        (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays)),
+        (ctypes.c_int * count)(*(array.ndim for array in arrays)),
+        (ctypes.POINTER(ctypes.c_int64) * count)(*(ctypes.cast(s, ctypes.POINTER(ctypes.c_int64)) for s in shapes)),
+        (ctypes.c_char_p * count)(*(str(array.dtype).encode() for array in arrays)),
+        None,
+        None,
+    )
+
+
+def _cases(random: np.random.Generator) -> Iterator[Case]:
+    def draw(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape).astype(np.float32)
+
+    # Sizes that fill no vector and no tile, and several blocks of queries.
+    rows, bias, dy = draw(35, 27) * 2, draw(27), draw(35, 27)
+    phi, density = _normal(rows.astype(np.float64) + bias)
+    wide = rows.astype(np.float64) + bias
+    dx = dy * (phi + wide * density)
+    yield "bias_gelu", (rows, bias), (wide * phi,)
+    yield "bias_gelu_grad", (rows, bias, dy), (dx, dx.sum(0))
+    yield "column_sums", (rows,), (rows.astype(np.float64).sum(0),)
+    x, branch, gain, factors = draw(3, 7, 27), draw(3, 7, 27), draw(27), draw(3)
+    spread, dy3 = gain * factors.astype(np.float64)[:, None, None], draw(3, 7, 27)
+    dgain = (dy3 * factors.astype(np.float64)[:, None, None] * branch).sum((0, 1))
+    yield "residual", (x, branch, gain, factors), (x + branch * spread,)
+    yield "residual_grad", (branch, gain, factors, dy3), (dy3 * spread, dgain)
+    yield from _layer_norm(rows, bias, dy, draw(27))
+    yield from _attention(draw(2, 53, 3, 2, 24), draw(3, 2, 24), draw(2, 53, 48))
+
+
+def _normal(x: np.ndarray) -> Arrays:
+    """The normal distribution and its density."""
+    phi = np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)))(x)
+    return phi, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def _layer_norm(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray, beta: np.ndarray) -> Iterator[Case]:
+    epsilon = np.array([EPSILON], np.float32)
+    wide = x.astype(np.float64)
+    r = 1 / np.sqrt(wide.var(1, keepdims=True) + EPSILON)
+    hat, u = (wide - wide.mean(1, keepdims=True)) * r, dy * gamma.astype(np.float64)
+    dx = r * (u - u.mean(1, keepdims=True) - hat * (u * hat).mean(1, keepdims=True))
+    yield "layer_norm", (x, gamma, beta, epsilon), (hat * gamma + beta,)
+    yield "layer_norm_grad", (x, gamma, dy, epsilon), (dx, np.stack([(dy * hat).sum(0), dy.sum(0, dtype=np.float64)]))
+
+
+def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
+    batch, tokens, _, heads, head_dim = qkv.shape
+    query, key, value = np.moveaxis(qkv.astype(np.float64) + bias, (2, 3), (0, 2))  # (batch, heads, tokens, head_dim)
+    scale = head_dim**-0.5
+    scores = np.exp(query @ key.swapaxes(2, 3) * scale)
+    shares = scores / scores.sum(3, keepdims=True)
+    dmixed = dy.reshape(batch, tokens, heads, head_dim).swapaxes(1, 2).astype(np.float64)
+    dshares = dmixed @ value.swapaxes(2, 3)
+    dscores = shares * (dshares - (shares * dshares).sum(3, keepdims=True)) * scale
+    parts = (dscores @ key, dscores.swapaxes(2, 3) @ query, shares.swapaxes(2, 3) @ dmixed)
+    dqkv = np.moveaxis(np.stack(parts), (0, 2), (2, 3))
+    mixed = (shares @ value).swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
+    yield "attention", (qkv, bias), (mixed,)
+    yield "attention_grad", (qkv, bias, dy), (dqkv, dqkv.sum((0, 1)))

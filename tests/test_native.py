@@ -1,0 +1,304 @@
+"""The fused operators for CPU: built once, checked, exact, and replaced by MindSpore's own where they cannot be had."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from mindeit.kernels import attention, bias, gelu, heads, linear, norm, residual
+from mindeit.kernels.export_forms import make_portable
+from mindeit.kernels.native import library as native
+from mindeit.kernels.native import operators, selftest
+from mindeit.layers.residual import Residual
+from mindeit.models.registry import build
+
+LIBRARY = native.library()
+pytestmark = pytest.mark.skipif(LIBRARY.path is None and not shutil.which("c++"), reason="no C++ compiler here")
+
+
+@pytest.fixture
+def fresh():
+    """`library` as in a new process, also afterwards."""
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+# -- the operators themselves
+
+
+class StockMix(nn.Cell):
+    """What a fused attention replaces: the bias, and attention by single operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.add = ops.BiasAdd()
+        self.plain = attention.StackedAttention(heads.StackedHeads(2), attention.MatmulAttention())
+
+    def construct(self, stacked, offset):
+        rows = self.add(ops.reshape(stacked, (-1, stacked.shape[2])), offset)
+        return self.plain(ops.reshape(rows, stacked.shape), offset)
+
+
+class ScaledSum(nn.Cell):
+    def construct(self, x, branch, gain, factors):
+        return x + branch * gain * ops.reshape(factors, (-1, 1, 1))
+
+
+def stock_gelu():
+    return linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu())
+
+
+FORMS = {
+    "norm": (lambda: norm.FusedLayerNorm(1e-6), lambda: norm.ProductLayerNorm(1e-6), ((3, 9, 27), (27,), (27,))),
+    "norm of wide rows": (
+        lambda: norm.FusedLayerNorm(1e-3),
+        lambda: norm.ProductLayerNorm(1e-3),
+        ((70, 384),) + ((384,),) * 2,
+    ),
+    "product, bias, GELU": (linear.FusedProductGelu, stock_gelu, ((37, 20), (75, 20), (75,))),
+    "attention": (lambda: attention.FusedAttention(2), StockMix, ((2, 53, 144), (144,))),
+    "attention of few tokens, odd heads": (lambda: attention.FusedAttention(2), StockMix, ((3, 5, 66), (66,))),
+    "residual": (residual.FusedResidual, ScaledSum, ((4, 9, 27), (4, 9, 27), (27,), (4,))),
+}
+
+
+class GradientOf(nn.Cell):
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel, self.gradient = kernel, ops.GradOperation(get_all=True, sens_param=True)
+
+    def construct(self, *inputs):
+        return self.gradient(self.kernel)(*inputs)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_fused_operators_and_their_gradients_are_those_of_the_stock_forms(name, mode):
+    make, make_stock, shapes = FORMS[name]
+    draw = np.random.default_rng(0).standard_normal
+    inputs = [Tensor(draw(shape).astype(np.float32)) for shape in shapes]
+    fused, stock = make(), make_stock()
+    result, wanted = fused(*inputs).asnumpy(), stock(*inputs).asnumpy()
+    assert np.abs(result - wanted).max() <= 3e-6 * np.abs(wanted).max()
+    sensitivity = Tensor(draw(result.shape).astype(np.float32))
+    gradients, stock_gradients = GradientOf(fused)(*inputs, sensitivity), GradientOf(stock)(*inputs, sensitivity)
+    for place, (gradient, stock_gradient) in enumerate(zip(gradients, stock_gradients)):
+        if name == "residual" and place == 3:  # which images are dropped is not learnt
+            assert not gradient.asnumpy().any()
+            continue
+        stock_gradient = stock_gradient.asnumpy()
+        assert np.abs(gradient.asnumpy() - stock_gradient).max() <= 5e-6 * np.abs(stock_gradient).max()
+
+
+@pytest.mark.parametrize("name", ["norm", "product, bias, GELU", "attention"])
+def test_halves_take_the_stock_form(name):
+    make, make_stock, shapes = FORMS[name]
+    draw = np.random.default_rng(0).standard_normal
+    inputs = [Tensor(draw(shape).astype(np.float16)) for shape in shapes]
+    assert np.array_equal(make()(*inputs).asnumpy(), make_stock()(*inputs).asnumpy())
+
+
+@pytest.mark.parametrize("gain", [None, 0.5])
+def test_a_residual_drops_whole_images_and_scales_the_others(gain, mode):
+    cell = Residual(0.25).set_train(True)
+    cell.drop_path.factors = ms.Parameter(np.array([[0, 4 / 3, 0]], np.float32), name="factors")
+    x, branch = np.ones((3, 2, 4), np.float32), np.full((3, 2, 4), 3, np.float32)
+    by = None if gain is None else ms.Parameter(np.full(4, gain, np.float32), name="gain")
+    result = cell(Tensor(x), Tensor(branch), by).asnumpy()
+    kept = 1 + 4 * (gain or 1)
+    assert np.allclose(result[:, 0, 0], [1, kept, 1])
+    assert np.allclose(cell.set_train(False)(Tensor(x), Tensor(branch), by).asnumpy(), 1 + 3 * (gain or 1))
+
+
+def opened() -> ctypes.CDLL:
+    return ctypes.CDLL(str(LIBRARY.path))
+
+
+def test_wrong_types_and_shapes_are_refused_before_anything_is_written():
+    rows, offset, out = np.ones((3, 8), np.float32), np.ones(8, np.float32), np.full((3, 8), 7, np.float32)
+    wrong = [
+        (rows.astype(np.float16), offset, out),
+        (rows.astype(np.float64), offset, out),
+        (rows, offset[:7], out),
+        (rows, offset.reshape(1, 8), out),
+        (rows, offset, out[:2]),
+        (rows, offset),
+        (rows, offset, out, out),
+        (rows.reshape(-1), offset, out),
+    ]
+    for arrays in wrong:
+        assert selftest.call(opened(), "bias_gelu", *arrays) == 1
+    assert (out == 7).all()
+    assert selftest.call(opened(), "bias_gelu", rows, offset, out) == 0
+
+
+def test_a_step_with_misshapen_tensors_ends_in_an_error(mode):
+    class Wrong(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.fused = operators.bias_gelu()
+
+        def construct(self, rows, offset):
+            return self.fused(rows, offset)
+
+    with pytest.raises(RuntimeError, match="bias_gelu"):
+        Wrong()(Tensor(np.zeros((3, 8), np.float32)), Tensor(np.zeros(7, np.float32))).asnumpy()
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    threads = ctypes.CDLL("libgomp.so.1")
+    before = threads.omp_get_max_threads()
+    draw = np.random.default_rng(0).standard_normal
+    qkv, offset, dy = (draw(shape).astype(np.float32) for shape in ((2, 53, 3, 2, 24), (3, 2, 24), (2, 53, 48)))
+    rows, gamma, drows = (draw(shape).astype(np.float32) for shape in ((2000, 40), (40,), (2000, 40)))
+    found = []
+    try:
+        for count in (1, 2, 3, 7):
+            threads.omp_set_num_threads(count)
+            outputs = [np.empty_like(array) for array in (qkv, offset, rows)] + [np.empty((2, 40), np.float32)]
+            assert selftest.call(opened(), "attention_grad", qkv, offset, dy, *outputs[:2]) == 0
+            epsilon = np.array([1e-6], np.float32)
+            assert selftest.call(opened(), "layer_norm_grad", rows, gamma, drows, epsilon, *outputs[2:]) == 0
+            found.append([output.tobytes() for output in outputs])
+    finally:
+        threads.omp_set_num_threads(before)
+    assert all(result == found[0] for result in found)
+
+
+def test_what_is_not_a_number_stays_one():
+    rows = np.ones((40, 24), np.float32)
+    rows[7, 3] = np.nan
+    out = np.empty_like(rows)
+    assert selftest.call(opened(), "bias_gelu", rows, np.zeros(24, np.float32), out) == 0
+    assert np.isnan(out[7, 3]) and np.isfinite(np.delete(out, 7, 0)).all()
+    qkv = np.ones((1, 5, 3, 1, 8), np.float32)
+    qkv[0, 2, 0] = np.nan  # a query: its own row alone
+    mixed = np.empty((1, 5, 8), np.float32)
+    assert selftest.call(opened(), "attention", qkv, np.zeros((3, 1, 8), np.float32), mixed) == 0
+    assert np.isnan(mixed[0, 2]).all() and np.isfinite(np.delete(mixed, 2, 1)).all()
+
+
+# -- the whole model
+
+
+def test_a_model_takes_them_and_gives_the_stock_model_s_logits(monkeypatch, graph_mode):
+    from mindeit.layers.weight_init import seeded
+
+    def made():
+        with seeded(0):
+            return build("deit_tiny_distilled_patch16_224", num_classes=7, image_size=32).set_train(False)
+
+    images = Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
+    fused = made()
+    kinds = {type(cell) for _, cell in fused.cells_and_names()}
+    assert {norm.FusedLayerNorm, attention.FusedAttention, linear.FusedProductGelu, residual.FusedResidual} <= kinds
+    monkeypatch.setattr(operators, "available", lambda: False)
+    stock = made()
+    assert not any(type(cell).__name__.startswith("Fused") for _, cell in stock.cells_and_names())
+    assert np.abs(fused(images).asnumpy() - stock(images).asnumpy()).max() < 2e-6
+
+
+def test_exported_graphs_hold_none_of_them(tmp_path, graph_mode):
+    model = build("deit_tiny_patch16_224", num_classes=7, image_size=32).set_train(False)
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    wanted = model(Tensor(images)).asnumpy().copy()
+    make_portable(model)
+    assert not any(type(cell).__name__.startswith("Fused") for _, cell in model.cells_and_names())
+    assert np.abs(model(Tensor(images)).asnumpy() - wanted).max() < 2e-6
+    file = tmp_path / "model.mindir"
+    ms.export(model, Tensor(images), file_name=str(file), file_format="MINDIR")
+    assert b"Custom" not in file.read_bytes()
+    program = (
+        "import sys, numpy as np, mindspore as ms\n"
+        "graph = ms.nn.GraphCell(ms.load(sys.argv[1]))\n"
+        "np.save(sys.argv[2], graph(ms.Tensor(np.load(sys.argv[3]))).asnumpy())\n"
+    )
+    np.save(tmp_path / "images.npy", images)
+    paths = [str(file), str(tmp_path / "logits.npy"), str(tmp_path / "images.npy")]
+    subprocess.run([sys.executable, "-c", program, *paths], check=True)
+    assert np.abs(np.load(tmp_path / "logits.npy") - wanted).max() < 2e-6
+
+
+# -- building and fallback
+
+
+def test_a_variable_turns_them_off_without_a_word(monkeypatch, fresh, capsys):
+    monkeypatch.setenv("MINDEIT_NATIVE", "0")
+    assert native.library() == native.Library(None, "MindSpore's own (MINDEIT_NATIVE is 0)")
+    assert capsys.readouterr().err == ""
+    assert type(norm.choose(1e-6)) is norm.ProductLayerNorm
+    assert type(bias.choose()) is bias.ProductBiasAdd
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("CXX", "no-such-compiler", "there is no C++ compiler (no-such-compiler)"),
+        ("CXX", "false", "/false, asked about this CPU, ended in: "),
+        ("CXXFLAGS", "-march=x86-64", "this CPU has none of AVX-512, AVX2, NEON"),
+        ("CXXFLAGS", "-DCHUNKS=", "compiling, ended in: "),
+        ("MINDEIT_HOME", "/proc/nowhere", "/proc/nowhere/native (MINDEIT_HOME): "),
+    ],
+)
+def test_where_they_cannot_be_built_the_reason_is_said_once(
+    variable, value, reason, monkeypatch, tmp_path, fresh, capsys
+):
+    from mindeit.runtime import log
+
+    monkeypatch.setattr(log._run_log, "begun", True)
+    monkeypatch.setenv("MINDEIT_HOME", str(tmp_path))
+    monkeypatch.setenv(variable, value)
+    assert [native.library().path, native.library().path] == [None, None]
+    said = [line for line in capsys.readouterr().err.splitlines() if "which are slower" in line]
+    assert len(said) == 1 and said[0].startswith("CPU operators: MindSpore's own, ") and reason in said[0]
+    assert not list(tmp_path.glob("native/*.so"))
+
+
+def test_an_operator_that_computes_wrongly_is_not_used(monkeypatch, fresh):
+    call = selftest.call
+
+    def spoilt(library, name, *arrays):
+        code = call(library, name, *arrays)
+        if name == "attention_grad":
+            arrays[-1][0] += 1e-3
+        return code
+
+    monkeypatch.setattr(selftest, "call", spoilt)
+    found = native.library()
+    assert found.path is None and found.form.endswith(" computes attention_grad wrongly)")
+
+
+def test_processes_that_start_together_build_one_library(tmp_path):
+    program = (
+        "from mindeit.runtime import log; log.begin('start')\n"
+        "from mindeit.kernels.native.library import library; print(library().path)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, "MINDEIT_HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=200) for process in started]
+    paths = {out.strip() for out, _ in outputs}
+    assert len(paths) == 1 and Path(paths.pop()).exists()
+    assert sum(err.count("compiling the CPU operators, once, into ") for _, err in outputs) == 1
+    assert sorted(path.suffix for path in (tmp_path / "native").iterdir()) == [".lock", ".so"]
+
+
+def test_the_report_on_the_machine_says_which_are_in_use():
+    done = subprocess.run([sys.executable, "-m", "mindeit.cli.main", "env"], capture_output=True, text=True)
+    assert f"operators on CPU: {LIBRARY.form}" in done.stdout.splitlines()
