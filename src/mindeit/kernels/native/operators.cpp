@@ -18,9 +18,10 @@ constexpr int64_t W = 16, COLUMNS = 4;  // floats in a vector; vectors in a row 
 #else
 constexpr int64_t W = 8, COLUMNS = 2;
 #endif
-constexpr int64_t ROWS = 6;              // of a tile: with its columns, what the registers hold
-constexpr int64_t CHUNKS = 16;           // of rows, each summed by itself
-constexpr int64_t BLOCK = 8 * ROWS;      // queries at a time: their scores stay in the first caches
+constexpr int64_t ROWS = 6;                 // of a tile: with its columns, what the registers hold
+constexpr int64_t CHUNKS = 16;              // of rows, each summed by itself
+constexpr int64_t BLOCK = 8 * ROWS;         // queries at a time: their scores stay in the first caches
+constexpr int64_t AHEAD = 8;                // rows that are fetched before they are needed
 constexpr int64_t WORTH_THREADS = 1 << 15;  // elements; below, waking another thread costs more than it saves
 
 typedef float Vector __attribute__((vector_size(4 * W), aligned(4), may_alias));
@@ -382,18 +383,19 @@ struct Attention {
   // A head's rows from the i-th on, m of them, times a factor -> rows (m, padded_d), zero in the padding.
   void gather(int64_t b, int64_t h, int64_t which, int64_t i, int64_t m, float factor, float* rows) const {
     const float *from = qkv + start(b, h, which) + i * row, *added = bias + offset(h, which);
-    for (int64_t r = 0; r < m; r++)
+    for (int64_t r = 0; r < m; r++) {
+      const float* ahead = from + (r + AHEAD) * row;  // rows lie far apart: the processor does not foresee them
+      for (int64_t k = 0; k < d; k += 16) __builtin_prefetch(ahead + k);
       along(d, [&](int64_t k, int64_t count) {
         store(rows + r * padded_d + k, (load(from + r * row + k, count) + load(added + k, count)) * factor);
       });
+    }
   }
-  // All of a head's rows -> columns (d, padded_n), zero in the padding.
-  void transpose(int64_t b, int64_t h, int64_t which, float* columns) const {
-    const float *from = qkv + start(b, h, which), *added = bias + offset(h, which);
+  // Rows (n, padded_d) -> columns (d, padded_n), zero in the padding.
+  void transpose(const float* rows, float* columns) const {
     for (int64_t first = 0; first < padded_n; first += W)
       for (int64_t k = 0; k < d; k++)
-        for (int64_t j = first; j < first + W; j++)
-          columns[k * padded_n + j] = j < n ? from[j * row + k] + added[k] : 0.f;
+        for (int64_t j = first; j < first + W; j++) columns[k * padded_n + j] = j < n ? rows[j * padded_d + k] : 0.f;
   }
   // Rows (m, padded_d) times a factor -> a head's rows, `to_row` floats apart; adds them up in sums (d).
   void scatter(const float* rows, int64_t m, float factor, float* to, int64_t to_row, float* sums) const {
@@ -419,7 +421,8 @@ OPERATOR(attention) {
         float *keys = scratch.take(a.d * a.padded_n), *values = scratch.take(a.n * a.padded_d);
         float *scores = scratch.take(BLOCK * a.padded_n), *queries = scratch.take(BLOCK * a.padded_d);
         float* mixed = scratch.take(BLOCK * a.padded_d);
-        a.transpose(b, h, 1, keys);
+        a.gather(b, h, 1, 0, a.n, 1.f, values);
+        a.transpose(values, keys);
         a.gather(b, h, 2, 0, a.n, 1.f, values);
         for (int64_t block = part * blocks / parts; block < (part + 1) * blocks / parts; block++) {
           const int64_t i = block * BLOCK, m = a.n - i < BLOCK ? a.n - i : BLOCK;
@@ -455,9 +458,10 @@ OPERATOR(attention_grad) {
       float *shares = scratch.take(BLOCK * a.padded_n), *dscores = scratch.take(BLOCK * a.padded_n);
       float *queries = scratch.take(BLOCK * a.padded_d), *dout = scratch.take(BLOCK * a.padded_d);
       float *dqueries = scratch.take(BLOCK * a.padded_d), *dbias = sums + b * biases;
-      a.transpose(b, h, 1, keys);
-      a.transpose(b, h, 2, values);
+      a.gather(b, h, 2, 0, a.n, 1.f, key_rows);
+      a.transpose(key_rows, values);
       a.gather(b, h, 1, 0, a.n, 1.f, key_rows);
+      a.transpose(key_rows, keys);
       memset(dkeys, 0, 4 * size);
       memset(dvalues, 0, 4 * size);
       for (int64_t i = 0; i < a.n; i += BLOCK) {
