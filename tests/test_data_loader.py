@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from mindeit.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     EvalTransform,
     Mixing,
     Processes,
@@ -29,6 +31,7 @@ from mindeit.data import (
 from mindeit.data.images import Source, decode_rgb
 from mindeit.data.sampler import repeated_indices
 from mindeit.data.streams import generator
+from mindeit.data.transforms import Normalize
 from mindeit.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -100,6 +103,43 @@ def test_a_bad_image_in_evaluation_is_named_or_skipped_and_listed():
     for _ in range(2):  # a second pass does not list them twice
         labels = np.concatenate([labels for _, labels in batches])
         assert labels.tolist() == [-1, 1, 2, -1, 4, 5, -1, -1] and batches.skipped == ["shade 0", "shade 3"]
+
+
+# ---------------------------------------------------------------- uint8
+def normalised(levels: np.ndarray) -> np.ndarray:
+    """A batch of levels, one image after another."""
+    assert levels.dtype == np.uint8
+    finish = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    return np.stack([finish(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))) for image in levels])
+
+
+@pytest.mark.parametrize("workers", [None, Processes(2)], ids=str)
+def test_uint8_images_of_evaluation_are_the_float32_ones_before_normalising(workers):
+    source, transform = Shades(5), EvalTransform(8)
+    ((images, labels),) = evaluation_batches(source, transform, 8)
+    ((levels, same),) = evaluation_batches(source, transform, 8, workers=workers, uint8=True)
+    assert np.array_equal(normalised(levels)[:5], images[:5]) and not levels[5:].any() and np.array_equal(same, labels)
+
+
+@pytest.mark.parametrize("mix", [None, Mixing(300, mixup=0)], ids=["labels", "CutMix"])
+@pytest.mark.parametrize("workers", [None, Processes(2)], ids=str)
+def test_uint8_images_of_training_are_the_float32_ones_before_normalising(mix, workers):
+    options = {"epoch": 1, "seed": 3, "mix": mix, "workers": workers}
+    as_float32, as_uint8 = (
+        list(training_batches(Shades(64), TrainTransform(8, erase_probability=0), 32, uint8=uint8, **options))
+        for uint8 in (False, True)
+    )
+    assert equal(as_float32, [(normalised(levels), targets) for levels, targets in as_uint8])
+
+
+@pytest.mark.parametrize(("erase", "mix"), [(0.25, None), (0.25, Mixing(300, mixup=0)), (0, Mixing(300))])
+def test_erasing_and_mixup_keep_images_float32(erase, mix):
+    def batches(uint8: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        transform = TrainTransform(8, erase_probability=erase)
+        return list(training_batches(Shades(64), transform, 32, epoch=1, seed=3, mix=mix, uint8=uint8))
+
+    assert batches(True)[0][0].dtype == np.float32
+    assert equal(batches(True), batches(False))
 
 
 # ---------------------------------------------------------------- sampler

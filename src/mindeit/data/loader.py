@@ -26,12 +26,13 @@ _GIVE_UP_AFTER = 100  # bad images in a row
 class _Evaluation:
     """Fills an evaluation batch; a task is its positions. Returns the numbers of the images that were left out."""
 
-    def __init__(self, source: Source, transform: EvalTransform, skip_bad_images: bool) -> None:
+    def __init__(self, source: Source, transform: EvalTransform, skip_bad_images: bool, uint8: bool) -> None:
         self._source, self._transform, self._skip_bad_images = source, transform, skip_bad_images
+        self._type = np.uint8 if uint8 else np.float32
 
     def layout(self, positions: np.ndarray) -> Layout:
         size = self._transform.image_size
-        return ((len(positions), 3, size, size), np.float32), ((len(positions),), np.int32)
+        return ((len(positions), 3, size, size), self._type), ((len(positions),), np.int32)
 
     def __call__(self, positions: np.ndarray, images: np.ndarray, labels: np.ndarray) -> list[int]:
         labels.fill(NO_LABEL)
@@ -57,7 +58,8 @@ class _Evaluation:
 
 
 class EvaluationBatches:
-    """One pass over a source: (images float32 (B, 3, S, S), labels int32 (B,)), always full batches.
+    """One pass over a source: (images float32 (B, 3, S, S), labels int32 (B,)), always full batches. With ``uint8``
+    images are levels 0..255, which the reader has to normalise.
 
     Batch b of rank r holds positions b*B*ranks + r*B ... + B-1. Positions past the end and skipped images are zeros
     with label -1, so over all ranks each image counts exactly once and every rank takes the same number of steps.
@@ -73,10 +75,11 @@ class EvaluationBatches:
         rank: int,
         ranks: int,
         skip_bad_images: bool,
+        uint8: bool,
     ) -> None:
         self._source, self._batch_size, self._workers = source, batch_size, workers
         self._rank, self._ranks = rank, ranks
-        self._work = _Evaluation(source, transform, skip_bad_images)
+        self._work = _Evaluation(source, transform, skip_bad_images, uint8)
         self.bad: list[int] = []
 
     @property
@@ -113,9 +116,10 @@ def evaluation_batches(
     rank: int = 0,
     ranks: int = 1,
     skip_bad_images: bool = False,
+    uint8: bool = False,
 ) -> EvaluationBatches:
     """See `EvaluationBatches`. workers: `Threads` or `Processes` that prepare batches ahead; None: in place."""
-    return EvaluationBatches(source, transform, batch_size, workers or Workers(), rank, ranks, skip_bad_images)
+    return EvaluationBatches(source, transform, batch_size, workers or Workers(), rank, ranks, skip_bad_images, uint8)
 
 
 class _TrainingTask(NamedTuple):
@@ -130,15 +134,23 @@ class _Training:
     """Fills a training batch. Returns the numbers of the images that could not be read."""
 
     def __init__(
-        self, source: Source, transform: TrainTransform, seed: int, mix: Mixing | None, skip_bad_images: bool
+        self,
+        source: Source,
+        transform: TrainTransform,
+        seed: int,
+        mix: Mixing | None,
+        skip_bad_images: bool,
+        uint8: bool,
     ) -> None:
         self._source, self._transform, self._seed, self._mix = source, transform, seed, mix
         self._skip_bad_images = skip_bad_images
+        keep_levels = transform.keeps_levels and (mix is None or mix.keeps_levels)
+        self._type = np.uint8 if uint8 and keep_levels else np.float32
 
     def layout(self, task: _TrainingTask) -> Layout:
         size, count = self._transform.image_size, len(task.positions)
         targets = ((count,), np.int32) if self._mix is None else ((count, self._mix.num_classes), np.float32)
-        return ((count, 3, size, size), np.float32), targets
+        return ((count, 3, size, size), self._type), targets
 
     def __call__(self, task: _TrainingTask, images: np.ndarray, targets: np.ndarray) -> list[int]:
         labels, bad = self._fill(task, images)
@@ -220,7 +232,8 @@ class TrainingData:
     """What all epochs of a run share. It is sent to worker processes once, not every epoch.
 
     repeats: views of an image in an epoch (repeated augmentation); 0 or 1: off. workers: `Threads` or `Processes` that
-    prepare batches ahead; None: in place.
+    prepare batches ahead; None: in place. uint8: images stay levels 0..255, which the reader has to normalise, unless
+    erasing or mixup makes other values of them.
     """
 
     def __init__(
@@ -237,9 +250,10 @@ class TrainingData:
         mix: Mixing | None = None,
         drop_last: bool = True,
         skip_bad_images: bool = False,
+        uint8: bool = False,
     ) -> None:
         self.source, self.workers = source, workers or Workers()
-        self.work = _Training(source, transform, seed, mix, skip_bad_images)
+        self.work = _Training(source, transform, seed, mix, skip_bad_images, uint8)
         self._order = partial(
             EpochOrder, len(source), batch_size, seed=seed, repeats=repeats, rank=rank, ranks=ranks, drop_last=drop_last
         )

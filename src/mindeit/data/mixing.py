@@ -107,6 +107,11 @@ class Mixing:
         self._alphas = (mixup, 1.0 if cutmix_minmax else cutmix)
         self._minmax, self._probability, self._switch = cutmix_minmax, probability, switch_probability
 
+    @property
+    def keeps_levels(self) -> bool:
+        """Whether normalising may wait until later: CutMix moves pixels, mixup makes new values of them."""
+        return not self._alphas[0]
+
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, epoch: int
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -55,6 +55,11 @@ class TrainTransform:
         self._normalize = Normalize(mean, std)
         self._erase = RandomErasing(erase_probability, erase_mode, erase_count) if erase_probability else None
 
+    @property
+    def keeps_levels(self) -> bool:
+        """Whether normalising may wait until later: erasing writes what no level 0..255 is."""
+        return self._erase is None
+
     def __call__(self, image: Image.Image, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
         pixels = self._normalize(self.augment(image, rng), out)
         if self._erase is not None:

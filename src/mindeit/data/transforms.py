@@ -50,7 +50,10 @@ def channels(image: Image.Image) -> Iterator[np.ndarray]:
 
 
 class Normalize:
-    """uint8 image -> float32 (3, H, W): (value / 255 - mean) / std, each step rounded to float32 as torch does."""
+    """uint8 image -> float32 (3, H, W): (value / 255 - mean) / std, each step rounded to float32 as torch does.
+
+    A uint8 ``out`` gets the values as they are, for `layers.normalised` to do the rest.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
@@ -60,6 +63,9 @@ class Normalize:
             out = np.empty((3, image.height, image.width), np.float32)
         # one channel at a time and in place: it stays in the cache, which makes this faster than a table of the levels
         for plane, channel, mean, std in zip(out, channels(image), self._mean, self._std):
+            if out.dtype == np.uint8:
+                plane[:] = channel
+                continue
             np.divide(channel, np.float32(255), out=plane, dtype=np.float32)
             plane -= mean
             plane /= std
