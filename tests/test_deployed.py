@@ -10,9 +10,10 @@ import pytest
 from exported_files import DEIT, export, write_checkpoint
 from PIL import Image
 from test_validate import run_main
-from training_runs import one_block
+from training_runs import TIMINGS, one_block
 
 import mindeit
+from mindeit.runtime import device
 
 FILES = {
     "any.onnx": [],
@@ -74,6 +75,18 @@ def test_accuracy_is_the_checkpoints(checkpoint, digits, files, tmp_path, monkey
         for key in ("acc1", "acc5", "images", "classes", "model", "crop_pct"):
             assert result[key] == own[key]
         assert result["loss"] == pytest.approx(own["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["", "any.onnx", "seven.mindir"], ids=["checkpoint", "onnx", "mindir"])
+def test_validation_is_the_same_where_the_device_normalises(name, checkpoint, digits, files, tmp_path, monkeypatch):
+    """Models of the project take uint8 images there; an exported file what it was made for."""
+    results, report = [], tmp_path / "r.json"
+    words = ["--data_dir", str(digits), "--ckpt_path", str(files / name if name else checkpoint), "--mode", "1"]
+    for normalises in (False, True):
+        monkeypatch.setattr(device, "normalises", lambda answer=normalises: answer)
+        assert run_main("validate.py", [*words, "--batch_size", "16", "--output", str(report)], monkeypatch) == 0
+        results.append({key: value for key, value in json.loads(report.read_text()).items() if key not in TIMINGS})
+    assert results[0] == results[1]
 
 
 def test_predictions_are_the_checkpoints(checkpoint, files, image):

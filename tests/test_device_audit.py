@@ -200,8 +200,9 @@ def outcomes() -> dict[tries.Try, tries.Outcome]:
     numbers = {
         "launches": 1234,
         "d2d_copies": 5,
-        "h2d_bytes": 103,
-        "image_bytes": 100,
+        "h2d_bytes": 26,
+        "image_bytes": 25,
+        "image_bytes_float32": 100,
         "d2h_bytes": 5,
         "synchronisations": 2,
         "planned_bytes": 3 * 2**30,
@@ -212,7 +213,7 @@ def outcomes() -> dict[tries.Try, tries.Outcome]:
 def test_the_table_shows_a_row_per_configuration_and_the_reasons_below():
     lines = table.markdown(outcomes()).splitlines()
     assert lines[0] == "Compiles and schedules; computes nothing; no device was used."
-    assert lines[4] == "| `small` | broke [1] | over [2] |  |  | 1,234 | 5 | 1.03 | 5 | 2 | 3.0 |  |  |"
+    assert lines[4] == "| `small` | broke [1] | over [2] |  |  | 1,234 | 5 | 0.26 | 5 | 2 | 3.0 |  |  |"
     assert lines[6:] == ["1. RuntimeError: why", "2. over budget: synchronisations 2 > 1"]
 
 

@@ -53,6 +53,7 @@ def signature(one: Try) -> tuple[Any, ...]:
         if key not in _KEYS and not any(hasattr(getattr(settings, section), key) for section in _SECTIONS)
     }
     values.update({key: values[key] > 0 for key in _ZERO_OR_NOT})
+    values["float32_images"] = bool(settings.augment.mixup or settings.augment.re_prob)  # else uint8, on devices
     values["image_size"] = values["image_size"] or spec(values["model"]).image_size
     if (one.device, one.ranks) != ("GPU", 1):
         values.update(_without_sizes(values))

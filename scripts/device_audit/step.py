@@ -13,10 +13,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -77,7 +77,7 @@ def _compile(settings: Any, cluster: Any) -> dict[str, Any]:
 def _run(settings: Any, cluster: Any) -> dict[str, Any]:
     from mindeit.runtime import device
 
-    step, image_bytes = _step(settings, cluster)
+    step, images = _step(settings, cluster)
     first = step()
     if device.target() != "GPU":
         return {}
@@ -89,28 +89,41 @@ def _run(settings: Any, cluster: Any) -> dict[str, Any]:
     step()
     second.read()
     counted = counters.summary(counters.read() - before)
-    return {**counted, "image_bytes": image_bytes, "planned_bytes": device.peak_memory()}
+    sizes = {"image_bytes": images.nbytes, "image_bytes_float32": 4 * images.size}
+    return {**counted, **sizes, "planned_bytes": device.peak_memory()}
 
 
-def _step(settings: Any, cluster: Any) -> tuple[Any, int]:
-    """What starts a step, and the bytes of a batch's images."""
-    from mindeit.factory import optimization
+def _step(settings: Any, cluster: Any) -> tuple[Any, np.ndarray]:
+    """What starts a step, and a batch's images."""
+    from mindeit.data import Workers
+    from mindeit.factory import datasets, optimization
     from mindeit.factory.student import build_student
 
     optimization.load_teacher = _random_teacher
-    source = SimpleNamespace(num_classes=_classes(settings), class_names=None, named=False)
+    source = _one_black_image(_classes(settings))
     student, card, _ = build_student(settings, source)
     objective = optimization.build_objective(settings, student, card)
-    stepper, _, path_draws = optimization.build_stepper(settings, objective, cluster)
-    size = settings.data.batch_size
-    images = np.zeros((size, 3, card.image_size, card.image_size), np.float32)
-    targets = np.full((size, card.num_classes), 1 / card.num_classes, np.float32)
-    draws = path_draws(0, np.arange(size))
+    stepper, _, path_draws = optimization.build_stepper(settings, objective, card, cluster)
+    images, targets = next(iter(datasets.training_epochs(settings, source, card, cluster, Workers())(0, 0)))
+    draws = path_draws(0, np.arange(len(images)))
 
     def step() -> Any:
         return stepper([(images, targets, draws)], 1e-3)
 
-    return step, images.nbytes
+    return step, images
+
+
+def _one_black_image(classes: int) -> Any:
+    """A source whose only image fills batches of any size."""
+    from mindeit.data import Source
+
+    class Black(Source):
+        labels, class_names, named = np.zeros(1, np.int32), tuple(map(str, range(classes))), False
+
+        def read(self, index: int) -> Image.Image:
+            return Image.new("RGB", (64, 64))
+
+    return Black()
 
 
 def _classes(settings: Any) -> int:

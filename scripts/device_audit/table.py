@@ -41,7 +41,7 @@ def _row(recipe: str, by_place: dict[tuple[str, str, int], Outcome], reasons: li
     found = [by_place.get((recipe, *place)) for place in COLUMNS]
     states = [_state(outcome, reasons) for outcome in found]
     gpu, ascend = (outcome.numbers if outcome else {} for outcome in (_first_with_numbers(found[1:3]), found[3]))
-    ratio = f"{gpu['h2d_bytes'] / gpu['image_bytes']:.2f}" if "image_bytes" in gpu else ""
+    ratio = f"{gpu['h2d_bytes'] / gpu['image_bytes_float32']:.2f}" if "image_bytes_float32" in gpu else ""
     memory = f"{gpu['planned_bytes'] / 2**30:.1f}" if "planned_bytes" in gpu else ""
     return [
         f"`{recipe}`",

@@ -21,6 +21,7 @@ from mindeit.data import (
     open_source,
 )
 from mindeit.errors import UserError
+from mindeit.runtime import device
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.memory import check_fits
 from mindeit.weights.card import ModelCard
@@ -84,6 +85,7 @@ def training_epochs(
         workers=workers,
         mix=_mixing(config, card),
         skip_bad_images=config.data.skip_bad_images,
+        uint8=device.normalises(),
     ).epoch
 
 
@@ -130,7 +132,7 @@ def held_out_source(config: Config) -> Source:
 
 
 def held_out_batches(
-    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
+    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers, *, uint8: bool = False
 ) -> EvaluationBatches:
     size, count = card.image_size, config.data.batch_size
     check_fits(4 * 3 * size**2 * count, f"batch_size is {count}: a batch of images of {size} pixels")
@@ -143,4 +145,5 @@ def held_out_batches(
         rank=cluster.rank,
         ranks=cluster.ranks,
         skip_bad_images=config.data.skip_bad_images,
+        uint8=uint8,
     )

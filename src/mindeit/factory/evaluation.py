@@ -13,6 +13,7 @@ from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets
 from mindeit.factory.environment import data_workers
 from mindeit.factory.trained_model import trained_file, trained_model
+from mindeit.layers.normalised import Normalised
 from mindeit.models.registry import build
 from mindeit.models.summary import Summary, summary
 from mindeit.predict.predictor import on_arrays
@@ -38,8 +39,12 @@ def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, An
     where = config.data.data_dir or config.data.dataset
     number_as(source, card.num_classes, card.class_names, where=where, other="the checkpoint")
     datasets.say_notes(source, cluster)
-    batches = datasets.held_out_batches(config, source, card, cluster, data_workers(config, cluster))
-    if isinstance(model, nn.Cell):
+    ours = isinstance(model, nn.Cell)  # an exported file takes what it was made for
+    batches = datasets.held_out_batches(
+        config, source, card, cluster, data_workers(config, cluster), uint8=ours and device.normalises()
+    )
+    if ours:
+        model = Normalised(model, card.mean, card.std)
         shape = (config.data.batch_size, 3, card.image_size, card.image_size)
         device.compile_ahead(model, shape, shown=cluster.main)
     timed = WaitTimer(batches)

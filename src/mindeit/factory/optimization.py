@@ -8,6 +8,7 @@ from mindeit import optim
 from mindeit.config import Config
 from mindeit.errors import UserError
 from mindeit.factory.teacher import load_teacher
+from mindeit.layers.normalised import Normalised
 from mindeit.layers.sync_batch_norm import batch_norms, official_norms, over_ranks
 from mindeit.objectives import CoSub, Distilled, Objective, Supervised, TeacherView, binary_cross_entropy, cross_entropy
 from mindeit.optim.flat import FlatParameters
@@ -54,7 +55,7 @@ def build_objective(config: Config, student: nn.Cell, card: ModelCard) -> Object
 
 
 def build_stepper(
-    config: Config, objective: Objective, cluster: Cluster
+    config: Config, objective: Objective, card: ModelCard, cluster: Cluster
 ) -> tuple[Stepper, TrainVariables, DropPathDraws]:
     """The training step, the variables that it changes, and the draws of its drop paths."""
     student = objective.student
@@ -80,7 +81,8 @@ def build_stepper(
         flat, optimizer, average, state, clip=clip, ranks=cluster.ranks, check_finite=precision.overflows(level)
     )
     objective.set_train(config.train.train_mode)
-    stepper = Stepper(Gradients(objective, flat, draws.table, state), update, options.gradient_accumulation_steps)
+    gradients = Gradients(Normalised(objective, card.mean, card.std), flat, draws.table, state)
+    stepper = Stepper(gradients, update, options.gradient_accumulation_steps)
     return stepper, TrainVariables(parameters, flat, average, optimizer.state, state), draws
 
 

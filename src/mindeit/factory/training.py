@@ -16,6 +16,7 @@ from mindeit.factory.teacher import teacher_file
 from mindeit.layers.weight_init import seeded
 from mindeit.objectives import Objective
 from mindeit.optim.schedule import Schedule, scaled_lr
+from mindeit.runtime import device
 from mindeit.runtime.cluster import Cluster
 from mindeit.training import run_checkpoints
 from mindeit.training.evaluator import Evaluator
@@ -55,7 +56,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     division = _division(config, source, cluster)
     saved = None if resumed is None else _load_resumed(config, resumed, card, division)
     objective = build_objective(config, student, card)
-    stepper, variables, draws = build_stepper(config, objective, cluster)
+    stepper, variables, draws = build_stepper(config, objective, card, cluster)
     scale, state = build_loss_scale(config), TrainState()
     if saved is not None:
         scale.restore(saved.record["scale"])
@@ -153,8 +154,8 @@ def _recorder(
 def _evaluator(
     config: Config, cluster: Cluster, held_out: Source, objective: Objective, card: ModelCard, workers: Workers
 ) -> Evaluator:
-    batches = datasets.held_out_batches(config, held_out, card, cluster, workers)
-    return Evaluator(batches, objective, card.num_classes, cluster, config.train.train_mode)
+    batches = datasets.held_out_batches(config, held_out, card, cluster, workers, uint8=device.normalises())
+    return Evaluator(batches, objective, card, cluster, config.train.train_mode)
 
 
 def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 
 from mindeit.data import EvaluationBatches
+from mindeit.layers.normalised import Normalised
 from mindeit.objectives import Objective
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.graph import compiled, to_device
 from mindeit.runtime.progress import progress
 from mindeit.training.evaluate import Evaluation, evaluate
+from mindeit.weights.card import ModelCard
 
 
 class Evaluator:
     """``train_mode``: the mode of the objective after an evaluation."""
 
     def __init__(
-        self, batches: EvaluationBatches, objective: Objective, num_classes: int, cluster: Cluster, train_mode: bool
+        self, batches: EvaluationBatches, objective: Objective, card: ModelCard, cluster: Cluster, train_mode: bool
     ) -> None:
         self.batches, self._objective, self._train_mode = batches, objective, train_mode
-        self._num_classes, self._cluster = num_classes, cluster
-        self._graph = compiled(objective.student, "the evaluation")
+        self._num_classes, self._cluster = card.num_classes, cluster
+        self._graph = compiled(Normalised(objective.student, card.mean, card.std), "the evaluation")
 
     def __call__(self, *, only_batches: int | None = None) -> Evaluation:
         """On all batches, or on the first few."""
