@@ -2,6 +2,7 @@
 
     python scripts/bench_data.py                       # training with and without repeated augmentation, evaluation
     python scripts/bench_data.py --workers 2 --images 1024 --rounds 3
+    python scripts/bench_data.py --kinds eval "eval, uint8"       # what a GPU or Ascend asks for beside what a CPU does
     python scripts/bench_data.py --scaling 1 2 4 8     # MinDeiT alone: threads and processes, by their number
     python scripts/bench_data.py --lock                # share of its time that a thread holds Python's lock (py-spy)
 
@@ -60,9 +61,10 @@ def make_folder(root: str, count: int) -> None:
 
 
 def ours(root: str, kind: str, batch_size: int, workers: Workers) -> Candidate:
-    source = open_source("image_folder", root, "val" if kind == "eval" else "train", cache_dir=root)
-    if kind == "eval":
-        batches = evaluation_batches(source, EvalTransform(SIZE, 0.875), batch_size, workers=workers)
+    source = open_source("image_folder", root, "val" if kind.startswith("eval") else "train", cache_dir=root)
+    if kind.startswith("eval"):
+        uint8 = kind.endswith("uint8")
+        batches = evaluation_batches(source, EvalTransform(SIZE, 0.875), batch_size, workers=workers, uint8=uint8)
         return lambda: batches
     repeats = 3 if kind == "train, 3 repeats" else 1
     data = TrainingData(
@@ -204,7 +206,7 @@ def endless(root: str, kind: str, batch_size: int) -> None:
 def compare(root: str, kind: str, args: argparse.Namespace) -> None:
     workers = (Processes if args.processes else Threads)(args.workers)
     candidates = {"MinDeiT": ours(root, kind, args.batch_size, workers)}
-    for name, make in PEERS.items():
+    for name, make in ({} if kind.endswith("uint8") else PEERS).items():
         try:
             candidates[name] = make(root, kind, args)
         except ImportError as error:
