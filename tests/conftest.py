@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def pytest_collection_modifyitems(config, items):
         if any(definitions[-1].scope == "module" for definitions in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: MindSpore looks for garbage before each compilation, and need not look there."""
+    gc.freeze()
 
 
 def pytest_unconfigure():
