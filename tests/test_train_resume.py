@@ -5,10 +5,23 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from training_runs import SMALL, arrays, assert_same_run, finish, script, start, wait_for, write_images, write_model
+from training_runs import (
+    SMALL,
+    arrays,
+    assert_same_run,
+    finish,
+    plugin_models,
+    script,
+    start,
+    train_here,
+    wait_for,
+    write_images,
+    write_model,
+)
 
 from mindeit.training import run_checkpoints
 
@@ -17,17 +30,19 @@ EPOCHS = 3  # of 8 batches, 4 updates
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Path, tuple]:
+def whole(tmp_path_factory) -> Iterator[tuple[Path, tuple]]:
     """An uninterrupted run with all that draws random numbers, and its options."""
     folder = tmp_path_factory.mktemp("whole")
-    options = (
-        *SMALL, "--data_dir", write_images(folder / "images"), "--epoch_size", EPOCHS, "--lr", 0.05,
-        "--aug_repeats", 3, "--drop_path_rate", 0.3, "--gradient_accumulation_steps", 2, "--ema_decay", 0.9,
-        "--distillation_type", "hard", "--teacher_ckpt_path", write_model(folder / "t.ckpt", "regnety_mini_32", 3),
-        "--keep_checkpoint_max", 1,
-    )  # fmt: skip
-    finish(folder / "log", *options, "--ckpt_save_dir", folder / "run", "--compile_cache", folder / "cache")
-    return folder / "run", options
+    with plugin_models(folder) as plugin:
+        options = (
+            *SMALL, "--plugin", plugin, "--model", "one_block_distilled", "--data_dir", write_images(folder / "images"),
+            "--epoch_size", EPOCHS, "--lr", 0.05, "--aug_repeats", 3, "--drop_path_rate", 0.3,
+            "--gradient_accumulation_steps", 2, "--ema_decay", 0.9, "--distillation_type", "hard", "--teacher",
+            "one_block", "--teacher_ckpt_path", write_model(folder / "t.ckpt", "one_block", 3),
+            "--keep_checkpoint_max", 1,
+        )  # fmt: skip
+        train_here(*options, "--ckpt_save_dir", folder / "run")
+        yield folder / "run", options
 
 
 def test_signals_save_and_the_run_goes_on_exactly(whole, script, tmp_path):

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,22 @@ from conftest import ROOT
 from PIL import Image
 
 from mindeit.cli import train
+from mindeit.models import plugins
 from mindeit.models.registry import build, spec
 from mindeit.models.specs import CATALOGUE
-from mindeit.training import run_checkpoints
+from mindeit.training import curves, run_checkpoints
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.card import card_for
 
 STUDENT = "deit_mini_distilled_patch8_32"
 SMALL = ("--model", STUDENT, "--batch_size", 8, "--warmup_epochs", 0, "--log_interval", 1)
+ONE_BLOCK = """
+from mindeit import ModelSpec, register_model
+shape = {"embed_dim": 128, "depth": 1, "num_heads": 4, "patch_size": 8}
+plain = {"parallel": False, "init_scale": None, "hmlp_stem": False}
+register_model(ModelSpec("one_block", "deit3", image_size=32, variant={**shape, **plain}))
+register_model(ModelSpec("one_block_distilled", "deit", image_size=32, variant={**shape, "distilled": True}))
+"""
 TIMINGS = ("seconds", "images_per_second", "data_wait")
 
 
@@ -74,7 +83,7 @@ def start(log: Path, *arguments: object, ranks: int = 1, rank_1: tuple = (), **v
 
 
 def wait_for(text: str, log: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 180
+    end = time.monotonic() + 300
     while text not in log.read_text():
         assert process.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.005)
@@ -98,11 +107,30 @@ def one_block(*names: str) -> Iterator[None]:
         yield
 
 
+def no_drawing(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """For `curves.draw`, which takes as long as a step. Runs in processes of their own draw, and test_history does."""
+
+
+@contextmanager
+def plugin_models(folder: Path) -> Iterator[Path]:
+    """A plugin that registers ``one_block`` and ``one_block_distilled``: small in other processes, too. This process
+    forgets them in the end."""
+    file, known = folder / "one_block.py", set(CATALOGUE)
+    file.write_text(ONE_BLOCK)
+    try:
+        plugins.load(str(file))
+        yield file
+    finally:
+        for name in set(CATALOGUE) - known:
+            del CATALOGUE[name]
+
+
 def train_here(*arguments: object) -> None:
-    """``train.py`` to its end in this process, for fixtures of a whole file."""
+    """``train.py`` to its end in this process, for fixtures of a whole file; it draws nothing."""
     import mindspore as ms
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(curves, "draw", no_drawing)
         train.main([str(argument) for argument in arguments])
     ms.set_context(mode=ms.PYNATIVE_MODE)
     assert ended.value.code == 0
@@ -130,13 +158,15 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def script(monkeypatch, capsys, tmp_path):
-    """Call a script's ``main`` in this process, which spares its start: -> (exit code, stdout, stderr)."""
+    """Call a script's ``main`` in this process, which spares its start: -> (exit code, stdout, stderr).
+    Curves are not drawn."""
     import mindspore as ms
 
     def call(script: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.syspath_prepend(str(ROOT))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        monkeypatch.setattr(curves, "draw", no_drawing)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(script).main()
