@@ -55,8 +55,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: MindSpore looks for garbage before each compilation, and need not look there."""
+    """MindSpore looks for garbage before each compilation: not among what is imported by now, for that stays. And in
+    PyNative mode its threads would spin while they wait for one another, which takes longer than what they compute."""
     gc.freeze()
+    if "mindspore" in sys.modules:
+        sys.modules["mindspore"].set_context(pynative_synchronize=True)
 
 
 def pytest_unconfigure():
