@@ -93,7 +93,7 @@ def test_graph_and_pynative_agree():
     assert np.abs(found["graph"] - found["pynative"]).max() < 1e-5 * found["graph"].std()
 
 
-@graph_is_slow  # five steps of training are always a graph (test_training_step.py)
+@graph_is_slow  # training in a graph is compared with that by single operators (test_training_step.py)
 def test_both_heads_match_the_official_code_in_training(mode):
     _, (cls_logits, dist_logits), _ = training(mode)
     assert gap(cls_logits, golden(f"{DISTILLED}/head64")) < TOLERANCE
@@ -124,7 +124,7 @@ def test_without_classes_the_class_token_comes_out():
     assert gap(features, golden(f"{TINY}/feat64")) < TOLERANCE
 
 
-@graph_is_slow  # five steps of training are always a graph (test_training_step.py)
+@graph_is_slow  # training in a graph is compared with that by single operators (test_training_step.py)
 def test_the_whole_gradient_matches_the_official_code(mode):
     loss, _, gradients = training(mode)
     assert loss.asnumpy() == pytest.approx(NUMBERS["gradient"]["loss"], rel=2e-5)
