@@ -140,20 +140,22 @@ def wait_for(*files: Path) -> None:
 MPIRUN = ["mpirun", "-n", 2, sys.executable, "ranks.py"]
 # how and which rank: exit code, what the output says
 DEATHS = {
-    ("kill", 1): (137, "process rank 1 with PID"),
+    ("kill", 0): (137, "process rank 0 with PID"),
     ("raise", 1): (1, "ValueError: a bug\nrank 1 of 2 ended with exit code 1; this ends all ranks\n"),
     ("user", 1): (2, "error: a mistake\nrank 1 of 2 ended with exit code 2; this ends all ranks\n"),
-    ("exit", 1): (3, "rank 1 of 2 ended with exit code 3; this ends all ranks\n"),
-    ("kill", 0): (137, "process rank 0 with PID"),
+    ("kill", 1): (137, "process rank 1 with PID"),
     ("exit", 0): (3, "rank 0 of 2 ended with exit code 3; this ends all ranks\n"),
+    ("exit", 1): (3, "rank 1 of 2 ended with exit code 3; this ends all ranks\n"),
 }
+QUICK = list(DEATHS)[:3]  # both ranks, with warning and without; the others die in the same ways
 
 
 @pytest.fixture(scope="module")
-def deaths(tmp_path_factory) -> dict:
+def deaths(request, tmp_path_factory) -> dict:
     """All at once, as a start is mostly waiting: exit code, when mpirun returned, who was left then, the folder."""
     results, parent = {}, tmp_path_factory.mktemp("deaths")
-    folders = {(how, rank): parent / f"{how}{rank}" for how, rank in DEATHS}
+    wanted = {item.callspec.params["death"] for item in request.session.items if "deaths" in item.fixturenames}
+    folders = {(how, rank): parent / f"{how}{rank}" for how, rank in wanted}
     jobs = {death: launch([*MPIRUN, *death], folder, DIES) for death, folder in folders.items()}
     while jobs:
         for death, job in list(jobs.items()):
@@ -164,7 +166,10 @@ def deaths(tmp_path_factory) -> dict:
     return results
 
 
-@pytest.mark.parametrize("death", DEATHS, ids=[f"{how}-rank{rank}" for how, rank in DEATHS])
+@pytest.mark.parametrize(
+    "death",
+    [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow, id=f"{one[0]}-rank{one[1]}") for one in DEATHS],
+)
 def test_a_rank_that_dies_ends_all_and_is_named(death, deaths):
     code, ended, left, folder = deaths[death]
     text = (folder / "output").read_text()
