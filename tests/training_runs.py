@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from conftest import ROOT
 from PIL import Image
 
 from mindeit.cli import train
+from mindeit.data.digits import DigitsSource
 from mindeit.models import plugins
 from mindeit.models.registry import build, spec
 from mindeit.models.specs import CATALOGUE
@@ -96,6 +98,19 @@ def finish(log: Path, *arguments: object, code: int = 0, **others: object) -> st
     return log.read_text()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_digits() -> Iterator[None]:
+    """Each fourth of them, 360 to train and 90 to evaluate. Imported, it holds for a whole file of tests."""
+
+    def open_few(self: DigitsSource, train: bool, open_all=DigitsSource.__init__) -> None:
+        open_all(self, train)
+        self._pixels, self.labels = self._pixels[::4], self.labels[::4]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DigitsSource, "__init__", open_few)
+        yield
+
+
 @contextmanager
 def one_block(*names: str) -> Iterator[None]:
     """These models, by default the student, with a single block: half as much is compiled where depth is not the fact.
@@ -125,15 +140,20 @@ def plugin_models(folder: Path) -> Iterator[Path]:
             del CATALOGUE[name]
 
 
-def train_here(*arguments: object) -> None:
-    """``train.py`` to its end in this process, for fixtures of a whole file; it draws nothing."""
+def train_here(*arguments: object, drawn: bool = False) -> str:
+    """``train.py`` to its end in this process, for fixtures of a whole file: what was printed."""
     import mindspore as ms
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(curves, "draw", no_drawing)
-        train.main([str(argument) for argument in arguments])
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+        if not drawn:
+            patch.setattr(curves, "draw", no_drawing)
+        with pytest.raises(SystemExit) as ended:
+            train.main()
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    assert ended.value.code == 0
+    assert ended.value.code == 0, printed.getvalue()
+    return printed.getvalue()
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Small models under the official names; imports nothing heavy, for it is the first thing that a new process does.
+"""Small models under the official names.
 
 `--model MINI` would take the size along, for a model's name decides it. So the catalogue's rows keep name, kind, patch
 and image size here, and lose width and depth: a configuration is used as it is shipped, at its own resolution.

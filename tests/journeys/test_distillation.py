@@ -8,28 +8,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from training_runs import history, script
+from training_runs import few_digits, history, one_block, script
 
 import mindeit
-from mindeit.data.digits import DigitsSource
 from mindeit.torch_reference.build import build_reference
 from mindeit.weights.torch_files import read_official
 
-__all__ = ["script"]
+__all__ = ["few_digits", "script"]
 CONFIGS = ROOT / "configs"
-QUICK = ("--mode", "pynative", "--epoch_size", 1, "--warmup_epochs", 0, "--num_parallel_workers", 1)
+QUICK = ("--mode", "pynative", "--epoch_size", 1, "--warmup_epochs", 0, "--num_parallel_workers", 1, "--ema", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_digits() -> Iterator[None]:
-    """Each fourth of them."""
-
-    def open_few(self: DigitsSource, train: bool, open_all=DigitsSource.__init__) -> None:
-        open_all(self, train)
-        self._pixels, self.labels = self._pixels[::4], self.labels[::4]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DigitsSource, "__init__", open_few)
+def small_student() -> Iterator[None]:
+    with one_block():
         yield
 
 
