@@ -17,7 +17,6 @@ from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import Trained
 
 STEPS = 8
-# Of graphs AdamW and plain SGD stand for all; test_train.py runs the rest.
 NAMES = ("adamw", "lamb", "sgd", "lion", "adan")
 # name, shape, decay, lr_scale: two groups, one of them at half the learning rate, and a weight that starts at zero
 CASES = (
@@ -169,7 +168,6 @@ def test_sgd_without_momentum_is_plain_and_without_nesterov_heavy_ball(mode):
     assert largest_gap(ours("sgd", momentum=0.0), by_torch("SGD")) < 2e-6
 
 
-@graph_is_slow
 @pytest.mark.parametrize("formula", [lamb, lion, adan], ids=lambda formula: formula.__name__)
 def test_the_others_follow_their_papers(mode, formula):
     assert largest_gap(ours(formula.__name__), by_formula(formula)) < 5e-6

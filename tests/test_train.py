@@ -11,24 +11,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from training_runs import SMALL, STUDENT, arrays, finish, history, one_block, script, write_images, write_model
+from training_runs import (
+    SMALL,
+    STUDENT,
+    arrays,
+    few_digits,
+    history,
+    one_block,
+    script,
+    train_here,
+    write_images,
+    write_model,
+)
 
 from mindeit.config import parse
 from mindeit.training import run_checkpoints
 from mindeit.weights import checkpoint as checkpoints
 
-__all__ = ["script"]
+__all__ = ["few_digits", "script"]
 ONLY_STEPS = ("--val_while_train", False, "--ema", False)  # what is not compiled takes no time
+PYNATIVE = ("--mode", "pynative")
 CONFIG = ("--config", ROOT / "configs" / "base" / "digits.yaml")
 
 
+def shown(value: str | tuple) -> str:
+    """A parameter in a test's name."""
+    return value if isinstance(value, str) else value[-1] if value else "graph"
+
+
+# A graph takes ten seconds to compile, the same few steps operator by operator three.
+also_in_a_graph = pytest.mark.parametrize("mode", [PYNATIVE, pytest.param((), marks=pytest.mark.slow)], ids=shown)
+
+
 @pytest.fixture(scope="module")
-def digits_run(tmp_path_factory) -> tuple[Path, str]:
+def digits_run(few_digits, tmp_path_factory) -> tuple[Path, str]:
     """Two epochs on the embedded digits, and what was printed."""
     folder = tmp_path_factory.mktemp("digits_run")
-    options = ("--model", STUDENT, "--batch_size", 64, "--epoch_size", 2, "--warmup_epochs", 0,
+    options = ("--model", STUDENT, "--batch_size", 32, "--epoch_size", 2, "--warmup_epochs", 0,
                "--ckpt_save_dir", folder / "run")  # fmt: skip
-    return folder / "run", finish(folder / "log", *CONFIG, *options)
+    return folder / "run", train_here(*CONFIG, *options, drawn=True)
 
 
 @pytest.fixture
@@ -50,7 +71,7 @@ def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
                      "curves.png", "tensorboard", "config.yaml", "log.txt"}  # fmt: skip
     records = history(folder)
     assert [record["epoch"] for record in records] == [1, 2]
-    assert [record["step"] for record in records] == [22, 44]
+    assert [record["step"] for record in records] == [11, 22]
     assert records[1]["train_loss"] < records[0]["train_loss"]
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
     [events] = (folder / "tensorboard").iterdir()
@@ -64,10 +85,10 @@ def test_a_run_tells_what_it_does_from_its_first_line_to_its_last(digits_run):
     folder, text = digits_run
     lines = text.splitlines()
     assert lines[0].startswith(f"training {STUDENT} on CPU, amp_level O0, seed 0; mindeit 0.1.0, MindSpore ")
-    assert lines[1] == "data: digits, 10 classes, 1437 images to train (train), 360 to evaluate (val)"
+    assert lines[1] == "data: digits, 10 classes, 360 images to train (train), 90 to evaluate (val)"
     assert re.fullmatch(rf"model: {STUDENT}, 32 pixels, 10 classes, ([\d.]+) M parameters, \1 M train, from fresh "
                         "weights", lines[2])  # fmt: skip
-    assert re.fullmatch("run: 2 epochs of 22 updates of 64 images, learning rate .* in epoch 1, into "
+    assert re.fullmatch("run: 2 epochs of 11 updates of 32 images, learning rate .* in epoch 1, into "
                         f"{folder}", lines[3])  # fmt: skip
     assert [line for line in lines if line.startswith("compil")][::2] == [
         "compiling the evaluation",
@@ -111,7 +132,7 @@ def test_a_checkpoint_is_shown(digits_run, script):
 
 @pytest.mark.parametrize(
     ("name", "more", "key"),
-    [("last", (), "acc1"), ("last", ("--use_ema", True), "ema_acc1"), ("best_ema", (), "ema_acc1")],
+    [("last", (), "acc1"), ("last", ("--use_ema", True, *PYNATIVE), "ema_acc1"), ("best_ema", PYNATIVE, "ema_acc1")],
 )
 def test_validation_of_a_checkpoint_gives_the_accuracy_of_training(name, more, key, digits_run, script, tmp_path):
     folder, text = digits_run
@@ -122,7 +143,7 @@ def test_validation_of_a_checkpoint_gives_the_accuracy_of_training(name, more, k
     assert code == 0, err
     found, records = json.loads((tmp_path / "out.json").read_text()), history(folder)
     record = max(records, key=lambda one: one[key]) if name == "best_ema" else records[-1]  # the first of the best
-    assert found["images"] == 360
+    assert found["images"] == 90
     assert found["acc1"] == pytest.approx(record[key])
     assert found["loss"] == pytest.approx(record["val_loss" if key == "acc1" else "ema_loss"], rel=1e-5)
     label = "Acc@1" if key == "acc1" else "EMA"
@@ -148,14 +169,15 @@ def changed(before: Path, after: Path, prefix: str = "") -> set[str]:
     return {name for name in names if not np.array_equal(old[prefix + name], new[name])}
 
 
+@also_in_a_graph
 def test_fine_tuning_renews_heads_resizes_the_table_and_leaves_alone_what_is_frozen(
-    digits_run, images, script, tmp_path
+    mode, digits_run, images, script, tmp_path
 ):
     source = digits_run[0] / "last.ckpt"
     code, _, err = script(
         "train", *SMALL, "--data_dir", images, "--ckpt_path", source, "--use_ema", True, "--image_size", 48,
         "--train_mode", False, "--freeze", "patch_embed", "blocks.0", "--epoch_size", 1, "--ckpt_save_dir", "run",
-        *ONLY_STEPS,
+        *ONLY_STEPS, *mode,
     )  # fmt: skip
     assert code == 0, err
     state, card = checkpoints.read(tmp_path / "run" / "last.ckpt")
@@ -169,12 +191,13 @@ def test_fine_tuning_renews_heads_resizes_the_table_and_leaves_alone_what_is_fro
     assert different == set(state) - frozen
 
 
-def test_attn_only_trains_attention_head_and_table(digits_run, script, tmp_path):
+@also_in_a_graph
+def test_attn_only_trains_attention_head_and_table(mode, digits_run, script, tmp_path):
     """On images of the checkpoint's classes, so that both heads are kept."""
-    source, images = digits_run[0] / "last.ckpt", write_images(tmp_path / "ten", classes="0123456789")
+    source, images = digits_run[0] / "last.ckpt", write_images(tmp_path / "ten", train=24, classes="0123456789")
     code, _, err = script(
         "train", *SMALL, "--data_dir", images, "--ckpt_path", source, "--attn_only", True, "--epoch_size", 1,
-        "--ckpt_save_dir", "run", *ONLY_STEPS,
+        "--ckpt_save_dir", "run", *ONLY_STEPS, *mode,
     )  # fmt: skip
     assert code == 0, err
     different = changed(source, tmp_path / "run" / "last.ckpt")
@@ -188,18 +211,21 @@ RECIPES = {
                  "--teacher_ckpt_path", "teacher.ckpt", "--scheduler", "constant"),
     "adan-values": ("--opt", "adan", "--lr", 0.1, "--clip_grad", True, "--clip_mode", "value", "--clip_value", 0.1,
                     "--scheduler", "step_decay", "--gradient_accumulation_steps", 2),
-    "lion-pynative": ("--opt", "lion", "--lr", 0.02, "--mode", "pynative"),
+    "lion": ("--opt", "lion", "--lr", 0.02),
 }  # fmt: skip
+# Each in one mode; graphs of the optimizers and of soft distillation have tests of their own.
+MODES = [("lamb-bce", ()), *((name, PYNATIVE) for name in list(RECIPES)[1:])]
+MODES += [pytest.param(name, (), marks=pytest.mark.slow) for name in list(RECIPES)[1:]]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_lowers_the_loss(name, images, small_student, script, tmp_path):
+@pytest.mark.parametrize(("name", "mode"), MODES, ids=shown)
+def test_a_recipe_lowers_the_loss(name, mode, images, small_student, script, tmp_path):
     if "teacher.ckpt" in RECIPES[name]:
         write_model(tmp_path / "teacher.ckpt", "regnety_mini_32", 3)
     plain = ("--mixup", 0, "--cutmix", 0, "--auto_augment", "none", "--re_prob", 0, "--aug_repeats", 0)
-    epochs = 2 if "pynative" in name else 4  # of three steps, each of a second there
+    epochs = 2 if mode == PYNATIVE else 4  # of three steps, each of a second there
     code, _, err = script("train", *SMALL, *plain, "--data_dir", images, "--epoch_size", epochs, "--ckpt_save_dir",
-                        "run", *ONLY_STEPS, *RECIPES[name])  # fmt: skip
+                        "run", *ONLY_STEPS, *RECIPES[name], *mode)  # fmt: skip
     assert code == 0, err
     losses = [record["train_loss"] for record in history(tmp_path / "run")]
     assert len(losses) == epochs
