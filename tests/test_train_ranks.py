@@ -11,35 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_runs import arrays, assert_same_run, finish, history, script, start, wait_for, write_images
+from training_runs import arrays, assert_same_run, finish, history, plugin_models, script, start, wait_for, write_images
 
-from mindeit.models.specs import CATALOGUE
 from mindeit.training import run_checkpoints
 
 __all__ = ["script"]
 NO_MIXING = ("--mixup", 0, "--cutmix", 0)  # it is drawn by each rank, as upstream
-ONE_BLOCK = """
-import mindeit
-shape = {"embed_dim": 128, "depth": 1, "num_heads": 4, "patch_size": 8}
-plain = {"parallel": False, "init_scale": None, "hmlp_stem": False}
-mindeit.register_model(mindeit.ModelSpec("one_block", "deit3", image_size=32, variant={**shape, **plain}))
-"""
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Iterator[tuple[Path, tuple, tuple, str]]:
     """A run of two ranks, 6 updates in each of 2 epochs, and its options; one has 13 images to evaluate, one 12."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "one_block.py").write_text(ONE_BLOCK)  # four compile it, and its size is not the fact
-    options = (
-        "--data_dir", write_images(folder / "images", train=48, val=25), "--model", "one_block", "--plugin",
-        folder / "one_block.py", "--epoch_size", 2, "--warmup_epochs", 0, "--log_interval", 1, "--lr", 0.02,
-        "--drop_path_rate", 0.3, "--ema_decay", 0.9, "--aug_repeats", 3, *NO_MIXING,
-    )  # fmt: skip
-    parallel = (*options, "--batch_size", 4, "--distributed", True)
-    text = finish(folder / "log", *parallel, "--ckpt_save_dir", folder / "run", ranks=2)
-    yield folder / "run", options, parallel, text
-    CATALOGUE.pop("one_block", None)
+    with plugin_models(folder) as plugin:  # four compile it, and its size is not the fact
+        options = (
+            "--data_dir", write_images(folder / "images", train=48, val=25), "--model", "one_block", "--plugin",
+            plugin, "--epoch_size", 2, "--warmup_epochs", 0, "--log_interval", 1, "--lr", 0.02,
+            "--drop_path_rate", 0.3, "--ema_decay", 0.9, "--aug_repeats", 3, *NO_MIXING,
+        )  # fmt: skip
+        parallel = (*options, "--batch_size", 4, "--distributed", True)
+        text = finish(folder / "log", *parallel, "--ckpt_save_dir", folder / "run", ranks=2)
+        yield folder / "run", options, parallel, text
 
 
 def losses(text: str) -> list[float]:
@@ -133,6 +125,7 @@ def test_two_ranks_print_what_one_does(two):
 def test_two_ranks_stop_at_sigterm_and_go_on_exactly(two, script, tmp_path):
     folder, _, options, _ = two
     options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
+    options = (*options, "--compile_cache", tmp_path / "cache")  # the second start is sooner
     process = start(tmp_path / "log", *options, ranks=2)
     wait_for("epoch 2/2: 16/48", tmp_path / "log", process)
     process.send_signal(signal.SIGUSR1)  # mpirun passes it on; after SIGTERM it kills within a quarter of a second
