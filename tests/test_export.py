@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -43,6 +49,25 @@ def checkpoints(tmp_path_factory, shallow_models):
     return {name: write_checkpoint(folder, name) for name in (DEIT, REGNET, *ZOO)}
 
 
+class Made(NamedTuple):
+    file: Path
+    shown: list[str]  # by the script
+
+
+@pytest.fixture(scope="module")
+def made(checkpoints, tmp_path_factory) -> Callable[..., Made]:
+    """Exported once for all tests that only read it: ``made(name, suffix, *words)``."""
+
+    @cache
+    def call(name: str, suffix: str, *words: str) -> Made:
+        target, shown = tmp_path_factory.mktemp("made") / f"model.{suffix}", io.StringIO()
+        with pytest.MonkeyPatch.context() as monkeypatch, redirect_stdout(shown):
+            assert export(monkeypatch, checkpoints[name], target, *words) == 0
+        return Made(target, shown.getvalue().splitlines())
+
+    return call
+
+
 @pytest.fixture(autouse=True)
 def in_graph_mode(graph_mode):
     """As the scripts run."""
@@ -61,13 +86,20 @@ def gap(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(got - wanted).max() / wanted.std())
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "mindir"])
-@pytest.mark.parametrize("name", [DEIT, REGNET, *ZOO])
-def test_a_file_of_any_batch_gives_the_models_logits(name, suffix, checkpoints, tmp_path, monkeypatch, capsys):
-    target, images = tmp_path / f"model.{suffix}", digits(7)
-    assert export(monkeypatch, checkpoints[name], target) == 0
+# The journeys of test_resolution.py deploy a DeiT III and a CaiT as ONNX, too.
+DEPLOYED = ("deit_mini_patch8_32_LS", "cait_mini_patch8_32")
+FILES = [
+    pytest.param(name, suffix, marks=pytest.mark.slow if name in DEPLOYED and suffix == "onnx" else ())
+    for name in (DEIT, REGNET, *ZOO)
+    for suffix in ("onnx", "mindir")
+]
+
+
+@pytest.mark.parametrize(("name", "suffix"), FILES)
+def test_a_file_of_any_batch_gives_the_models_logits(name, suffix, checkpoints, made):
+    images = digits(7)
     wanted = model_logits(checkpoints[name], images)
-    shown = capsys.readouterr().out.splitlines()
+    target, shown = made(name, suffix)
     assert shown[-2].startswith("largest difference from the model: ")
     assert shown[-2].endswith("limit 1e-04: ok")
     assert shown[-1].startswith(f"wrote {target}: {name}, ")
@@ -84,12 +116,8 @@ KINDS = {
     "uint8 images": ["--preprocess"],
     "uint8 images, three at a time, half precision": ["--preprocess", "--batch", "3", "--precision", "fp16"],
 }
-QUICK = (
-    ("one at a time", "onnx"),
-    ("four at a time", "mindir"),
-    ("uint8 images", "mindir"),
-    ("uint8 images, three at a time, half precision", "onnx"),
-)
+# Of MindIR, three at a time is tested with both heads (below), seven of uint8 in test_deployed.py.
+QUICK = (("one at a time", "onnx"), ("uint8 images, three at a time, half precision", "onnx"))
 CASES = [
     pytest.param(kind, suffix, marks=() if (kind, suffix) in QUICK else pytest.mark.slow)
     for kind in KINDS
@@ -98,18 +126,15 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "suffix"), CASES)
-def test_every_kind_of_file_gives_the_models_logits(kind, suffix, checkpoints, tmp_path, monkeypatch):
-    target, images = tmp_path / f"model.{suffix}", digits(5)
-    assert export(monkeypatch, checkpoints[DEIT], target, *KINDS[kind]) == 0
-    file = Exported(target)
+def test_every_kind_of_file_gives_the_models_logits(kind, suffix, checkpoints, made):
+    images = digits(5)
+    file = Exported(made(DEIT, suffix, *KINDS[kind]).file)
     got = file(normalised(images, file.card.mean, file.card.std))
     assert gap(got, model_logits(checkpoints[DEIT], images)) < LIMIT[file.description.precision]
 
 
-def test_pieces_make_no_difference(checkpoints, tmp_path, monkeypatch):
-    target = tmp_path / "model.onnx"
-    assert export(monkeypatch, checkpoints[REGNET], target) == 0
-    file = Exported(target)
+def test_pieces_make_no_difference(made):
+    file = Exported(made(REGNET, "onnx").file)
     images = normalised(digits(7), file.card.mean, file.card.std)
     (whole,) = file.outputs(images, at_once=7)
     for pieces in (1, 3, 100):
@@ -152,7 +177,7 @@ def test_another_resolution_resizes_the_position_table(checkpoints, tmp_path, mo
 
 def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_path, monkeypatch):
     target = tmp_path / "model.onnx"
-    assert export(monkeypatch, checkpoints[DEIT], target, "--preprocess") == 0
+    assert export(monkeypatch, checkpoints[DEIT], target, "--preprocess", compiled=True) == 0
     model = onnx.load(target)
     onnx.checker.check_model(model, full_check=True)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 20)]
@@ -181,13 +206,12 @@ def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_pa
     assert (given.name, given.type, given.shape) == ("logits", "tensor(float)", ["batch", 10])
 
 
-def test_a_mindir_file_has_its_description_beside_it(checkpoints, tmp_path, monkeypatch):
+def test_a_mindir_file_has_its_description_beside_it(made):
     import mindspore as ms
     from mindspore import nn
 
-    target = tmp_path / "model.mindir"
-    assert export(monkeypatch, checkpoints[REGNET], target, "--batch", "2") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.mindir", "model.mindir.json"]
+    target = made(REGNET, "mindir", "--batch", "2").file
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.mindir", "model.mindir.json"]
     said = json.loads(sidecar(target).read_text())
     assert (said["model"], said["batch"], said["outputs"]) == (REGNET, 2, ["logits"])
     assert said["class_names"][9] == "kind 9"
@@ -195,9 +219,8 @@ def test_a_mindir_file_has_its_description_beside_it(checkpoints, tmp_path, monk
     assert graph(Tensor(np.zeros((2, 3, 32, 32), np.float32))).shape == (2, 10)
 
 
-def test_a_half_precision_file_holds_halves(checkpoints, tmp_path, monkeypatch):
-    target = tmp_path / "half.onnx"
-    assert export(monkeypatch, checkpoints[DEIT], target, "--precision", "fp16", "--batch", "1") == 0
+def test_a_half_precision_file_holds_halves(checkpoints, made):
+    target = made(DEIT, "onnx", *KINDS["uint8 images, three at a time, half precision"]).file
     assert target.stat().st_size < 0.55 * checkpoints[DEIT].stat().st_size
     kinds = {each.name: each.data_type for each in onnx.load(target).graph.initializer}
     assert kinds["blocks.0.attn.qkv.weight"] == onnx.TensorProto.FLOAT16
@@ -223,7 +246,7 @@ def test_a_large_model_has_its_weights_beside_it(suffix, checkpoints, tmp_path, 
     monkeypatch.setattr(serialization, "TOTAL_SAVE", 10)  # kilobytes
     (tmp_path / "made").mkdir()
     target = tmp_path / "made" / f"model.{suffix}"
-    assert export(monkeypatch, checkpoints[DEIT], target) == 0
+    assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "2") == 0
     assert f"wrote {target} and model.{suffix}.data: {DEIT}, " in capsys.readouterr().out
     names = {path.name for path in target.parent.iterdir()}
     assert names == {target.name, f"{target.name}.data", *([f"{target.name}.json"] if suffix == "mindir" else [])}
@@ -248,11 +271,10 @@ def test_a_file_that_differs_is_not_kept(suffix, checkpoints, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_file_leaves_the_one_before_it(checkpoints, tmp_path, monkeypatch, capsys):
+def test_a_wrong_file_leaves_the_one_before_it(checkpoints, made, tmp_path, monkeypatch, capsys):
     from mindeit.export import onnx_operators
 
-    target = tmp_path / "model.onnx"
-    assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "1") == 0
+    target = Path(shutil.copy(made(DEIT, "onnx", "--batch", "1").file, tmp_path))
     before = target.read_bytes()
     monkeypatch.setitem(onnx_operators.OPERATORS, "Gelu", onnx_operators.same("Relu"))  # a bug in one operator
     assert export(monkeypatch, checkpoints[DEIT], target, "--batch", "1") == 1
@@ -265,7 +287,7 @@ def test_an_operator_without_an_onnx_form_is_named(checkpoints, tmp_path, monkey
     from mindeit.export import onnx_operators
 
     monkeypatch.delitem(onnx_operators.OPERATORS, "Sigmoid")
-    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "model.onnx", "--batch", "1") == 2
+    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "model.onnx", "--batch", "1", compiled=True) == 2
     assert capsys.readouterr().err == (
         "error: s1/b1/se/fc2: no ONNX form is known for MindSpore's Sigmoid; allowed: --format MINDIR\n"
     )
@@ -383,7 +405,7 @@ def full_size_gap(name: str, target: Path, monkeypatch) -> float:
     return gap(file(normalised(images, file.card.mean, file.card.std)), wanted)
 
 
-def test_files_that_are_none_are_refused(tmp_path, checkpoints, monkeypatch):
+def test_files_that_are_none_are_refused(tmp_path, made):
     (tmp_path / "text.onnx").write_text("text")
     with pytest.raises(UserError, match=r"text.onnx: onnxruntime cannot load it \("):
         Exported(tmp_path / "text.onnx")
@@ -396,7 +418,7 @@ def test_files_that_are_none_are_refused(tmp_path, checkpoints, monkeypatch):
     sidecar(tmp_path / "text.mindir").write_text("text")
     with pytest.raises(UserError, match=r"text.mindir.json: is not readable as JSON \(Expecting value\): 'text'"):
         Exported(tmp_path / "text.mindir")
-    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "whole.mindir", "--batch", "1") == 0
-    (tmp_path / "text.mindir.json").write_bytes((tmp_path / "whole.mindir.json").read_bytes())
+    whole = made(REGNET, "mindir", "--batch", "2").file
+    sidecar(tmp_path / "text.mindir").write_bytes(sidecar(whole).read_bytes())
     with pytest.raises(UserError, match=r"text.mindir: MindSpore cannot load it: not a MindIR file, or damaged, or"):
         Exported(tmp_path / "text.mindir", check=False)
