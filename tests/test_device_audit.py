@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from training_runs import plugin_models
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from device_audit import budget, kernel_log, libraries, table, tries  # noqa: E402
@@ -17,7 +18,7 @@ from device_audit.signature import signature  # noqa: E402
 from mindeit.errors import UserError  # noqa: E402
 
 SMALL = {
-    "deit": "model: deit_mini_distilled_patch8_32\nopt: adamw\ndistillation_type: hard\nteacher: regnety_mini_32",
+    "deit": "model: one_block_distilled\nopt: adamw\ndistillation_type: hard\nteacher: regnety_mini_32",
     "deit3": "model: deit_mini_patch8_32_LS\nopt: lamb\nloss: BCE\nbce_target_threshold: 0.0",
     "cait": "model: cait_mini_patch8_32\nopt: lion",
     "patchconvnet": "model: patchconvnet_mini_32\nopt: sgd",
@@ -34,26 +35,33 @@ def runner():
         yield prepared
 
 
-def small_try(folder: Path, name: str, device: str, ranks: int) -> tries.Try:
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    with plugin_models(tmp_path_factory.mktemp("plugin")) as file:
+        yield file
+
+
+def small_try(folder: Path, plugin: Path, name: str, device: str, ranks: int) -> tries.Try:
     path = folder / f"{name}.yaml"
-    path.write_text(f"{SMALL[name]}\namp_level: O2\nbatch_size: 16\nnum_classes: 10\n")
+    path.write_text(f"{SMALL[name]}\namp_level: O2\nbatch_size: 16\nnum_classes: 10\nplugin: [{plugin}]\n")
     return tries.Try(name, path, device, ranks)
 
 
 @pytest.mark.parametrize("name", ["deit", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SMALL)[1:])])
-def test_two_gpu_ranks_compile_and_keep_to_the_budget(runner, tmp_path, name):
-    outcome = runner.run(small_try(tmp_path, name, "GPU", 2))
+def test_two_gpu_ranks_compile_and_keep_to_the_budget(runner, plugin, tmp_path, name):
+    outcome = runner.run(small_try(tmp_path, plugin, name, "GPU", 2))
     assert (outcome.broke, outcome.over) == (None, [])
     assert 50 < outcome.numbers["launches"] < 1000
     assert 1 <= outcome.numbers["collectives"] <= 4
     assert outcome.numbers["image_bytes"] == 16 * 3 * 32 * 32 * 4
 
 
-def test_the_main_command_tries_a_batch_on_two_gpu_ranks(runner, tmp_path):
+def test_the_main_command_tries_a_batch_on_two_gpu_ranks(runner, plugin, tmp_path):
     """Everything but a step runs as it does for a user. Losses are not computed, so nothing is evaluated."""
     command = [tries._mpirun(), "-n", "2", "--oversubscribe", sys.executable, str(ROOT / "train.py")]
     options = ["-c", str(ROOT / "configs/deit_digits_cpu.yaml"), "--device_target", "GPU", "--distributed", "True"]
     options += ["--amp_level", "O2", "--distillation_type", "none", "--val_while_train", "False", "--dry_run", "True"]
+    options += ["--plugin", str(plugin), "--model", "one_block_distilled"]
     environment = {**os.environ, **tries._ENVIRONMENT, **runner.environments["GPU"]}
     code, text = tries._finish([*command, *options], environment, str(tmp_path))
     assert code == 0, text
@@ -62,16 +70,16 @@ def test_the_main_command_tries_a_batch_on_two_gpu_ranks(runner, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["deit", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SMALL)[1:])])
-def test_one_of_eight_ascend_ranks_compiles_and_keeps_to_the_budget(runner, tmp_path, name):
-    outcome = runner.run(small_try(tmp_path, name, "Ascend", 8))
+def test_one_of_eight_ascend_ranks_compiles_and_keeps_to_the_budget(runner, plugin, tmp_path, name):
+    outcome = runner.run(small_try(tmp_path, plugin, name, "Ascend", 8))
     assert (outcome.broke, outcome.over) == (None, [])
     assert outcome.numbers["collectives"] == outcome.numbers["kinds"]["hccl"] >= 1
     assert outcome.numbers["kinds"]["opapi"] > 50
 
 
 @pytest.mark.slow
-def test_the_graph_of_eight_cpu_ranks_compiles(runner, tmp_path):
-    assert runner.run(small_try(tmp_path, "deit3", "CPU", 8)).broke is None
+def test_the_graph_of_eight_cpu_ranks_compiles(runner, plugin, tmp_path):
+    assert runner.run(small_try(tmp_path, plugin, "deit3", "CPU", 8)).broke is None
 
 
 def test_an_error_of_the_step_is_one_line(runner, tmp_path):
