@@ -162,7 +162,7 @@ def test_fine_tuning_goes_on_with_the_checkpoints_interpolation(place):
 
 
 def test_a_run_with_random_interpolation_evaluates(place, script):
-    words = ("--data_dir", place / "images", "--batch_size", 4, "--interpolation", "random", "--dry_run")
+    words = ("--data_dir", place / "images", "--batch_size", 4, "--interpolation", "random", "--mode", 1, "--dry_run")
     code, out, err = script("train", *SMALL, *words)
     assert code == 0, err
     assert "evaluation batch of 4 images" in out

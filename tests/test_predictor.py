@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from exported_files import DEIT, write_checkpoint
 from PIL import Image
+from training_runs import one_block
 
 import mindeit
 from mindeit.models.registry import build
@@ -30,8 +31,14 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shallow_model():
+    with one_block(DEIT):
+        yield
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(shallow_model, tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("source"), DEIT)
 
 
