@@ -113,7 +113,7 @@ def normalised(levels: np.ndarray) -> np.ndarray:
     return np.stack([finish(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))) for image in levels])
 
 
-@pytest.mark.parametrize("workers", [None, Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [None, Processes(2)], ids=["in place", "processes"])
 def test_uint8_images_of_evaluation_are_the_float32_ones_before_normalising(workers):
     source, transform = Shades(5), EvalTransform(8)
     ((images, labels),) = evaluation_batches(source, transform, 8)
@@ -122,7 +122,7 @@ def test_uint8_images_of_evaluation_are_the_float32_ones_before_normalising(work
 
 
 @pytest.mark.parametrize("mix", [None, Mixing(300, mixup=0)], ids=["labels", "CutMix"])
-@pytest.mark.parametrize("workers", [None, Processes(2)], ids=str)
+@pytest.mark.parametrize("workers", [None, Processes(2)], ids=["in place", "processes"])
 def test_uint8_images_of_training_are_the_float32_ones_before_normalising(mix, workers):
     options = {"epoch": 1, "seed": 3, "mix": mix, "workers": workers}
     as_float32, as_uint8 = (
