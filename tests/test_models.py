@@ -14,6 +14,7 @@ from reference import NUMBERS, SHAPES, direction, golden, images, official_state
 from zoo import fill, shallow
 
 import mindeit
+from mindeit.kernels.native import operators
 from mindeit.models.registry import build
 from mindeit.models.summary import summary
 from mindeit.weights.checkpoint import load_strict
@@ -137,6 +138,24 @@ def test_the_whole_gradient_matches_the_official_code(mode):
         assert (values * direction(name, values.shape)).sum() == pytest.approx(dot, abs=1e-4 * norm), name
         checked += 1
     assert checked == len(NUMBERS["gradient"]["tensors"])
+
+
+@pytest.fixture
+def stock_operators(monkeypatch):
+    """MindSpore's own operators on CPU, as where there is no C++ compiler; for models built from now on."""
+    monkeypatch.setattr(operators, "available", lambda: False)
+    for cached in (built, logits, training):
+        cached.cache_clear()
+    yield
+    for cached in (built, logits, training):
+        cached.cache_clear()
+
+
+@graph_is_slow
+def test_heads_and_gradient_match_the_official_code_without_the_fused_operators(stock_operators, mode):
+    test_both_heads_match_the_official_code_in_training(mode)
+    test_the_whole_gradient_matches_the_official_code(mode)
+    assert not any(type(cell).__name__.startswith("Fused") for _, cell in built(DISTILLED).cells_and_names())
 
 
 @pytest.mark.slow
