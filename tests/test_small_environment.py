@@ -27,7 +27,7 @@ print(first[0].label, first[0].name)
 ONLY = """
 import sys
 class Missing:
-    known = {"mindeit", "numpy", "PIL", "onnxruntime", "yaml"}
+    known = {"mindeit", "numpy", "PIL", "onnxruntime", "yaml", "filelock"}
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
         if top not in self.known and top not in sys.stdlib_module_names:

@@ -88,7 +88,10 @@ def _target(compiler: list[str]) -> tuple[str, str]:
 def _compiled(compiler: list[str], vectors: str, macros: str) -> Path:
     if vectors == "AVX-512":
         compiler = [*compiler, *WIDE_FLAGS]
-    parts = [SOURCE.read_text(), macros, *compiler, metadata.version("mindspore")]
+    try:
+        parts = [SOURCE.read_text(), macros, *compiler, metadata.version("mindspore")]
+    except metadata.PackageNotFoundError:
+        raise _UnavailableError("MindSpore is not installed") from None
     path = cache_folder() / "native" / f"operators-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
     if path.exists():
         return path

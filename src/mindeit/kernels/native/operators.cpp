@@ -1,4 +1,4 @@
-// Fused float32 operators for MindSpore's CPU back end, called through ops.Custom: see operators.py for what each takes.
+// Fused float32 operators for MindSpore's CPU back end, called through ops.Custom. operators.py says what each takes.
 //
 // Written with the vector extensions of GCC and Clang, so that one source serves AVX2, AVX-512 and NEON. Sums over rows
 // are taken over a fixed number of chunks, so no result depends on the number of threads.
@@ -365,8 +365,8 @@ static void softmax(float* scores, int64_t m, int64_t n) {
   }
 }
 
-// Of qkv (batch, n, 3, heads, d), to which a bias (3, heads, d) is added first. Query, key and value of a head are n rows,
-// `row` floats apart; the number `which` of them is 0, 1 or 2.
+// Of qkv (batch, n, 3, heads, d), to which a bias (3, heads, d) is added first. Query, key and value of a head (`which`
+// is 0, 1 or 2) are n rows, `row` floats apart.
 struct Attention {
   int64_t batch, n, heads, d, row, padded_n, padded_d;
   float scale;
