@@ -62,6 +62,13 @@ def pytest_collection_finish():
         sys.modules["mindspore"].set_context(pynative_synchronize=True)
 
 
+def pytest_sessionstart(session):
+    """The operators for CPU are compiled before any process of a test would say that it does so."""
+    from mindeit.kernels.native.library import library
+
+    library()
+
+
 def pytest_unconfigure():
     """MindSpore's cells count themselves when they go; at the interpreter's end that prints an error for each."""
     if "mindspore" in sys.modules:
