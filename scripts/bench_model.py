@@ -33,14 +33,19 @@ def ours(name: str, images: np.ndarray) -> Callable[[], object]:
 
 
 def mindcv(name: str, images: np.ndarray) -> Callable[[], object]:
+    return _graph(mindcv_model(name), images)
+
+
+def mindcv_model(name: str, num_classes: int = 1000):
     """MindCV has no DeiT; its plain ViT of the same shape computes the same."""
     from mindcv.models.vit import VisionTransformer
 
     from mindeit.runtime import device
 
     device.setup("CPU")
-    shape = {key: spec(name).variant[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
-    return _graph(VisionTransformer(image_size=images.shape[-1], **shape), images)
+    row = spec(name)
+    shape = {key: row.variant[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
+    return VisionTransformer(image_size=row.image_size, num_classes=num_classes, **shape)
 
 
 def _graph(model, images: np.ndarray) -> Callable[[], object]:

@@ -117,16 +117,11 @@ class Images:
 
 
 def mindcv(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
-    """MindCV has no DeiT; its plain ViT of the same shape does the same work, with the optimizer of its recipes."""
-    from mindcv.models.vit import VisionTransformer
+    """With the optimizer of MindCV's recipes."""
+    from bench_model import mindcv_model
     from mindspore import Tensor, nn
 
-    from mindeit.runtime import device
-
-    device.setup("CPU")
-    row = spec(options.model)
-    shape = {key: row.variant[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
-    model = VisionTransformer(image_size=row.image_size, num_classes=CLASSES, **shape)
+    model = mindcv_model(options.model, CLASSES)
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
     optimizer = nn.AdamWeightDecay(model.trainable_params(), 1e-3, weight_decay=0.05)
     cell = nn.TrainOneStepCell(nn.WithLossCell(model, loss), optimizer).set_train(True)

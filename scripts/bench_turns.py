@@ -129,6 +129,8 @@ def compare(script: str, titles: Iterable[str], arguments: Sequence[str], option
             worker = Worker(title, command, ENVIRONMENT.get(title, {}))
             stack.callback(worker.end)
             workers += [worker] * worker.runs
+        if not workers:
+            raise UserError("no candidate is left to measure")
         for _ in range(options.rounds):
             for worker in workers:
                 worker.turn()

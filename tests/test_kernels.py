@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mindspore import Tensor, nn, ops
+from zoo import GradientOf
 
 from mindeit.kernels import attention, bias, gain, gelu, heads, norm
 from mindeit.runtime import precision
@@ -46,15 +47,6 @@ CASES = {
     "norm": (lambda: norm.choose(EPSILON), plain_norm, ((4, 9, 24), (24,), (24,))),
     "attention": (ScaledAttention, plain_attention, (HEADS, HEADS, HEADS)),
 }
-
-
-class GradientOf(nn.Cell):
-    def __init__(self, kernel):
-        super().__init__()
-        self.kernel, self.gradient = kernel, ops.GradOperation(get_all=True, sens_param=True)
-
-    def construct(self, *inputs_and_sensitivity):
-        return self.gradient(self.kernel)(*inputs_and_sensitivity)
 
 
 def inputs_of(name: str, kind: type) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from zoo import GradientOf
 
 from mindeit.kernels import attention, bias, gelu, heads, linear, norm, residual
 from mindeit.kernels.export_forms import make_portable
@@ -70,15 +71,6 @@ FORMS = {
     "attention of few tokens, odd heads": (lambda: attention.FusedAttention(2), StockMix, ((3, 5, 66), (66,))),
     "residual": (residual.FusedResidual, ScaledSum, ((4, 9, 27), (4, 9, 27), (27,), (4,))),
 }
-
-
-class GradientOf(nn.Cell):
-    def __init__(self, kernel):
-        super().__init__()
-        self.kernel, self.gradient = kernel, ops.GradOperation(get_all=True, sens_param=True)
-
-    def construct(self, *inputs):
-        return self.gradient(self.kernel)(*inputs)
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -1,4 +1,4 @@
-"""What the tests of the zoo share: models cut down to a few blocks, and their reference weights."""
+"""What tests of models and kernels share: models cut down to a few blocks, their reference weights, and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import re
 
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 from reference import GOLDEN, reference_tensor
 
 from mindeit.models.registry import spec
@@ -28,6 +28,17 @@ def shallow(name: str, depth: int = 1, *, num_classes: int = 1000, image_size: i
         num_classes=num_classes,
         image_size=image_size or row.image_size,
     )
+
+
+class GradientOf(nn.Cell):
+    """(inputs of ``kernel``, the gradient of its output) -> gradients of the inputs."""
+
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel, self.gradient = kernel, ops.GradOperation(get_all=True, sens_param=True)
+
+    def construct(self, *inputs_and_sensitivity):
+        return self.gradient(self.kernel)(*inputs_and_sensitivity)
 
 
 def fill(model: nn.Cell) -> nn.Cell:

@@ -49,17 +49,17 @@ def _cases(random: np.random.Generator) -> Iterator[Case]:
 
     # Sizes that fill no vector and no tile, and several blocks of queries.
     rows, bias, dy = draw(35, 27) * 2, draw(27), draw(35, 27)
-    phi, density = _normal(rows.astype(np.float64) + bias)
     wide = rows.astype(np.float64) + bias
+    phi, density = _normal(wide)
     dx = dy * (phi + wide * density)
     yield "bias_gelu", (rows, bias), (wide * phi,)
     yield "bias_gelu_grad", (rows, bias, dy), (dx, dx.sum(0))
     yield "column_sums", (rows,), (rows.astype(np.float64).sum(0),)
     x, branch, gain, factors = draw(3, 7, 27), draw(3, 7, 27), draw(27), draw(3)
-    spread, dy3 = gain * factors.astype(np.float64)[:, None, None], draw(3, 7, 27)
-    dgain = (dy3 * factors.astype(np.float64)[:, None, None] * branch).sum((0, 1))
-    yield "residual", (x, branch, gain, factors), (x + branch * spread,)
-    yield "residual_grad", (branch, gain, factors, dy3), (dy3 * spread, dgain)
+    by_image, dsum = factors.astype(np.float64)[:, None, None], draw(3, 7, 27)
+    yield "residual", (x, branch, gain, factors), (x + branch * gain * by_image,)
+    dscaled = dsum * by_image
+    yield "residual_grad", (branch, gain, factors, dsum), (dscaled * gain, (dscaled * branch).sum((0, 1)))
     yield from _layer_norm(rows, bias, dy, draw(27))
     yield from _attention(draw(2, 53, 3, 2, 24), draw(3, 2, 24), draw(2, 53, 48))
 
