@@ -195,6 +195,14 @@ def test_a_named_pipe_is_refused_and_the_shells_pipes_are_read():
             "is above 0, so each would become 1",
         ),
         (
+            "--class_weights balanced 2",
+            "class_weights ('balanced', '2') (command line): allowed: balanced, or a number above 0 for each class",
+        ),
+        (
+            "--class_weights 1 0.5 0",
+            "class_weights ('1', '0.5', '0') (command line): allowed: balanced, or a number above 0 for each class",
+        ),
+        (
             "--cosub --loss BCE --drop_path_rate 0",
             "cosub True (command line), drop_path_rate 0.0 (command line), train_mode True (default): the submodels "
             "are drawn by drop path, without it they are the same",
@@ -214,6 +222,7 @@ def test_impossible_combination(argv, message):
         "--opt adan --betas 0.98 0.92 0.99",
         "--lr 1e-6",
         "--loss BCE --bce_target_threshold 0.2",
+        "--class_weights 1 0.5 2e-1",
         "--unscale_lr --lr 1e-6 --scheduler constant",
         "--distributed",
         "--device_id 1 --device_target GPU",

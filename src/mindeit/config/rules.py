@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -47,6 +48,13 @@ class Need:
     others: tuple[str, ...]
     met: Callable[..., bool]
     needed: str
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 RULES = (
@@ -110,6 +118,16 @@ RULES = (
         lambda threshold, smoothing: threshold == 0 and smoothing > 0,
         "every class of a smoothed target is above 0, so each would become 1",
     ),
+    Rule(
+        ("class_weights",),
+        lambda weights: weights != ("balanced",) and not all(map(_is_positive, weights)),
+        "allowed: balanced, or a number above 0 for each class",
+    ),
+    Rule(
+        ("class_weights", "cosub"),
+        lambda weights, cosub: weights and cosub,
+        "submodels teach each other all classes alike; leave one out",
+    ),
 )
 
 NEEDS = (
@@ -153,7 +171,7 @@ NEEDS = (
     Need(
         ("loss_scale", "loss_scale_type"), ("amp_level",), lambda level: level in ("O2", "O3"), "--amp_level O2 or O3"
     ),
-    Need(("ema_decay",), ("ema",), bool, "--ema True"),
+    Need(("ema_decay", "ema_warmup"), ("ema",), bool, "--ema True"),
     Need(("min_lr",), ("scheduler",), lambda course: course == "cosine_decay", "--scheduler cosine_decay"),
     Need(("decay_epochs",), ("scheduler",), lambda course: course == "step_decay", "--scheduler step_decay"),
     Need(
@@ -170,7 +188,7 @@ NEEDS = (
     ),
     Need(("warmup_lr", "warmup_factor"), ("warmup_epochs",), bool, "--warmup_epochs above 0"),
     Need(("warmup_lr",), ("warmup_factor",), lambda factor: factor is None, "--warmup_factor none"),
-    Need(("val_interval", "val_split"), ("val_while_train",), bool, "--val_while_train True"),
+    Need(("val_interval", "val_split", "patience"), ("val_while_train",), bool, "--val_while_train True"),
     Need(("label_file",), ("dataset",), lambda dataset: dataset == "image_folder", "--dataset image_folder"),
     Need(("data_dir",), ("dataset",), lambda dataset: dataset != "digits", "another --dataset than digits"),
     Need(("use_ema",), ("ckpt_path",), lambda path: path is not None, "--ckpt_path FILE"),

@@ -161,6 +161,9 @@ class LossConfig:
     bce_target_threshold: Optional[float] = option(
         None, "BCE: targets above it become 1, others 0; None: as they are", at_least=0, below=1
     )
+    class_weights: tuple[str, ...] = option(
+        (), "the classes' weights: balanced (the rarer the heavier), or a number for each class"
+    )
     cosub: bool = option(False, "two submodels, drawn by drop path, teach each other")
     distillation_type: str = option("none", "how the teacher is followed", choices=("none", "soft", "hard"))
     distillation_alpha: float = option(0.5, "weight of the teacher's part", at_least=0, at_most=1)
@@ -199,6 +202,9 @@ class OptimConfig:
     loss_scale: float = option(65536.0, "that scale, at first", above=0)
     ema: bool = option(True, "average the weights, evaluate the average alongside")
     ema_decay: float = option(0.99996, "of that average", at_least=0, below=1)
+    ema_warmup: Optional[bool] = option(
+        None, "a decay of at most (1 + n) / (10 + n) after n updates; None: in runs of fewer than 20,000"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +239,9 @@ class ScheduleConfig:
     decay_rate: float = option(0.1, "step_decay, multi_step_decay: factor of a step", above=0, at_most=1)
     val_while_train: bool = option(True, "evaluate during training")
     val_interval: int = option(1, "epochs between two evaluations", at_least=1)
+    patience: Optional[int] = option(
+        None, "stop after so many evaluations in a row without a better accuracy; None: train to the end", at_least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mindeit.data import Source, Workers
 from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets, header
 from mindeit.factory.environment import data_workers
-from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper
+from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper, class_weights
 from mindeit.factory.student import build_student, starting_file
 from mindeit.factory.teacher import teacher_file
 from mindeit.layers.weight_init import seeded
@@ -19,6 +19,7 @@ from mindeit.optim.schedule import Schedule, scaled_lr
 from mindeit.runtime import device
 from mindeit.runtime.cluster import Cluster
 from mindeit.training import run_checkpoints
+from mindeit.training.average import FEW_UPDATES
 from mindeit.training.evaluator import Evaluator
 from mindeit.training.loop import Plan, Training
 from mindeit.training.loss_scale import LossScale
@@ -55,8 +56,11 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
     saved = None if resumed is None else _load_resumed(config, resumed, card, division)
-    objective = build_objective(config, student, card)
-    stepper, variables, draws = build_stepper(config, objective, card, cluster)
+    plan = _plan(config, source, cluster)
+    warmup = _warms_up(config, plan, saved)
+    weights = class_weights(config, source)
+    objective = build_objective(config, student, card, weights)
+    stepper, variables, draws = build_stepper(config, objective, card, cluster, ema_warmup=warmup)
     scale, state = build_loss_scale(config), TrainState()
     if saved is not None:
         scale.restore(saved.record["scale"])
@@ -64,12 +68,13 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
     cluster.broadcast(variables.all)
     variables.refresh()
-    recorder = _recorder(config, cluster, folder, division, card, state, variables, scale)
+    recorder = _recorder(config, cluster, folder, {**division, "ema_warmup": warmup}, card, state, variables, scale)
     if saved is not None and cluster.main:
         recorder.check_bests()
-    plan = _plan(config, source, cluster)
     header.say_model(config, student, card, variables, changes, resumed)
     header.say_plan(config, plan, cluster, state, folder.path)
+    header.say_average(config, _updates(config, plan), warmup)
+    header.say_class_weights(source, weights)
     if saved is not None:
         header.say_resumed(config, resumed, saved.record, state)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
@@ -170,4 +175,18 @@ def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
         val_interval=schedule.val_interval if schedule.val_while_train else None,
         log_interval=config.train.log_interval,
         save_steps=config.checkpoint.ckpt_save_steps,
+        patience=schedule.patience,
     )
+
+
+def _warms_up(config: Config, plan: Plan, saved: RunCheckpoint | None) -> bool:
+    """Whether the average does; a resumed run goes on as it began."""
+    asked = config.optim.ema_warmup
+    if asked is None and saved is not None:
+        asked = saved.record.get("ema_warmup", False)  # what runs did before there was a choice
+    return _updates(config, plan) < FEW_UPDATES if asked is None else asked
+
+
+def _updates(config: Config, plan: Plan) -> int:
+    """Of the whole run."""
+    return plan.epochs * plan.batches // config.optim.gradient_accumulation_steps

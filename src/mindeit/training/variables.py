@@ -11,8 +11,8 @@ import numpy as np
 from mindspore import Parameter
 
 from mindeit.optim.flat import FlatParameters
+from mindeit.training.average import Average
 from mindeit.training.loss_scale import LossScale, StepState
-from mindeit.training.step import Average
 from mindeit.weights.checkpoint import State, check_names
 
 
