@@ -18,6 +18,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train, distil or fine-tune a model"),
+    "finetune": Command("fine-tune on a folder of your own images: mindeit finetune FOLDER"),
     "validate": Command("measure the accuracy of a model on labelled images"),
     "predict": Command("name what is in images, and show what the model looked at"),
     "export": Command("write a model as MindIR or ONNX", "export"),

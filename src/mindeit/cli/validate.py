@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__,
         script=Options,
         sections=("run", "data", "model"),
-        without=("drop_rate", "drop_path_rate"),
+        without=("drop_rate", "drop_path_rate", "held_out", "by_amount"),
     )
     if config.script.output and not (config.script.summary or config.script.show):
         files.check_writable(config.script.output)

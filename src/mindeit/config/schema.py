@@ -4,8 +4,7 @@ recipe; None means that the model, its checkpoint or the data decides."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from mindeit.config.options import option
 
@@ -54,6 +53,13 @@ class DataConfig:
     data_dir: Optional[str] = option(None, "folder of the data")
     train_split: str = option("train", "its part for training, whose folders number the classes")
     val_split: str = option("val", "its part for evaluation")
+    by_amount: bool = option(False, "settings that nobody chose follow the number of images (docs/finetune.md)")
+    held_out: float = option(
+        0.2, "share of each class that is held out of a folder without train and val", above=0, below=1
+    )
+    split_file: Optional[str] = option(
+        None, "its division, split.csv of an earlier run; None: that beside the checkpoint, or a new one"
+    )
     label_file: Optional[str] = option(None, "lines of 'image label', for a flat folder of images")
     batch_size: int = option(128, "images per device and step", at_least=1)
     image_size: Optional[int] = option(
@@ -269,25 +275,3 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointConfig,
 }
 ALL = tuple(SECTIONS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The groups, one script's own options (``script``), and where each value came from."""
-
-    run: RunConfig
-    data: DataConfig
-    augment: AugmentConfig
-    model: ModelConfig
-    train: TrainConfig
-    loss: LossConfig
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    checkpoint: CheckpointConfig
-    script: Any
-    origins: Mapping[str, str]  # key -> "default", the YAML file's path or "command line"
-    notes: tuple[str, ...] = ()  # what was read without being followed, one line each
-
-    def flat(self) -> dict[str, Any]:
-        """Every key of the schema and its value, in one dictionary."""
-        return {key: value for section in ALL for key, value in vars(getattr(self, section)).items()}

@@ -24,6 +24,7 @@ _LOCAL = (
     "python_multiprocessing",
     "data_dir",
     "label_file",
+    "split_file",
     "ckpt_path",
     "plugin",
     "teacher_ckpt_path",

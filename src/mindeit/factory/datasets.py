@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Callable
 
 from mindeit.config import Config
 from mindeit.data import (
+    Division,
     EvalTransform,
     EvaluationBatches,
     Mixing,
@@ -20,6 +22,9 @@ from mindeit.data import (
     number_as,
     open_source,
 )
+from mindeit.data import split as divisions
+from mindeit.data.folders import PartSource
+from mindeit.data.split import HELD_OUT, SPLIT_FILE, TRAIN, beside
 from mindeit.errors import UserError
 from mindeit.runtime import device
 from mindeit.runtime.cluster import Cluster
@@ -27,14 +32,17 @@ from mindeit.runtime.memory import check_fits
 from mindeit.weights.card import ModelCard
 
 
-def sources(config: Config, cluster: Cluster) -> tuple[Source, Source | None]:
+def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Source, Source | None]:
     """The sources for training and evaluation, with the same classes."""
     data, split = config.data, config.data.train_split
-    source = open_source(data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split)
+    division = Division(data.held_out, config.run.seed, data.split_file or beside(resumed))
+    source = open_source(
+        data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split, division=division
+    )
     say_notes(source, cluster)
     if not config.schedule.val_while_train:
         return source, None
-    held_out = held_out_source(config)
+    held_out = held_out_source(config, division)
     where = f"{data.data_dir or data.dataset} ({data.val_split})"
     names = source.class_names if source.named else None
     number_as(held_out, source.num_classes, names, where=where, other=f"its split '{split}'")
@@ -124,11 +132,23 @@ def _mixing(config: Config, card: ModelCard) -> Mixing:
     )
 
 
-def held_out_source(config: Config) -> Source:
+def held_out_source(config: Config, division: Division) -> Source:
     data = config.data
     return open_source(
-        data.dataset, data.data_dir, data.val_split, label_file=data.label_file, train_split=data.train_split
+        data.dataset,
+        data.data_dir,
+        data.val_split,
+        label_file=data.label_file,
+        train_split=data.train_split,
+        division=division,
     )
+
+
+def split_text(source: Source, held_out: Source | None) -> dict[str, str]:
+    """`split.csv` of a run on a plain class folder, by its name; nothing for other data."""
+    parts = {TRAIN: source, HELD_OUT: held_out}
+    tables = {part: of.table() for part, of in parts.items() if isinstance(of, PartSource)}
+    return {SPLIT_FILE: divisions.text(tables)} if tables else {}
 
 
 def held_out_batches(

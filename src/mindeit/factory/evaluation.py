@@ -8,7 +8,8 @@ import numpy as np
 from mindspore import nn
 
 from mindeit.config import Config
-from mindeit.data import WaitTimer, number_as
+from mindeit.data import Division, WaitTimer, number_as
+from mindeit.data.split import beside
 from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets
 from mindeit.factory.environment import data_workers
@@ -27,7 +28,7 @@ from mindeit.weights.load import load_for_use
 
 def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
     """Evaluate; returns the result, and card, class names, skipped images and waiting time for the report."""
-    source = datasets.held_out_source(config)
+    source = datasets.held_out_source(config, _division(config))
     agreement.check(
         config, cluster, images={config.data.val_split: source}, weights={"the model": trained_file(config)}
     )
@@ -54,6 +55,12 @@ def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, An
     bad[batches.bad] = 1
     skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
     return result, {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share}
+
+
+def _division(config: Config) -> Division:
+    """Of a plain class folder what the checkpoint's run held out; without a run, all of it."""
+    own = config.data.split_file
+    return Division(share=1, file=own or beside(trained_file(config)), needed=own is not None)
 
 
 def summarize(config: Config) -> Summary:

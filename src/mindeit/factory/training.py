@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from mindeit.config import Config
 from mindeit.data import Source, Workers
@@ -25,7 +26,7 @@ from mindeit.training.loop import Plan, Training
 from mindeit.training.loss_scale import LossScale
 from mindeit.training.recorder import Recorder
 from mindeit.training.run_checkpoints import RunCheckpoint
-from mindeit.training.run_folder import RunFolder
+from mindeit.training.run_folder import CONFIG, RunFolder
 from mindeit.training.train_state import TrainState
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
@@ -47,10 +48,10 @@ def open_folder(config: Config, cluster: Cluster) -> RunFolder:
 
 
 def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
-    source, held_out = datasets.sources(config, cluster)
+    resumed = folder.checkpoint(config.checkpoint.resume)
+    source, held_out = datasets.sources(config, cluster, resumed)
     datasets.check_amount(config, source, cluster)
     header.say_data(config, source, held_out)
-    resumed = folder.checkpoint(config.checkpoint.resume)
     _check_agreement(config, cluster, source, held_out, resumed)
     with seeded(config.run.seed):
         student, card, changes = build_student(config, source)
@@ -68,7 +69,8 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
     cluster.broadcast(variables.all)
     variables.refresh()
-    recorder = _recorder(config, cluster, folder, {**division, "ema_warmup": warmup}, card, state, variables, scale)
+    facts, texts = {**division, "ema_warmup": warmup}, datasets.split_text(source, held_out)
+    recorder = _recorder(config, cluster, folder, facts, card, state, variables, scale, texts)
     if saved is not None and cluster.main:
         recorder.check_bests()
     header.say_model(config, student, card, variables, changes, resumed)
@@ -135,11 +137,12 @@ def _recorder(
     config: Config,
     cluster: Cluster,
     folder: RunFolder,
-    division: dict[str, int],
+    facts: dict[str, Any],
     card: ModelCard,
     state: TrainState,
     variables: TrainVariables,
     scale: LossScale,
+    texts: dict[str, str],
 ) -> Recorder:
     made, checkpoints = header.origin(config, cluster), config.checkpoint
     return Recorder(
@@ -148,8 +151,8 @@ def _recorder(
         variables,
         scale,
         card,
-        facts={"opt": config.optim.opt, **division, "config": config.flat(), "made": made},
-        config=header.config_text(config, made),
+        facts={"opt": config.optim.opt, **facts, "config": config.flat(), "made": made},
+        texts={CONFIG: header.config_text(config, made), **texts},
         interval=checkpoints.ckpt_save_interval,
         keep=checkpoints.keep_checkpoint_max,
         owner=cluster.main,
