@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindeit.errors import UserError
+from mindeit.errors import UserError, shorten
 
 SPLIT_FILE = "split.csv"
 TRAIN, HELD_OUT = "train", "val"
@@ -66,16 +66,22 @@ def read(path: str) -> dict[str, str]:
     """File -> part, from what `text` gave."""
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.reader(file))
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            return read_text(file.read(), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_text(table: str, where: str) -> dict[str, str]:
+    try:
+        rows = list(csv.reader(io.StringIO(table, newline="")))
+    except csv.Error as error:
+        raise UserError(f"{where}: not a table: {error}") from None
     if not rows or rows[0] != _HEADING:
-        raise UserError(f"{path}: not the division of a folder; its first line has to be '{','.join(_HEADING)}'")
+        raise UserError(f"{where}: not the division of a folder; its first line has to be '{','.join(_HEADING)}'")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != 3 or row[2] not in (TRAIN, HELD_OUT):
-            raise UserError(
-                f"{path}:{number}: '{','.join(row)}', allowed: a file, its class, and {TRAIN} or {HELD_OUT}"
-            )
+            allowed = f"allowed: file,class,{TRAIN} or file,class,{HELD_OUT}"
+            raise UserError(f"{where}:{number}: '{shorten(','.join(row))}', {allowed}")
     return {name: part for name, _, part in rows[1:]}
 
 

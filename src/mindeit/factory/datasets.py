@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Callable
 
 from mindeit.config import Config
+from mindeit.config.sources import DEFAULT
 from mindeit.data import (
     Division,
     EvalTransform,
@@ -39,6 +40,11 @@ def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Sou
     source = open_source(
         data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split, division=division
     )
+    if config.origins["held_out"] != DEFAULT and not isinstance(source, PartSource):
+        raise UserError(
+            f"held_out is {data.held_out} ({config.origins['held_out']}), but {data.data_dir} has a folder '{split}' "
+            "of its own; leave it out"
+        )
     say_notes(source, cluster)
     if not config.schedule.val_while_train:
         return source, None
