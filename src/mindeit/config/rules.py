@@ -11,7 +11,7 @@ from typing import Any
 from mindeit.config.sources import DEFAULT
 from mindeit.errors import UserError
 from mindeit.models import plugins
-from mindeit.models.registry import list_models, spec
+from mindeit.models.registry import spec
 
 
 @dataclasses.dataclass
@@ -58,11 +58,6 @@ def _is_positive(text: str) -> bool:
 
 
 RULES = (
-    Rule(
-        ("distillation_type", "model"),
-        lambda kind, model: kind != "none" and model in list_models() and not spec(model).distilled,
-        "only a distilled model has the head that follows a teacher",
-    ),
     Rule(
         ("cosub", "distillation_type"),
         lambda cosub, kind: cosub and kind != "none",
