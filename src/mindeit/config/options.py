@@ -107,7 +107,7 @@ def convert(key: Key, text: Text) -> Any:
     if key.optional and isinstance(text, str) and text.lower() in NOTHING:
         return None
     if key.length is None:
-        return _one(key, text)
+        return _one(key, text[0] if key.option.positional and len(text) == 1 else text)
     items = split_list(text) if isinstance(text, str) else text
     if key.length and len(items) != key.length:
         raise ValueError(f"{len(items)} values")
