@@ -61,7 +61,7 @@ def save(path: PathLike, state: RunCheckpoint) -> None:
             **{EMA + name: value for name, value in (state.ema or {}).items()},
             **{OPTIMIZER + name: value for name, value in state.optimizer.items()},
         },
-        state.card,
+        replace(state.card, temperature=None),  # which was fitted to the weights that training began with
     )
 
 
