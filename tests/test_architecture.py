@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "mindeit"
 ORDER = [
     {"cli"},
     {"factory"},
-    {"config"},
+    {"config", "report"},
     {"training", "predict", "convert", "mindcv"},
     {"export", "torch_reference", "objectives"},
     {"weights"},

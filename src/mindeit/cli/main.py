@@ -21,6 +21,7 @@ COMMANDS = {
     "finetune": Command("fine-tune on a folder of your own images: mindeit finetune FOLDER"),
     "validate": Command("measure the accuracy of a model on labelled images"),
     "predict": Command("name what is in images, and show what the model looked at"),
+    "report": Command("write the page of one run, or of several side by side: mindeit report RUN ..."),
     "export": Command("write a model as MindIR or ONNX", "export"),
     "convert": Command("convert official PyTorch weights, or back with --to_pt", "convert"),
     "check": Command("look for damaged, doubled and leaked images in a folder", "train"),

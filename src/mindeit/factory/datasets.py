@@ -36,10 +36,7 @@ from mindeit.weights.card import ModelCard
 def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Source, Source | None]:
     """The sources for training and evaluation, with the same classes."""
     data, split = config.data, config.data.train_split
-    division = Division(data.held_out, config.run.seed, data.split_file or beside(resumed))
-    source = open_source(
-        data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split, division=division
-    )
+    source = train_source(config, resumed)
     if config.origins["held_out"] != DEFAULT and not isinstance(source, PartSource):
         raise UserError(
             f"held_out is {data.held_out} ({config.origins['held_out']}), but {data.data_dir} has a folder '{split}' "
@@ -48,12 +45,23 @@ def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Sou
     say_notes(source, cluster)
     if not config.schedule.val_while_train:
         return source, None
-    held_out = held_out_source(config, division)
+    held_out = held_out_source(config, _division(config, resumed))
     where = f"{data.data_dir or data.dataset} ({data.val_split})"
     names = source.class_names if source.named else None
     number_as(held_out, source.num_classes, names, where=where, other=f"its split '{split}'")
     say_notes(held_out, cluster)
     return source, held_out
+
+
+def train_source(config: Config, resumed: Path | None) -> Source:
+    data, division = config.data, _division(config, resumed)
+    split, classes = data.train_split, config.model.num_classes
+    return open_source(data.dataset, data.data_dir, split, num_classes=classes, train_split=split, division=division)
+
+
+def _division(config: Config, resumed: Path | None) -> Division:
+    """Of a plain class folder: as a run began, or a new one."""
+    return Division(config.data.held_out, config.run.seed, config.data.split_file or beside(resumed))
 
 
 def say_notes(source: Source, cluster: Cluster) -> None:

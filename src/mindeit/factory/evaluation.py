@@ -30,6 +30,7 @@ from mindeit.weights.card import ModelCard
 from mindeit.weights.load import load_for_use
 
 if TYPE_CHECKING:
+    from mindeit.predict.predictor import Model
     from mindeit.training.details import Details
 
 
@@ -39,6 +40,8 @@ class Validation:
     for."""
 
     result: Evaluation
+    model: Model
+    source: Source
     about: dict[str, Any]
     details: Details | None
 
@@ -63,20 +66,20 @@ def validate(config: Config, cluster: Cluster, *, detailed: bool) -> Validation:
     batches = datasets.held_out_batches(
         config, source, card, cluster, data_workers(config, cluster), uint8=ours and device.normalises()
     )
+    run = Normalised(model, card.mean, card.std) if ours else model
     if ours:
-        model = Normalised(model, card.mean, card.std)
         shape = (config.data.batch_size, 3, card.image_size, card.image_size)
-        device.compile_ahead(model, shape, shown=cluster.main)
+        device.compile_ahead(run, shape, shown=cluster.main)
     timed = WaitTimer(batches)
     shown = progress(timed, len(batches), "validate", images=len(source), shown=cluster.main)
     kept: list[Batch] = []
-    result = evaluate(on_arrays(model), shown, card.num_classes, cluster, kept=kept if detailed else None)
+    result = evaluate(on_arrays(run), shown, card.num_classes, cluster, kept=kept if detailed else None)
     bad = np.zeros(len(source), np.float32)  # each rank knows its own
     bad[batches.bad] = 1
     skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
     about = {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share}
     predictions = Predictions.gathered(kept, batches.indices, cluster) if detailed else None
-    return Validation(result, about, _details(predictions, source, card) if predictions else None)
+    return Validation(result, model, source, about, _details(predictions, source, card) if predictions else None)
 
 
 def _details(predictions: Predictions, source: Source, card: ModelCard) -> Details:

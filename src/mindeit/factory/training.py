@@ -80,6 +80,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     if saved is not None:
         header.say_resumed(config, resumed, saved.record, state)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
+    evaluator = None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers)
     return Training(
         plan=plan,
         stepper=stepper,
@@ -89,10 +90,33 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         cluster=cluster,
         batches=datasets.training_epochs(config, source, card, cluster, workers),
         draws=draws,
-        evaluator=None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers),
+        evaluator=evaluator,
         recorder=recorder,
-        finished=functools.partial(header.say_end, config, folder.path),
+        finished=functools.partial(
+            _finish, config, cluster, folder.path, (source, held_out), card, evaluator, variables
+        ),
     )
+
+
+def _finish(
+    config: Config,
+    cluster: Cluster,
+    folder: Path,
+    sources: tuple[Source, Source | None],
+    card: ModelCard,
+    evaluator: Evaluator | None,
+    variables: TrainVariables,
+    seconds: float,
+) -> None:
+    if config.checkpoint.report and seconds:
+        write_report(config, cluster, folder, sources, card, evaluator, variables)
+    header.say_end(config, folder, seconds)
+
+
+def write_report(config: Config, *parts: Any) -> None:
+    from mindeit.factory import report  # scikit-learn and Jinja2, which no step waits for
+
+    report.at_end(config, *parts)
 
 
 def _check_agreement(

@@ -146,11 +146,15 @@ class Predictor:
 
     def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
         """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
+        return [block[0] for block in self.attentions_of(pixels[None])]
+
+    def attentions_of(self, images: np.ndarray) -> list[np.ndarray]:
+        """(batch, 3, S, S) -> each block's weights, (batch, heads, tokens, tokens)."""
         model = self.attention_model()
         from mindeit.runtime import graph  # MindSpore, which an ONNX file does without
 
         with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
-            return [block.asnumpy()[0] for block in model.attentions(graph.to_device(pixels[None]))]
+            return [block.asnumpy() for block in model.attentions(graph.to_device(images))]
 
     def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
         """The result of each image; as many run together as the largest batch holds."""

@@ -83,6 +83,12 @@ def load(path: PathLike, *, verified: bool = False) -> RunCheckpoint:
     return RunCheckpoint(parts[""], parts[EMA] or None, parts[OPTIMIZER], card, record)
 
 
+def weights(path: PathLike) -> State:
+    """Those that a reader of models gets."""
+    saved = load(path)
+    return saved.ema if saved.record["use"] == "ema" and saved.ema is not None else saved.model
+
+
 def check_resumable(
     record: Mapping[str, Any], where: object, *, same: Mapping[str, Any], division: Mapping[str, Any]
 ) -> None:
