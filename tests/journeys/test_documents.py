@@ -122,6 +122,8 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
             "deit_tiny.mindir",
             "deit_tiny.mindir.json",
             "outputs/flowers/last.ckpt",
+            "data.json",
+            "features.npz",
             "outputs/digits_student/curves.png",
             "outputs/deit_b_384/last.ckpt",
         ):
@@ -132,6 +134,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
             images=np.zeros((1, 3, 224, 224), np.float32),
         )
         run_indented("python.md", "\nassert predictor.predict('bird.jpg')")
+        run_indented("features.md", "\nassert len(table) == 16", **{"/data/": f"{desk}/"})
         run_indented(
             "data.md",
             "\nassert images.shape == (4, 3, 224, 224)",

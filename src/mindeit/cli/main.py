@@ -25,6 +25,8 @@ COMMANDS = {
     "export": Command("write a model as MindIR or ONNX", "export"),
     "convert": Command("convert official PyTorch weights, or back with --to_pt", "convert"),
     "check": Command("look for damaged, doubled and leaked images in a folder", "train"),
+    "embed": Command("write the features of a folder of images"),
+    "probe": Command("measure what features know, and find labels that look wrong", "probe"),
     "models": Command("list the models and their official files: mindeit models 'deit3*'"),
     "env": Command("print versions and devices, for a report of a fault"),
 }

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from mindeit.data.folders import open_folder, subfolders
+import numpy as np
+
+from mindeit.data.folders import FileSource, list_images, open_folder, subfolders
 from mindeit.data.images import Source, is_image, split_folder
+from mindeit.data.index_cache import pack_names
 from mindeit.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -22,12 +25,25 @@ def open_parts(folder: str) -> dict[str, Source]:
     parts = [part for part in PARTS if _holds_folders(os.path.join(folder, split_folder(folder, part)))]
     if parts:
         return {part: open_folder(folder, part, train_split=parts[0]) for part in parts}
-    if any(os.path.isfile(os.path.join(folder, name)) for name in ("labels.txt", "labels.csv")):
+    if _label_file(folder):
         return {WHOLE: open_folder(folder, PARTS[0])}
     if not subfolders(folder):
         raise UserError(f"{folder} holds {_contents(folder)}; expected {_EXPECTED}")
     above, name = os.path.split(os.path.normpath(folder))
     return {WHOLE: open_folder(above, name, train_split=name)}
+
+
+def open_images(folder: str) -> dict[str, Source]:
+    """As `open_parts`; a flat folder without labels is a source that knows no classes."""
+    if not os.path.isdir(folder) or subfolders(folder) or _label_file(folder):
+        return open_parts(folder)
+    paths = list_images([folder])
+    labels = np.zeros(len(paths), np.int32)
+    return {WHOLE: FileSource("", pack_names(list(map(os.fsencode, paths))), labels, ())}
+
+
+def _label_file(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in ("labels.txt", "labels.csv"))
 
 
 def _holds_folders(folder: str) -> bool:

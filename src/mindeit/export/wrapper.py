@@ -47,6 +47,18 @@ class Features(nn.Cell):
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
+class PatchMean(nn.Cell):
+    """A model that gives the mean of its patches after the last norm."""
+
+    def __init__(self, model: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+        self.first = model.num_classes if model.token_per_class else model.extra_tokens
+
+    def construct(self, images: Tensor) -> Tensor:
+        return ops.mean(self.model.forward_features(images)[:, self.first :], 1)
+
+
 class Interface(nn.Cell):
     """The model, with its input prepared and its results in float32."""
 

@@ -88,9 +88,9 @@ class Predictor:
     def _use(self, model: Model, card: ModelCard) -> None:
         self.model, self.card, self.class_names = model, card, class_names(card)
         self.temperature = card.temperature
-        self._transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
+        self.transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
         self._logits = _in_exported(model) if isinstance(model, Exported) else _in_graphs(model, card.model)
-        self._features: Run | None = None
+        self._features: dict[str, Run] = {}
 
     def predict(self, images: inputs.Images, top_k: int = 5) -> list[Prediction] | list[list[Prediction]]:
         """The ``top_k`` likeliest classes of an image, best first; of a folder or a list of images, a list of these.
@@ -115,7 +115,7 @@ class Predictor:
             likeness = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
         """
         given, several = inputs.listed(images)
-        found = np.array(list(self._results(given, self._pooled)))
+        found = np.array(list(self._results(given, self.pooled)))
         return found if several else found[0]
 
     def pixels(self, image: inputs.One) -> np.ndarray:
@@ -124,11 +124,18 @@ class Predictor:
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """An RGB image -> (3, S, S)."""
-        return self._transform(image)
+        return self.transform(image)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S) -> (batch, num_classes)."""
         return check_finite(self._logits(images), self._where())
+
+    def pooled(self, images: np.ndarray, pool: str = "token") -> np.ndarray:
+        """(batch, 3, S, S) -> what the head classifies, or with ``pool`` "mean" the mean of the patches after the last
+        norm: (batch, dim)."""
+        if pool not in self._features:
+            self._features[pool] = self._feature_graph(pool)
+        return check_finite(self._features[pool](images), self._where())
 
     def best(self, logits: np.ndarray, top_k: int) -> list[Prediction]:
         self._check_classes()
@@ -162,21 +169,24 @@ class Predictor:
         while part := list(islice(pixels, BATCHES[-1])):
             yield from run(np.stack(part))
 
-    def _pooled(self, images: np.ndarray) -> np.ndarray:
-        if self._features is None:
-            self._features = self._feature_graph()
-        return check_finite(self._features(images), self._where())
-
-    def _feature_graph(self) -> Run:
-        if not self.card.num_classes:
-            return self._logits
+    def _feature_graph(self, pool: str) -> Run:
+        mean = pool == "mean"
         if isinstance(self.model, Exported):
-            raise UserError(f"{self.model.path} gives logits only; export features with --num_classes 0")
-        if not hasattr(self.model, "forward_head"):
+            if self.card.num_classes:
+                raise UserError(f"{self.model.path} gives logits only; export features with --num_classes 0")
+            if mean:
+                raise UserError(f"{self.model.path} gives its own features only; pool 'mean' needs a checkpoint")
+        elif mean and not hasattr(self.model, "tokens_in_blocks"):
+            raise UserError(f"{self.card.model} has no patches; allowed: pool 'token', what its head classifies")
+        elif self.card.num_classes and not hasattr(self.model, "forward_head"):
             raise UserError(f"{self.card.model} has no forward_head to take features from")
-        from mindeit.export.wrapper import Features  # MindSpore, which an ONNX file does without
+        elif not mean and getattr(self.model, "token_per_class", False):
+            raise UserError(f"{self.card.model} has a token for each class, no common one; allowed: pool 'mean'")
+        if not (self.card.num_classes or mean):
+            return self._logits
+        from mindeit.export.wrapper import Features, PatchMean  # MindSpore, which an ONNX file does without
 
-        return _in_graphs(Features(self.model), f"{self.card.model}'s features")
+        return _in_graphs((PatchMean if mean else Features)(self.model), f"{self.card.model}'s features")
 
     def _check_classes(self) -> None:
         if not self.card.num_classes:
