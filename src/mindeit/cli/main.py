@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": Command("name what is in images, and show what the model looked at"),
     "export": Command("write a model as MindIR or ONNX", "export"),
     "convert": Command("convert official PyTorch weights, or back with --to_pt", "convert"),
+    "average": Command("average the weights of several checkpoints of a model"),
     "models": Command("list the models and their official files: mindeit models 'deit3*'"),
     "env": Command("print versions and devices, for a report of a fault"),
 }

@@ -32,8 +32,8 @@ class Options:
     )
     tta: Optional[str] = option(
         None,
-        "average the logits over views of each image; flip: with its mirror image, 5crop: its middle, and the corners of "
-        "what crop_pct cuts",
+        "average the logits over views of each image; flip: it and its mirror image, 5crop: middle and corners of the "
+        "square that crop_pct cuts from",
         choices=("flip", "5crop"),
     )
     summary: bool = option(False, "print the model's parameters and GFLOPs by module, then stop")
