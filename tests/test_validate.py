@@ -176,6 +176,10 @@ BAD_INPUT = [
         {"--write_temperature": "True", "--show": "True"},
         "command line: --write_temperature True has no effect with --show True",
     ),
+    (
+        {"--write_temperature": "True", "--tta": "flip"},
+        "command line: --write_temperature is for logits of single views, as predict.py has them; leave out --tta flip",
+    ),
     ({"--write_temperature": "True", "--ckpt_path": None}, "--write_temperature needs --ckpt_path FILE"),
     (
         {"--distributed": "True"},

@@ -114,6 +114,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
         for name in (
             "deit_tiny.ckpt",
             "results.json",
+            "predictions.csv",
             "predictions.json",
             "maps/bird_attention.png",
             "start.ckpt",

@@ -27,6 +27,7 @@ COMMANDS = {
     "check": Command("look for damaged, doubled and leaked images in a folder", "train"),
     "embed": Command("write the features of a folder of images"),
     "probe": Command("measure what features know, and find labels that look wrong", "probe"),
+    "average": Command("average the weights of several checkpoints of a model"),
     "models": Command("list the models and their official files: mindeit models 'deit3*'"),
     "env": Command("print versions and devices, for a report of a fault"),
 }

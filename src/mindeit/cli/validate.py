@@ -30,6 +30,12 @@ class Options:
     write_temperature: bool = option(
         False, "store the temperature that suits these images best in the checkpoint, for scores that can be trusted"
     )
+    tta: Optional[str] = option(
+        None,
+        "average the logits over views of each image; flip: it and its mirror image, 5crop: middle and corners of the "
+        "square that crop_pct cuts from",
+        choices=("flip", "5crop"),
+    )
     summary: bool = option(False, "print the model's parameters and GFLOPs by module, then stop")
     show: bool = option(False, "print what is in the checkpoint, then stop")
 
@@ -56,7 +62,8 @@ def main(argv: Sequence[str]) -> None:
     if options.write_temperature:
         temperature.check(config)
     cluster = environment.start(config)
-    found = evaluation.validate(config, cluster, detailed=bool(options.output or options.write_temperature))
+    detailed = bool(options.output or options.write_temperature)
+    found = evaluation.validate(config, cluster, detailed=detailed, tta=options.tta)
     if cluster.main:
         skipped, data_wait = found.about["skipped"], found.about["data_wait"]
         print("\n".join(report.lines(found.result, skipped, data_wait, found.details)), flush=True)
@@ -69,9 +76,15 @@ def _check(options: Options) -> None:
     """What can be wrong with these options, before anything is loaded."""
     stops = next((name for name in ("summary", "show") if getattr(options, name)), None)
     if stops:
-        if options.write_temperature:
-            raise UserError(f"command line: --write_temperature True has no effect with --{stops} True")
+        for name in ("write_temperature", "tta"):
+            if getattr(options, name):
+                raise UserError(f"command line: --{name} {getattr(options, name)} has no effect with --{stops} True")
         return
+    if options.write_temperature and options.tta:
+        raise UserError(
+            "command line: --write_temperature is for logits of single views, as predict.py has them; leave out --tta "
+            f"{options.tta}"
+        )
     if options.output:
         if Path(options.output).suffix.lower() not in (".json", ".csv") and not files.stays(options.output):
             raise UserError(

@@ -73,7 +73,7 @@ def of_folder(config: Config, cluster: Cluster, folder: Path) -> RunReport:
         raise UserError(f"{folder} holds no evaluated checkpoint to report on")
     asked = replace(config.model, ckpt_path=str(best), pretrained=False, use_ema=False, model=None, num_classes=None)
     config = replace(config, model=asked)
-    found = evaluation.validate(config, cluster, detailed=True)
+    found = evaluation.validate(config, cluster, detailed=True, tta=None)
     card, source = found.about["card"], datasets.train_source(config, best)
     predictor = Predictor.of(found.model, card)
     assert found.details is not None  # asked for, and one process is rank 0

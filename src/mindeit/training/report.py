@@ -21,7 +21,12 @@ def lines(result: Evaluation, skipped: Sequence[str], data_wait: float, details:
 
 
 def as_json(
-    result: Evaluation, card: ModelCard, names: Sequence[str], skipped: Sequence[str], data_wait: float
+    result: Evaluation,
+    card: ModelCard,
+    names: Sequence[str],
+    skipped: Sequence[str],
+    data_wait: float,
+    tta: str | None = None,
 ) -> dict[str, Any]:
     """Accuracies in percent; a class without images has accuracy null."""
     classes = zip(names, result.counts.tolist(), result.top1_hits.tolist(), result.topk_hits.tolist())
@@ -29,6 +34,7 @@ def as_json(
         "model": card.model,
         "image_size": card.image_size,
         "crop_pct": card.crop_pct,
+        "tta": tta,
         "images": result.images,
         "acc1": result.top1,
         f"acc{result.k}": result.topk,
