@@ -10,7 +10,7 @@ import time
 
 from conftest import ROOT
 from standins import small_models, write_official
-from training_runs import assert_same_run, script, write_images
+from training_runs import STUDENT, assert_same_run, script, write_images
 
 from mindeit.training.step import Stepper
 
@@ -78,6 +78,7 @@ def test_a_plain_folder_is_divided_once_for_all_that_follows(script, tmp_path):
     assert code == 0, err
     assert "data: flowers, 3 classes, 17 images to train (train), 3 to evaluate (val)" in err
     assert "run: 1 epochs of 4 updates of 4 images" in err
+    assert "check: unreadable  0" in err and json.loads((tmp_path / "run" / "data.json").read_text())["images"] == 20
     split = (tmp_path / "run" / "split.csv").read_text()
     assert (split.count(",train\n"), split.count(",val\n")) == (17, 3)
     shutil.copyfile(tmp_path / "flowers" / "a" / "00.png", tmp_path / "flowers" / "a" / "new.png")
@@ -88,6 +89,19 @@ def test_a_plain_folder_is_divided_once_for_all_that_follows(script, tmp_path):
     assert (tmp_path / "run" / "split.csv").read_text() == split
     code, out, err = script("validate", "--data_dir", "flowers", "--ckpt_path", "run/last.ckpt", "--batch_size", 4)
     assert code == 0 and out.startswith("3 images in "), err
+
+
+def test_a_damaged_image_ends_a_run_before_its_first_step(script, tmp_path):
+    write_images(tmp_path / "flowers", train=8, val=4)
+    (tmp_path / "flowers" / "val" / "a" / "00.png").write_bytes(b"\x89PNG")
+    tune = ("-c", "finetune", "--data_dir", "flowers", "--model", STUDENT, "--pretrained", False)
+    code, _, err = script("train", *tune, "--num_parallel_workers", 1, "--ckpt_save_dir", "run")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "error: 1 of 12 images cannot be read, the first is flowers/val/a/00.png: not an image (JPEG, PNG, BMP, WebP, "
+        "TIFF, PPM or GIF); repair or remove them, or give --skip_bad_images True"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_share_to_hold_out_is_no_use_where_the_folder_is_divided(script, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from mindeit import files
-from mindeit.config import option, parse
+from mindeit.config import OF_TRAINING, option, parse
 from mindeit.data.class_folders import PARTS, open_images
 from mindeit.errors import UserError, run_script
 from mindeit.factory.environment import data_workers
@@ -41,9 +41,9 @@ OTHERS = (
     "train_split",
     "val_split",
     "label_file",
+    "split_file",
     "batch_size",
-    "drop_rate",
-    "drop_path_rate",
+    *OF_TRAINING,
 )
 
 

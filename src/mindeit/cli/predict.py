@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from mindeit import files
-from mindeit.config import option, parse
+from mindeit.config import OF_TRAINING, option, parse
 from mindeit.errors import UserError, run_script
 from mindeit.factory.trained_model import build_predictor
 from mindeit.predict.describe import describe
@@ -35,10 +35,10 @@ IGNORED = (
     "train_split",
     "val_split",
     "label_file",
+    "split_file",
     "num_parallel_workers",
     "python_multiprocessing",
-    "drop_rate",
-    "drop_path_rate",
+    *OF_TRAINING,
 )
 
 

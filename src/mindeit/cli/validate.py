@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from mindeit import files
-from mindeit.config import option, parse
+from mindeit.config import OF_TRAINING, option, parse
 from mindeit.errors import UserError, run_script
 from mindeit.training import report
 
@@ -42,13 +42,7 @@ class Options:
 
 @run_script
 def main(argv: Sequence[str]) -> None:
-    config = parse(
-        argv,
-        description=__doc__,
-        script=Options,
-        sections=("run", "data", "model"),
-        without=("drop_rate", "drop_path_rate", "held_out", "by_amount"),
-    )
+    config = parse(argv, description=__doc__, script=Options, sections=("run", "data", "model"), without=OF_TRAINING)
     options = config.script
     _check(options)
     from mindeit.factory import environment, evaluation, temperature  # MindSpore, which takes seconds to load

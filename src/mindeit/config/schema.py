@@ -80,6 +80,7 @@ class DataConfig:
     std: Optional[tuple[float, float, float]] = option(
         None, "each channel is divided by; None: the model's own", above=0, at_most=1, of_255=True
     )
+    check_images: bool = option(False, "look at every image first: damage, duplicates, leaks; data.json holds it all")
     skip_bad_images: bool = option(False, "go on past unreadable images, count and list them")
 
 
@@ -276,3 +277,4 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointConfig,
 }
 ALL = tuple(SECTIONS)
+OF_TRAINING = ("held_out", "by_amount", "check_images", "drop_rate", "drop_path_rate")  # in groups that others use too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Callable
@@ -25,12 +26,16 @@ from mindeit.data import (
 )
 from mindeit.data import split as divisions
 from mindeit.data.folders import PartSource
+from mindeit.data.scan import scan
 from mindeit.data.split import HELD_OUT, SPLIT_FILE, TRAIN, beside
 from mindeit.errors import UserError
-from mindeit.runtime import device
+from mindeit.factory.environment import data_workers
+from mindeit.runtime import device, log
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.memory import check_fits
 from mindeit.weights.card import ModelCard
+
+DATA = "data.json"
 
 
 def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Source, Source | None]:
@@ -62,6 +67,19 @@ def train_source(config: Config, resumed: Path | None) -> Source:
 def _division(config: Config, resumed: Path | None) -> Division:
     """Of a plain class folder: as a run began, or a new one."""
     return Division(config.data.held_out, config.run.seed, config.data.split_file or beside(resumed))
+
+
+def checked(config: Config, cluster: Cluster, source: Source, held_out: Source | None) -> dict[str, str]:
+    """Look at all images, if asked to: what was found is said, and is `data.json` of the run, by its name."""
+    if not (config.data.check_images and cluster.main):
+        return {}
+    parts = {config.data.train_split: source, **({config.data.val_split: held_out} if held_out is not None else {})}
+    report = scan(parts, workers=data_workers(config, cluster))
+    for line in report.lines():
+        log.say(f"check: {line}")
+    if not config.data.skip_bad_images:
+        report.refuse_unreadable()
+    return {DATA: json.dumps(report.as_json(), indent=1) + "\n"}
 
 
 def say_notes(source: Source, cluster: Cluster) -> None:

@@ -53,6 +53,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     datasets.check_amount(config, source, cluster)
     header.say_data(config, source, held_out)
     _check_agreement(config, cluster, source, held_out, resumed)
+    found = datasets.checked(config, cluster, source, held_out) if resumed is None else {}
     with seeded(config.run.seed):
         student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
@@ -69,7 +70,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
     cluster.broadcast(variables.all)
     variables.refresh()
-    facts, texts = {**division, "ema_warmup": warmup}, datasets.split_text(source, held_out)
+    facts, texts = {**division, "ema_warmup": warmup}, {**found, **datasets.split_text(source, held_out)}
     recorder = _recorder(config, cluster, folder, facts, card, state, variables, scale, texts)
     if saved is not None and cluster.main:
         recorder.check_bests()
