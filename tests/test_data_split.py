@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from mindeit.cli.finetune import with_folder
@@ -189,3 +190,13 @@ def test_finetune_takes_its_folder_first():
     for words in ([], ["--lr", "1e-4"]):
         with pytest.raises(UserError, match=r"usage: mindeit finetune FOLDER \[--key value ...\]"):
             with_folder(words)
+
+
+def test_the_page_shows_the_table():
+    page = (ROOT / "docs" / "finetune.md").read_text()
+    for row in by_amount.AMOUNTS:
+        shown = (row.epoch_size, row.warmup_epochs, row.batch_size, f"{row.lr:g}",
+                 f"{row.scale[0]:g} to {row.scale[1]:g}", str(row.auto_augment).replace("None", "none"),
+                 f"{row.mixup:g}, {row.cutmix:g}", f"{row.drop_path_rate:g}")  # fmt: skip
+        images = f"below {row.below:,.0f}" if row.below < float("inf") else "more"
+        assert f"| {images} | {' | '.join(map(str, shown))} |" in page
