@@ -136,11 +136,6 @@ def test_a_named_pipe_is_refused_and_the_shells_pipes_are_read():
     ("argv", "message"),
     [
         (
-            "--distillation_type hard --model deit_tiny_patch16_224",
-            "distillation_type hard (command line), model deit_tiny_patch16_224 (command line): "
-            "only a distilled model has the head that follows a teacher",
-        ),
-        (
             "--amp_level bf16",
             "amp_level bf16 (command line), device_target CPU (default): "
             "only Ascend has bfloat16 kernels; allowed elsewhere: O0, O2 or O3",
@@ -195,6 +190,14 @@ def test_a_named_pipe_is_refused_and_the_shells_pipes_are_read():
             "is above 0, so each would become 1",
         ),
         (
+            "--class_weights balanced 2",
+            "class_weights ('balanced', '2') (command line): allowed: balanced, or a number above 0 for each class",
+        ),
+        (
+            "--class_weights 1 0.5 0",
+            "class_weights ('1', '0.5', '0') (command line): allowed: balanced, or a number above 0 for each class",
+        ),
+        (
             "--cosub --loss BCE --drop_path_rate 0",
             "cosub True (command line), drop_path_rate 0.0 (command line), train_mode True (default): the submodels "
             "are drawn by drop path, without it they are the same",
@@ -214,6 +217,7 @@ def test_impossible_combination(argv, message):
         "--opt adan --betas 0.98 0.92 0.99",
         "--lr 1e-6",
         "--loss BCE --bce_target_threshold 0.2",
+        "--class_weights 1 0.5 2e-1",
         "--unscale_lr --lr 1e-6 --scheduler constant",
         "--distributed",
         "--device_id 1 --device_target GPU",
@@ -227,10 +231,10 @@ def test_possible_combination(argv):
 
 
 def test_a_combination_counts_only_where_the_script_uses_its_keys():
-    Path("x.yaml").write_text("distillation_type: hard\nmodel: deit_tiny_patch16_224\n")
+    Path("x.yaml").write_text("cosub: True\nloss: CE\n")
     config = configure("-c", "x.yaml", sections=("run", "data", "model"))
-    assert config.loss.distillation_type == "hard"
-    assert "only a distilled model" in mistake("-c", "x.yaml", sections=("model", "loss"))
+    assert config.loss.cosub
+    assert "submodels learn by binary cross entropy" in mistake("-c", "x.yaml", sections=("model", "loss"))
 
 
 def test_all_mistakes_come_at_once():

@@ -86,6 +86,7 @@ def test_each_image_counts_once_over_all_ranks(n, ranks, batch_size):
     assert all(x.shape == (batch_size, 3, 8, 8) and x.dtype == np.float32 and y.dtype == np.int32 for x, y in batches)
     labels = np.concatenate([labels for _, labels in batches])
     assert sorted(labels[labels >= 0].tolist()) == list(range(n))
+    assert np.concatenate([loader.indices for loader in loaders]).tolist() == labels[labels >= 0].tolist()
     assert len({len(loader) for loader in loaders}) == 1 and len(batches) == ranks * len(loaders[0])
 
 
@@ -103,6 +104,7 @@ def test_a_bad_image_in_evaluation_is_named_or_skipped_and_listed():
     for _ in range(2):  # a second pass does not list them twice
         labels = np.concatenate([labels for _, labels in batches])
         assert labels.tolist() == [-1, 1, 2, -1, 4, 5, -1, -1] and batches.skipped == ["shade 0", "shade 3"]
+        assert batches.indices.tolist() == [1, 2, 4, 5]
 
 
 # ---------------------------------------------------------------- uint8

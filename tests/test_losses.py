@@ -7,8 +7,10 @@ import json
 import mindspore as ms
 import numpy as np
 import pytest
+import torch
 from mindspore import Tensor, nn
 from reference import GOLDEN
+from torch.nn import functional
 
 from mindeit.objectives.losses import binary_cross_entropy, cross_entropy, hard_distillation, soft_distillation
 
@@ -17,6 +19,7 @@ ARRAYS = np.load(GOLDEN / "losses.npz")
 CASES = {case["gradient"].removeprefix("grad/"): case for case in NUMBERS["distillation"]}
 CLASSES = 10
 TOLERANCE = 2e-6
+WEIGHTS = np.linspace(0.2, 3, CLASSES, dtype=np.float32)
 
 
 def smoothed(smoothing: float) -> np.ndarray:
@@ -103,6 +106,26 @@ def test_a_threshold_above_the_smoothing_keeps_only_the_mixed_classes(mode):
     assert value == pytest.approx(NUMBERS["criteria"]["bce_of_mix_targets_gt0_smooth0"], rel=TOLERANCE)
     _, wanted = value_and_gradient(binary_cross_entropy, ARRAYS["logits"], (plain > 0).astype(np.float32))
     assert np.array_equal(gradient, wanted)
+
+
+def weighted(criterion, *options):
+    weights = Tensor(WEIGHTS)
+
+    def loss(logits, targets):
+        return criterion(logits, targets, *options, weights)
+
+    return loss
+
+
+def test_weights_of_classes_are_those_of_pytorch(mode):
+    logits, targets = ARRAYS["logits"], ARRAYS["mix_targets_smooth0.1"]
+    tensors = [torch.tensor(values) for values in (logits, targets, WEIGHTS)]
+    for loss, official in (
+        (weighted(cross_entropy), functional.cross_entropy(*tensors)),
+        (weighted(binary_cross_entropy, None), functional.binary_cross_entropy_with_logits(*tensors)),
+    ):
+        value, _ = value_and_gradient(loss, logits, targets)
+        assert value == pytest.approx(official.item(), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("target", [0.0, 0.01, 1.0])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from training_runs import write_images
 
+from mindeit.cli.validate import Options
 from mindeit.config import parse
 from mindeit.data import open_source
 from mindeit.errors import UserError
@@ -134,7 +135,9 @@ class Compared(Cluster):
 
 
 def compared(folder: Path, *words: object, weights: Path) -> dict:
-    config = parse([*map(str, words), "--data_dir", str(folder), "--distributed", "True"], description="")
+    config = parse(
+        [*map(str, words), "--data_dir", str(folder), "--distributed", "True"], description="", script=Options
+    )
     images = {split: open_source("image_folder", str(folder), split) for split in ("train", "val")}
     cluster = Compared(0, 2, 2)
     agreement.check(config, cluster, images=images, weights={"the student": weights, "the teacher": None})
@@ -152,6 +155,6 @@ def test_ranks_agree_in_what_the_run_depends_on_and_not_in_where_it_lies(tmp_pat
 
     (other / "train" / "a" / "00.png").rename(other / "train" / "a" / "renamed.png")
     weights[1].write_bytes(b"another")
-    there = compared(other, "--lr", 0.5, weights=weights[1])
+    there = compared(other, "--lr", 0.5, "--output", "r.json", weights=weights[1])
     found = [line.split(" is ")[0] for line in disagreements([here, there])]
-    assert found == ["lr", "the list of images of train", "the file of the student"]
+    assert found == ["lr", "output", "the list of images of train", "the file of the student"]

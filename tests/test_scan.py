@@ -183,6 +183,15 @@ def test_folders_that_are_no_part_are_named(faulty, capsys):
     assert out.startswith("images      17 (train 11, val 6)")
 
 
+def test_folders_without_images_are_no_classes(faulty, capsys):
+    (faulty / "train" / "lily").mkdir()
+    (faulty / "train" / ".ipynb_checkpoints").mkdir()
+    noise(0).save(faulty / "train" / ".ipynb_checkpoints" / "0.png")
+    code, out, err = called(capsys, faulty / "train")
+    assert err.splitlines()[:2] == ["note: no images in lily: no class", "looking at 11 images"]
+    assert out.splitlines()[1] == "classes     2, from 'rose' (5) to 'tulip' (6), 1 to 1.2"
+
+
 def test_a_flat_folder_with_labels_is_one_part(capsys, tmp_path):
     noise(0).save(tmp_path / "a.png")
     noise(0).save(tmp_path / "b.png")
@@ -199,7 +208,7 @@ def test_a_flat_folder_with_labels_is_one_part(capsys, tmp_path):
             ("a.png", "b.png", "notes.md"),
             "{} holds 2 images and 1 other file and no folders; expected a folder for each",
         ),
-        (("rose/a.txt",), "no images in {}/rose"),
+        (("rose/a.txt", ".git/a.png"), "{} holds 1 folder without images; expected a folder for each class"),
         (None, "{} does not exist; expected a folder for each class, or train/ and val/ (and test/) with these"),
     ],
 )

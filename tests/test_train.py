@@ -25,6 +25,7 @@ from training_runs import (
 )
 
 from mindeit.config import parse
+from mindeit.factory import header
 from mindeit.training import run_checkpoints
 from mindeit.weights import checkpoint as checkpoints
 
@@ -233,6 +234,28 @@ def test_a_recipe_lowers_the_loss(name, mode, images, small_student, script, tmp
 
 
 @pytest.mark.slow
+def test_a_run_that_gets_no_better_stops_early_and_has_nothing_left_to_do(images, small_student, script, tmp_path):
+    options = ("--data_dir", images, *SMALL, *PYNATIVE, "--ema", False, "--lr", 1e-12, "--unscale_lr", True,
+               "--min_lr", 0, "--epoch_size", 9, "--patience", 2, "--class_weights", "balanced")  # fmt: skip
+    code, _, err = script("train", *options, "--ckpt_save_dir", "run")
+    assert code == 0 and "early stop after epoch 3: 2 evaluations without a better accuracy" in err, err
+    assert "class weights: 1 (a) to 1 (a)" in err
+    assert len(history(tmp_path / "run")) == 3
+    code, _, err = script("train", *options, "--ckpt_save_dir", "run", "--resume", "auto")
+    assert code == 0
+    assert "nothing left to do: 3 of 9 epochs are done (2 evaluations without a better accuracy, patience)" in err
+
+
+@pytest.mark.parametrize("options, share", [((), "90%"), (("--ema_decay", "0.99"), None), (("--ema", "False"), None)])
+def test_an_average_that_would_stay_as_it_began_is_told(options, share, capsys):
+    config = parse(options, description="")
+    header.say_average(config, 2656, warmup=False)
+    told = capsys.readouterr().err
+    assert (f"the averaged weights (EMA) still hold {share} of the initial ones" in told) == (share is not None)
+    header.say_average(config, 2656, warmup=True)
+    assert not capsys.readouterr().err
+
+
 def test_submodels_teach_each_other(images, script, tmp_path):
     code, _, err = script(
         "train", "--model", "deit_tiny_patch16_224", "--image_size", 32, "--batch_size", 8, "--cosub", True,

@@ -129,11 +129,6 @@ MISTAKES = {
     "a teacher without distillation": (("--teacher_ckpt_path", "none.ckpt"),
                                        "teacher_ckpt_path none.ckpt (command line) has no effect with "
                                        "distillation_type none (default); it needs --distillation_type hard or soft"),
-    "no distillation head": (("--model", "deit_tiny_patch16_224", "--distillation_type", "hard", "--teacher_ckpt_path",
-                              "{0}/teacher.ckpt"), "only a distilled model has the head that follows a teacher"),
-    "head told by file": (("--model", "none", "--ckpt_path", "{0}/plain.ckpt", "--image_size", 32,
-                           "--distillation_type", "hard", "--teacher_ckpt_path", "{0}/teacher.ckpt"),
-                          "the student has no distillation head"),
     "cosub of two heads": (("--cosub", True, "--loss", "BCE"), "CoSub trains models of one head"),
     "the default teacher offline": (("--distillation_type", "hard"), "cannot download http://127.0.0.1:9/regnety_160"),
 }  # fmt: skip

@@ -22,9 +22,10 @@ from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import trained_parameters
 from mindeit.runtime import device
 from mindeit.runtime.graph import compiled, to_device
+from mindeit.training.average import Average, kept
 from mindeit.training.loop import LateReader
 from mindeit.training.loss_scale import GROWTH_INTERVAL, LossScale, StepState
-from mindeit.training.step import Average, Clip, Gradients, Report, Stepper, Update
+from mindeit.training.step import Clip, Gradients, Report, Stepper, Update
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.checkpoint import load_strict
 from mindeit.weights.names import official_names, rename
@@ -34,13 +35,23 @@ DISTILLED = "deit_tiny_distilled_patch16_224"
 
 
 def assemble(
-    objective, name, ema_decay, *, decay=0.05, batch=4, batches=1, clip=Clip(), check_finite=False, scale=LossScale()
+    objective,
+    name,
+    ema_decay,
+    *,
+    ema_warmup=False,
+    decay=0.05,
+    batch=4,
+    batches=1,
+    clip=Clip(),
+    check_finite=False,
+    scale=LossScale(),
 ):
     """Everything that trains ``objective.student``, as the scripts put it together."""
     student = objective.student
     parameters, statistics = list(student.get_parameters()), student.untrainable_params()
     flat, state = FlatParameters(trained_parameters(student, decay)), StepState(scale)
-    optimizer, average = optim.create(name, flat), Average(flat, statistics, ema_decay)
+    optimizer, average = optim.create(name, flat), Average(flat, statistics, ema_decay, warmup=ema_warmup)
     draws = share_draws(student, batch)
     update = Update(flat, optimizer, average, state, clip=clip, ranks=1, check_finite=check_finite)
     step = Stepper(Gradients(objective, flat, draws, state), update, batches)
@@ -59,6 +70,7 @@ class Run:
         name: str = "adamw",
         drop_path: float = 0.2,
         decay: float = 0.05,
+        ema_warmup: bool = False,
         check_finite: bool = False,
         scale: LossScale = LossScale(),
     ):
@@ -69,6 +81,7 @@ class Run:
             objective,
             name,
             0.9,
+            ema_warmup=ema_warmup,
             decay=decay,
             batch=batch,
             batches=batches,
@@ -238,6 +251,29 @@ def test_the_average_follows_with_its_decay(mode):
     with run.variables.averaged():
         assert all(np.array_equal(one.asnumpy(), now[one.name]) for one in parameters)
     assert all(np.array_equal(one.asnumpy(), after[one.name]) for one in parameters)
+
+
+@graph_is_slow
+def test_an_average_that_warms_up_follows_by_the_formula_and_goes_on_with_it(mode):
+    run, resumed = Run(ema_warmup=True), Run(ema_warmup=True)
+    want = run.variables.ema()["head.weight"].copy()
+    for update in range(3):
+        run.step([run.batch(update)], 1e-2).read()
+        decay = min(0.9, (1 + update) / (10 + update))
+        want = decay * want + (1 - decay) * run.variables.model()["head.weight"]
+        np.testing.assert_allclose(run.variables.ema()["head.weight"], want, atol=1e-7)
+    parts = (run.variables.model(), run.variables.ema(), run.variables.optimizer_state())
+    resumed.variables.restore(*(copied(part) for part in parts), "memory", updates=3, scale=LossScale())
+    for one in (run, resumed):
+        one.step([one.batch(3)], 1e-2).read()
+    assert np.array_equal(run.variables.ema()["head.weight"], resumed.variables.ema()["head.weight"])
+
+
+@pytest.mark.parametrize("decay, updates", [(0.9, 5), (0.9, 200), (0.99996, 2656), (0.0, 3)])
+@pytest.mark.parametrize("warmup", [False, True])
+def test_what_an_average_keeps_of_the_initial_weights_is_the_product_of_its_decays(decay, updates, warmup):
+    shares = [min(decay, (1 + n) / (10 + n)) if warmup else decay for n in range(updates)]
+    assert kept(decay, updates, warmup=warmup) == pytest.approx(np.prod(shares))
 
 
 # -- exact continuation -------------------------------------------------------------------------------------------

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 import pytest
 from conftest import ROOT
+from sklearn.metrics import confusion_matrix
 
 import mindeit
 from mindeit.data import EvalTransform, open_source
@@ -38,6 +44,13 @@ def test_results_equal_those_of_the_model_alone(run, checkpoint, digits, tmp_pat
     loss = (np.log(np.exp(shifted).sum(1)) - shifted[np.arange(60), labels]).mean()
     assert results["loss"] == pytest.approx(loss, rel=1e-5)
     assert [row["images"] for row in results["classes"]] == np.bincount(labels, minlength=10).tolist()
+    assert results["confusion_matrix"] == confusion_matrix(labels, order[:, 0], labels=range(10)).tolist()
+    assert results["calibration"]["plain"]["nll"] == pytest.approx(loss, rel=1e-5)
+    mistake = results["most_confident_mistakes"][0]
+    assert mistake["file"] == os.path.join(digits, "val", mistake["true"], os.path.basename(mistake["file"]))
+    line = done.stdout.splitlines()[-2]
+    assert line.startswith(f"ECE {results['calibration']['plain']['ece']:.2f} % (")
+    assert line.endswith(f"macro F1 {results['macro']['f1']:.2f} %")
     assert done.stdout.splitlines()[-1] == (
         f"* Acc@1 {results['acc1']:.3f} Acc@5 {results['acc5']:.3f} loss {results['loss']:.3f}"
     )
@@ -59,9 +72,43 @@ def test_two_ranks_count_every_image_once(run, checkpoint, digits, tmp_path, mon
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert one["images"] == two["images"] == 60
     assert one["classes"] == two["classes"]
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
     assert one["skipped"] == two["skipped"] == ["data/val/3/zz.png"]
+    for numbers in (one, two):
+        for timing in ("seconds", "images_per_second", "data_wait"):
+            del numbers[timing]
+    for mine, other in zip_longest(flat(one), flat(two)):
+        assert other == (pytest.approx(mine, rel=1e-6) if isinstance(mine, float) else mine)
+    assert sum(map(sum, one["confusion_matrix"])) == 60
     assert both.stdout.count("* Acc@1") == 1
+
+
+def flat(entries: Any) -> Iterator[Any]:
+    """All values of a JSON file, each after its key."""
+    if isinstance(entries, (dict, list)):
+        for key, value in entries.items() if isinstance(entries, dict) else enumerate(entries):
+            yield key
+            yield from flat(value)
+    else:
+        yield entries
+
+
+def test_a_csv_file_has_a_row_for_each_image(checkpoint, predictor, digits, tmp_path, monkeypatch, capsys):
+    words = ["--data_dir", str(digits), "--ckpt_path", str(checkpoint), "--mode", "1"]
+    assert run_main("validate.py", [*words, "--output", str(tmp_path / "p.csv")], monkeypatch) == 0
+    assert capsys.readouterr().out.splitlines()[-2].startswith("ECE ")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == sorted(map(str, digits.glob("val/*/*.png")))
+    assert list(rows[0]) == ["file", "true", "predicted", "score", *(
+        f"{what}_{place}" for place in range(1, 6) for what in ("name", "score")
+    )]  # fmt: skip
+    for row in rows[::20]:
+        guesses = predictor.predict(row["file"])
+        assert row["true"] == os.path.basename(os.path.dirname(row["file"]))
+        assert (row["predicted"], row["score"]) == (row["name_1"], row["score_1"])
+        assert [row[f"name_{place}"] for place in range(1, 6)] == [guess.name for guess in guesses]
+        scores = [float(row[f"score_{place}"]) for place in range(1, 6)]
+        assert scores == pytest.approx([guess.score for guess in guesses], rel=1e-3, abs=1e-6)
 
 
 def test_a_flat_folder_with_a_label_file_gives_the_same(checkpoint, digits, tmp_path, monkeypatch, capsys):
@@ -121,6 +168,19 @@ BAD_INPUT = [
         "of memory, this machine has {memory} GiB",
     ),
     ({"--output": "/proc/results.json"}, "/proc/results.json: cannot write there: No such file or directory"),
+    (
+        {"--output": "results.txt"},
+        "command line: --output is results.txt, allowed: a name that ends in .json or .csv, or - for the screen",
+    ),
+    (
+        {"--write_temperature": "True", "--show": "True"},
+        "command line: --write_temperature True has no effect with --show True",
+    ),
+    (
+        {"--write_temperature": "True", "--tta": "flip"},
+        "command line: --write_temperature is for logits of single views, as predict.py has them; leave out --tta flip",
+    ),
+    ({"--write_temperature": "True", "--ckpt_path": None}, "--write_temperature needs --ckpt_path FILE"),
     (
         {"--distributed": "True"},
         "distributed is True, but nothing launched several processes; use mpirun -n N python ...",

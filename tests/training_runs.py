@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from PIL import Image
 
 from mindeit.cli import train
 from mindeit.data.digits import DigitsSource
+from mindeit.factory import training
 from mindeit.models import plugins
 from mindeit.models.registry import build, spec
 from mindeit.models.specs import CATALOGUE
@@ -65,7 +65,7 @@ def write_model(path: Path, name: str, classes: int) -> Path:
 
 def start(log: Path, *arguments: object, ranks: int = 1, rank_1: tuple = (), **variables: str) -> subprocess.Popen:
     """``train.py`` with both outputs in ``log``, in which folder it works too; ``rank_1`` are its own arguments."""
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "train.py"), "--report", "False", *map(str, arguments)]
     if rank_1:
         command = ["-n", "1", *command, ":", "-n", "1", *command, *map(str, rank_1)]
     elif ranks > 1:
@@ -122,8 +122,13 @@ def one_block(*names: str) -> Iterator[None]:
         yield
 
 
-def no_drawing(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """For `curves.draw`, which takes as long as a step. Runs in processes of their own draw, and test_history does."""
+def no_drawing(*_: object) -> None:
+    """For `curves.draw` and the report, which take as long as a few steps; test_history and test_report draw."""
+
+
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(curves, "draw", no_drawing)
+    patch.setattr(training, "write_report", no_drawing)
 
 
 @contextmanager
@@ -148,7 +153,7 @@ def train_here(*arguments: object, drawn: bool = False) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
         patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
         if not drawn:
-            patch.setattr(curves, "draw", no_drawing)
+            without_pictures(patch)
         with pytest.raises(SystemExit) as ended:
             train.main()
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -179,14 +184,14 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.fixture
 def script(monkeypatch, capsys, tmp_path):
     """Call a script's ``main`` in this process, which spares its start: -> (exit code, stdout, stderr).
-    Curves are not drawn."""
+    Nothing is drawn."""
     import mindspore as ms
 
     def call(script: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.syspath_prepend(str(ROOT))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
-        monkeypatch.setattr(curves, "draw", no_drawing)
+        without_pictures(monkeypatch)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             importlib.import_module(script).main()

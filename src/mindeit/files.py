@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Union
@@ -103,7 +104,7 @@ def atomic_group(path: PathLike) -> Iterator[Path]:
 
 
 def _publish(temporary: Path, path: Path) -> None:
-    if _stays(path):
+    if stays(path):
         sys.stdout.flush()  # what was printed comes first
         with temporary.open("rb") as content, _opened(path) as target:
             shutil.copyfileobj(content, target)
@@ -120,8 +121,9 @@ def _publish(temporary: Path, path: Path) -> None:
             shutil.copyfile(temporary, beside)
 
 
-def _stays(path: Path) -> bool:
-    """Whether ``path`` is nothing that a file may take the place of."""
+def stays(path: PathLike) -> bool:
+    """Whether ``path`` is nothing that a file may take the place of: the screen, a device, a pipe."""
+    path = Path(path)
     found = _stat(path)
     return _handle(path) is not None or (found is not None and not stat.S_ISREG(found.st_mode))
 
@@ -141,7 +143,7 @@ def check_writable(path: PathLike) -> None:
     """Fail early if ``path`` cannot be written."""
     path = Path(path)
     _temporary_for(path).unlink()
-    if _handle(path) is None and _stays(path) and not os.access(path, os.W_OK):
+    if _handle(path) is None and stays(path) and not os.access(path, os.W_OK):
         raise UserError(f"{path}: no permission to write")
 
 
@@ -158,11 +160,19 @@ def write_json(path: PathLike, value: Any) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path may not be UTF-8: \\udcff is JSON
 
 
+def write_csv(path: PathLike, rows: Iterable[Sequence[Any]]) -> None:
+    with (
+        atomic(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def _temporary_for(path: Path) -> Path:
     """A new file, beside what ``path`` leads to where that can be replaced."""
     check_name(path)
     try:
-        if _stays(path):
+        if stays(path):
             folder = None  # where temporary files go
         else:
             folder = os.path.dirname(os.path.realpath(path))

@@ -112,8 +112,10 @@ def write_official(path: Path, name: str, image_size: int | None = None, classes
 
 
 def model_of(name: str) -> Start:
-    """What a shipped file names."""
+    """What a shipped file names, or the weights that its head starts from."""
     text = CONFIGS[name].read_text()
+    if not re.search("^model:", text, re.M):
+        return model_of(re.search(r"--ckpt_path (\w+)\.ckpt", text)[1] + "_gpu")
     size = re.search(r"^image_size: (\d+)", text, re.M)
     return re.search(r"^model: (\S+)", text, re.M)[1], int(size[1]) if size else None
 

@@ -13,10 +13,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from standins import fill_cache, small_models, write_official
-from training_runs import few_digits, no_drawing
+from training_runs import few_digits, without_pictures
 
 from mindeit.models.registry import spec
-from mindeit.training import curves
 
 __all__ = ["few_digits", "small_models"]
 README = (ROOT / "README.md").read_text()
@@ -66,7 +65,7 @@ def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
         return
     start = words.index("mindeit") if "mindeit" in words else words.index("python") + 1
     script, words = words[start], words[start + 1 :]
-    if "train" in (script.removesuffix(".py"), *words[:1]):
+    if {"train", "finetune"} & {script.removesuffix(".py"), *words[:1]}:
         words += [*QUICK, "--amp_level", "O0", "--batch_size", "180" if "digits" in line else "4"]
         words += ["--epoch_size", "2"] if "--resume" in words else []
     if "--distributed" in words:
@@ -75,7 +74,7 @@ def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
     capfd.readouterr()
     with monkeypatch.context() as patch:
         if "digits" not in line:
-            patch.setattr(curves, "draw", no_drawing)
+            without_pictures(patch)
         code = in_this_process(script, words, patch)
     out, err = capfd.readouterr()
     assert code == 0, f"{line}\n{err}"
@@ -114,6 +113,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
         for name in (
             "deit_tiny.ckpt",
             "results.json",
+            "predictions.csv",
             "predictions.json",
             "maps/bird_attention.png",
             "start.ckpt",
@@ -122,6 +122,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
             "deit_tiny.mindir",
             "deit_tiny.mindir.json",
             "outputs/flowers/last.ckpt",
+            "own.html",
             "data.json",
             "features.npz",
             "outputs/digits_student/curves.png",

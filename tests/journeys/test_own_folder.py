@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
 
 from conftest import ROOT
 from standins import small_models, write_official
-from training_runs import assert_same_run, script, write_images
+from training_runs import STUDENT, assert_same_run, script, write_images
 
 from mindeit.training.step import Stepper
 
@@ -65,3 +66,48 @@ def test_fine_tune_interrupt_resume_report(script, tmp_path, monkeypatch):
     code, _, err = script("predict", "--ckpt_path", "run/best.ckpt", "flowers/val/a", "--output", "p.json")
     assert code == 0, err
     assert {one["name"] for one in json.loads((tmp_path / "p.json").read_text())[0]["predictions"]} == set("abc")
+
+
+def test_a_plain_folder_is_divided_once_for_all_that_follows(script, tmp_path):
+    write_images(tmp_path / "made", train=20, val=0)
+    shutil.move(tmp_path / "made" / "train", tmp_path / "flowers")
+    write_official(tmp_path / "deit_tiny.pth", "deit_tiny_patch16_224", classes=1000)
+    tune = ("-c", "finetune", "--data_dir", "flowers", "--mode", "pynative", "--num_parallel_workers", 1,
+            "--ckpt_path", "deit_tiny.pth", "--ckpt_save_dir", "run", "--class_weights", "balanced")  # fmt: skip
+    code, _, err = script("train", *tune, "--epoch_size", 1)
+    assert code == 0, err
+    assert "data: flowers, 3 classes, 17 images to train (train), 3 to evaluate (val)" in err
+    assert "run: 1 epochs of 4 updates of 4 images" in err
+    assert "check: unreadable  0" in err and json.loads((tmp_path / "run" / "data.json").read_text())["images"] == 20
+    split = (tmp_path / "run" / "split.csv").read_text()
+    assert (split.count(",train\n"), split.count(",val\n")) == (17, 3)
+    shutil.copyfile(tmp_path / "flowers" / "a" / "00.png", tmp_path / "flowers" / "a" / "new.png")
+
+    code, _, err = script("train", *tune, "--epoch_size", 2, "--resume", "auto")
+    assert code == 0 and "1 images are not in run/split.csv; they are left out" in err, err
+    assert "epoch 2/2: loss" in err
+    assert (tmp_path / "run" / "split.csv").read_text() == split
+    code, out, err = script("validate", "--data_dir", "flowers", "--ckpt_path", "run/last.ckpt", "--batch_size", 4)
+    assert code == 0 and out.startswith("3 images in "), err
+
+
+def test_a_damaged_image_ends_a_run_before_its_first_step(script, tmp_path):
+    write_images(tmp_path / "flowers", train=8, val=4)
+    (tmp_path / "flowers" / "val" / "a" / "00.png").write_bytes(b"\x89PNG")
+    tune = ("-c", "finetune", "--data_dir", "flowers", "--model", STUDENT, "--pretrained", False)
+    code, _, err = script("train", *tune, "--num_parallel_workers", 1, "--ckpt_save_dir", "run")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "error: 1 of 12 images cannot be read, the first is flowers/val/a/00.png: not an image (JPEG, PNG, BMP, WebP, "
+        "TIFF, PPM or GIF); repair or remove them, or give --skip_bad_images True"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_share_to_hold_out_is_no_use_where_the_folder_is_divided(script, tmp_path):
+    write_images(tmp_path / "flowers", train=8, val=4)
+    code, _, err = script("train", "-c", "deit_t_cpu", "--data_dir", "flowers", "--held_out", 0.3, "--batch_size", 4)
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "error: held_out is 0.3 (command line), but flowers has a folder 'train' of its own; leave it out"
+    )

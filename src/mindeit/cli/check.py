@@ -10,7 +10,7 @@ from typing import Optional
 
 from mindeit import files
 from mindeit.config import option, parse
-from mindeit.data.class_folders import left_out, open_parts
+from mindeit.data.class_folders import open_parts, remarks
 from mindeit.data.scan import scan
 from mindeit.errors import run_script
 from mindeit.factory.environment import data_workers
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if options.output:
         files.check_writable(options.output)
     parts = open_parts(options.folder)
-    for note in left_out(options.folder, parts):
+    for note in remarks(options.folder, parts):
         say(note)
     say(f"looking at {sum(map(len, parts.values())):,} images")
     report = scan(parts, workers=data_workers(config, Cluster()), min_side=options.min_side)

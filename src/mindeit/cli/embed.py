@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from mindeit import files
-from mindeit.config import option, parse
-from mindeit.data.class_folders import PARTS, left_out, open_images
+from mindeit.config import OF_TRAINING, option, parse
+from mindeit.data.class_folders import PARTS, open_images, remarks
 from mindeit.errors import UserError, run_script
 from mindeit.factory.environment import data_workers
 from mindeit.factory.trained_model import build_predictor
@@ -41,9 +41,9 @@ OTHERS = (
     "train_split",
     "val_split",
     "label_file",
+    "split_file",
     "batch_size",
-    "drop_rate",
-    "drop_path_rate",
+    *OF_TRAINING,
 )
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     if options.part and options.part not in parts:
         raise UserError(f"part is '{options.part}', but {options.folder} has {', '.join(parts)}")
     if not options.part:
-        for note in left_out(options.folder, parts):
+        for note in remarks(options.folder, parts):
             say(note)
     parts = {options.part: parts[options.part]} if options.part else parts
     say(f"features of {sum(map(len, parts.values())):,} images")

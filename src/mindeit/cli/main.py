@@ -18,13 +18,16 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train, distil or fine-tune a model"),
+    "finetune": Command("fine-tune on a folder of your own images: mindeit finetune FOLDER"),
     "validate": Command("measure the accuracy of a model on labelled images"),
     "predict": Command("name what is in images, and show what the model looked at"),
+    "report": Command("write the page of one run, or of several side by side: mindeit report RUN ..."),
     "export": Command("write a model as MindIR or ONNX", "export"),
     "convert": Command("convert official PyTorch weights, or back with --to_pt", "convert"),
     "check": Command("look for damaged, doubled and leaked images in a folder", "train"),
     "embed": Command("write the features of a folder of images"),
     "probe": Command("measure what features know, and find labels that look wrong", "probe"),
+    "average": Command("average the weights of several checkpoints of a model"),
     "models": Command("list the models and their official files: mindeit models 'deit3*'"),
     "env": Command("print versions and devices, for a report of a fault"),
 }

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Optional
 
 from mindeit import files
-from mindeit.config import option, parse
+from mindeit.config import OF_TRAINING, option, parse
 from mindeit.errors import UserError, run_script
 from mindeit.factory.trained_model import build_predictor
 from mindeit.predict.describe import describe
 from mindeit.predict.inputs import listed
+from mindeit.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Options:
 
     images: tuple[str, ...] = option((), "image files, folders of them, or URLs", positional=True, required=True)
     top_k: int = option(5, "classes named for each image", at_least=1)
+    calibrated: Optional[bool] = option(
+        None, "divide logits by the temperature that validate.py stored; None: where there is one"
+    )
     output: Optional[str] = option(None, "write the predictions to this JSON file as well; -: to the screen")
     attention: Optional[str] = option(None, "draw attention maps into this folder, a PNG for each image")
 
@@ -31,10 +35,10 @@ IGNORED = (
     "train_split",
     "val_split",
     "label_file",
+    "split_file",
     "num_parallel_workers",
     "python_multiprocessing",
-    "drop_rate",
-    "drop_path_rate",
+    *OF_TRAINING,
 )
 
 
@@ -43,6 +47,17 @@ def check_output(output: str, read: list[Optional[str]]) -> None:
     for name in filter(None, read):
         if os.path.realpath(name) == os.path.realpath(output):
             raise UserError(f"command line: --output is {output}, which is read; allowed: another name")
+
+
+def _calibrated(predictor: Predictor, asked: Optional[bool]) -> Predictor:
+    if asked and predictor.temperature is None:
+        raise UserError(
+            "command line: --calibrated is True, but the file holds no temperature; validate.py --write_temperature "
+            "True stores one"
+        )
+    if asked is False:
+        predictor.temperature = None
+    return predictor
 
 
 @run_script
@@ -55,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     for target in filter(None, (options.output, options.attention and f"{options.attention}/any.png")):
         files.check_writable(target)
     results = describe(
-        build_predictor(config),
+        _calibrated(build_predictor(config), options.calibrated),
         images,
         top_k=options.top_k,
         attention=options.attention,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mindeit.config import option, parse
 from mindeit.errors import run_script
+from mindeit.factory import by_amount
 from mindeit.runtime import log
 from mindeit.runtime.environment import versions
 from mindeit.training.interrupt import Interrupt
@@ -21,7 +22,12 @@ class Options:
 
 @run_script
 def main(argv: Sequence[str]) -> int:
-    config = parse(argv, description=__doc__, script=Options)
+    return train(argv, description=__doc__)
+
+
+def train(argv: Sequence[str], *, description: str) -> int:
+    """The exit code of a run; `mindeit finetune` is one too."""
+    config = parse(argv, description=description, script=Options, derive=by_amount.settings)
     run = config.run
     named = config.model.model or config.model.ckpt_path or "a model"
     log.begin(f"training {named} on {run.device_target}, amp_level {run.amp_level}, seed {run.seed}; {versions()}")

@@ -2,47 +2,98 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from mindeit import files
-from mindeit.config import option, parse
-from mindeit.errors import run_script
+from mindeit.config import OF_TRAINING, option, parse
+from mindeit.errors import UserError, run_script
 from mindeit.training import report
+
+if TYPE_CHECKING:
+    from mindeit.factory.evaluation import Validation
 
 
 @dataclass(frozen=True)
 class Options:
     """Validation"""
 
-    output: Optional[str] = option(None, "write the results, with every class, to this JSON file; -: to the screen")
+    output: Optional[str] = option(
+        None,
+        "write the results, with every class, calibration and mistakes, to this .json file (-: to the screen), or the "
+        "prediction of each image to this .csv file",
+    )
+    write_temperature: bool = option(
+        False, "store the temperature that suits these images best in the checkpoint, for scores that can be trusted"
+    )
+    tta: Optional[str] = option(
+        None,
+        "average the logits over views of each image; flip: it and its mirror image, 5crop: middle and corners of the "
+        "square that crop_pct cuts from",
+        choices=("flip", "5crop"),
+    )
     summary: bool = option(False, "print the model's parameters and GFLOPs by module, then stop")
     show: bool = option(False, "print what is in the checkpoint, then stop")
 
 
 @run_script
 def main(argv: Sequence[str]) -> None:
-    config = parse(
-        argv,
-        description=__doc__,
-        script=Options,
-        sections=("run", "data", "model"),
-        without=("drop_rate", "drop_path_rate"),
-    )
-    if config.script.output and not (config.script.summary or config.script.show):
-        files.check_writable(config.script.output)
-    from mindeit.factory import environment, evaluation  # MindSpore, which takes seconds to load
+    config = parse(argv, description=__doc__, script=Options, sections=("run", "data", "model"), without=OF_TRAINING)
+    options = config.script
+    _check(options)
+    from mindeit.factory import environment, evaluation, temperature  # MindSpore, which takes seconds to load
 
-    if config.script.summary:
+    if options.summary:
         print(evaluation.summarize(config))
         return
-    if config.script.show:
+    if options.show:
         print("\n".join(evaluation.show(config)))
         return
+    if options.write_temperature:
+        temperature.check(config)
     cluster = environment.start(config)
-    result, about = evaluation.validate(config, cluster)
+    detailed = bool(options.output or options.write_temperature)
+    found = evaluation.validate(config, cluster, detailed=detailed, tta=options.tta)
     if cluster.main:
-        print("\n".join(report.lines(result, about["skipped"], about["data_wait"])), flush=True)
-        if config.script.output:
-            files.write_json(config.script.output, report.as_json(result, **about))
+        skipped, data_wait = found.about["skipped"], found.about["data_wait"]
+        print("\n".join(report.lines(found.result, skipped, data_wait, found.details)), flush=True)
+        _write(found, options.output)
+    if options.write_temperature and found.details:
+        print(temperature.write(config, found.details), file=sys.stderr, flush=True)
+
+
+def _check(options: Options) -> None:
+    """What can be wrong with these options, before anything is loaded."""
+    stops = next((name for name in ("summary", "show") if getattr(options, name)), None)
+    if stops:
+        for name in ("write_temperature", "tta"):
+            if getattr(options, name):
+                raise UserError(f"command line: --{name} {getattr(options, name)} has no effect with --{stops} True")
+        return
+    if options.write_temperature and options.tta:
+        raise UserError(
+            "command line: --write_temperature is for logits of single views, as predict.py has them; leave out --tta "
+            f"{options.tta}"
+        )
+    if options.output:
+        if Path(options.output).suffix.lower() not in (".json", ".csv") and not files.stays(options.output):
+            raise UserError(
+                f"command line: --output is {options.output}, allowed: a name that ends in .json or .csv, or - for the "
+                "screen"
+            )
+        files.check_writable(options.output)
+    if (options.output or options.write_temperature) and importlib.util.find_spec("sklearn") is None:
+        raise UserError("--output and --write_temperature need scikit-learn: pip install scikit-learn")
+
+
+def _write(found: Validation, output: str | None) -> None:
+    if not output or not found.details:
+        return
+    if output.lower().endswith(".csv"):
+        files.write_csv(output, found.details.rows())
+    else:
+        files.write_json(output, found.details.added_to(report.as_json(found.result, **found.about)))

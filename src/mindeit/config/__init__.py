@@ -2,6 +2,7 @@
 
 from mindeit.config.options import option
 from mindeit.config.parse import parse
-from mindeit.config.schema import ALL, Config
+from mindeit.config.schema import ALL, OF_TRAINING
+from mindeit.config.whole import Config
 
-__all__ = ["ALL", "Config", "option", "parse"]
+__all__ = ["ALL", "OF_TRAINING", "Config", "option", "parse"]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from mindeit.config.options import Key, allowed, convert, keys_of, option
 from mindeit.config.rules import ResolvedOptions, check_combinations, check_model, drop_ineffective
-from mindeit.config.schema import ALL, SECTIONS, Config
+from mindeit.config.schema import ALL, SECTIONS
 from mindeit.config.show import config_text, help_text
 from mindeit.config.sources import COMMAND_LINE, DEFAULT, Source, Written, read_command_line, read_files
+from mindeit.config.whole import Config
 from mindeit.errors import UserError, shorten
 
+# values and origins of all keys -> value and origin of some
+Derive = Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, tuple[Any, str]]]
 MOST_SHOWN = 40  # a configuration has fewer mistakes; another kind of file may have thousands
 
 
@@ -36,13 +39,14 @@ def parse(
     script: type | None = None,
     sections: Sequence[str] = ALL,
     without: Collection[str] = (),
+    derive: Derive | None = None,
 ) -> Config:
     """The configuration of one script: defaults, then the YAML file, then the command line (``sys.argv[1:]``).
 
     ``sections`` are the groups that the script uses, but for the keys ``without``: they are its options, and only they
     are checked for impossible combinations; a YAML file may hold every key whatever the script. ``script`` is a
-    dataclass of the options that this script alone has. All mistakes are raised as one UserError; ``--help`` and
-    ``--print_config`` print and exit.
+    dataclass of the options that this script alone has. ``derive`` chooses values for keys that nobody set. All
+    mistakes are raised as one UserError; ``--help`` and ``--print_config`` print and exit.
     """
     schema = [key for section, declaration in SECTIONS.items() for key in keys_of(section, declaration)]
     own = list(keys_of("script", script)) if script else []
@@ -60,6 +64,8 @@ def parse(
     source = read_files(path, schema) if path else Source()
     source += command
     shared, scripts = _resolve(source.written, schema), _resolve(source.written, own)
+    if derive is not None and not (source.mistakes or shared.mistakes):
+        _choose(shared, derive)
     checked = {key.name for key in used if key.section != "script"} - shared.wrong
     noted = drop_ineffective(
         shared,
@@ -106,6 +112,18 @@ def _resolve(written: Iterable[Written], keys: Sequence[Key]) -> ResolvedOptions
             resolved.mistakes.append(f"{item.place}: {name} is '{shown}', allowed: {allowed(key)}{_hint(key)}")
             resolved.wrong.add(key.name)
     return resolved
+
+
+def _choose(resolved: ResolvedOptions, derive: Derive) -> None:
+    """Values that follow from others, for the keys that nobody set."""
+    try:
+        chosen = derive(resolved.values, resolved.origins)
+    except UserError as error:
+        resolved.mistakes.append(str(error))
+        return
+    for name, (value, origin) in chosen.items():
+        if resolved.origins[name] == DEFAULT:
+            resolved.values[name], resolved.origins[name] = value, origin
 
 
 def _hint(key: Key) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from mindeit.config.sources import DEFAULT
 from mindeit.errors import UserError
 from mindeit.models import plugins
-from mindeit.models.registry import list_models, spec
+from mindeit.models.registry import spec
 
 
 @dataclasses.dataclass
@@ -49,12 +50,14 @@ class Need:
     needed: str
 
 
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
+
+
 RULES = (
-    Rule(
-        ("distillation_type", "model"),
-        lambda kind, model: kind != "none" and model in list_models() and not spec(model).distilled,
-        "only a distilled model has the head that follows a teacher",
-    ),
     Rule(
         ("cosub", "distillation_type"),
         lambda cosub, kind: cosub and kind != "none",
@@ -110,6 +113,16 @@ RULES = (
         lambda threshold, smoothing: threshold == 0 and smoothing > 0,
         "every class of a smoothed target is above 0, so each would become 1",
     ),
+    Rule(
+        ("class_weights",),
+        lambda weights: weights != ("balanced",) and not all(map(_is_positive, weights)),
+        "allowed: balanced, or a number above 0 for each class",
+    ),
+    Rule(
+        ("class_weights", "cosub"),
+        lambda weights, cosub: weights and cosub,
+        "submodels teach each other all classes alike; leave one out",
+    ),
 )
 
 NEEDS = (
@@ -153,7 +166,7 @@ NEEDS = (
     Need(
         ("loss_scale", "loss_scale_type"), ("amp_level",), lambda level: level in ("O2", "O3"), "--amp_level O2 or O3"
     ),
-    Need(("ema_decay",), ("ema",), bool, "--ema True"),
+    Need(("ema_decay", "ema_warmup"), ("ema",), bool, "--ema True"),
     Need(("min_lr",), ("scheduler",), lambda course: course == "cosine_decay", "--scheduler cosine_decay"),
     Need(("decay_epochs",), ("scheduler",), lambda course: course == "step_decay", "--scheduler step_decay"),
     Need(
@@ -170,8 +183,15 @@ NEEDS = (
     ),
     Need(("warmup_lr", "warmup_factor"), ("warmup_epochs",), bool, "--warmup_epochs above 0"),
     Need(("warmup_lr",), ("warmup_factor",), lambda factor: factor is None, "--warmup_factor none"),
-    Need(("val_interval", "val_split"), ("val_while_train",), bool, "--val_while_train True"),
-    Need(("label_file",), ("dataset",), lambda dataset: dataset == "image_folder", "--dataset image_folder"),
+    Need(("val_interval", "val_split", "patience"), ("val_while_train",), bool, "--val_while_train True"),
+    Need(
+        ("label_file", "held_out", "split_file"),
+        ("dataset",),
+        lambda dataset: dataset == "image_folder",
+        "--dataset image_folder",
+    ),
+    Need(("held_out",), ("split_file",), lambda path: path is None, "no --split_file"),
+    Need(("held_out", "split_file"), ("label_file",), lambda path: path is None, "no --label_file"),
     Need(("data_dir",), ("dataset",), lambda dataset: dataset != "digits", "another --dataset than digits"),
     Need(("use_ema",), ("ckpt_path",), lambda path: path is not None, "--ckpt_path FILE"),
     Need(("drop_rate", "drop_path_rate"), ("train_mode",), bool, "--train_mode True"),

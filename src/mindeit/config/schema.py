@@ -4,8 +4,7 @@ recipe; None means that the model, its checkpoint or the data decides."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from mindeit.config.options import option
 
@@ -54,6 +53,13 @@ class DataConfig:
     data_dir: Optional[str] = option(None, "folder of the data")
     train_split: str = option("train", "its part for training, whose folders number the classes")
     val_split: str = option("val", "its part for evaluation")
+    by_amount: bool = option(False, "settings that nobody chose follow the number of images (docs/finetune.md)")
+    held_out: float = option(
+        0.2, "share of each class that is held out of a folder without train and val", above=0, below=1
+    )
+    split_file: Optional[str] = option(
+        None, "its division, split.csv of an earlier run; None: that beside the checkpoint, or a new one"
+    )
     label_file: Optional[str] = option(None, "lines of 'image label', for a flat folder of images")
     batch_size: int = option(128, "images per device and step", at_least=1)
     image_size: Optional[int] = option(
@@ -74,6 +80,7 @@ class DataConfig:
     std: Optional[tuple[float, float, float]] = option(
         None, "each channel is divided by; None: the model's own", above=0, at_most=1, of_255=True
     )
+    check_images: bool = option(False, "look at every image first: damage, duplicates, leaks; data.json holds it all")
     skip_bad_images: bool = option(False, "go on past unreadable images, count and list them")
 
 
@@ -161,6 +168,9 @@ class LossConfig:
     bce_target_threshold: Optional[float] = option(
         None, "BCE: targets above it become 1, others 0; None: as they are", at_least=0, below=1
     )
+    class_weights: tuple[str, ...] = option(
+        (), "the classes' weights: balanced (the rarer the heavier), or a number for each class"
+    )
     cosub: bool = option(False, "two submodels, drawn by drop path, teach each other")
     distillation_type: str = option("none", "how the teacher is followed", choices=("none", "soft", "hard"))
     distillation_alpha: float = option(0.5, "weight of the teacher's part", at_least=0, at_most=1)
@@ -199,6 +209,9 @@ class OptimConfig:
     loss_scale: float = option(65536.0, "that scale, at first", above=0)
     ema: bool = option(True, "average the weights, evaluate the average alongside")
     ema_decay: float = option(0.99996, "of that average", at_least=0, below=1)
+    ema_warmup: Optional[bool] = option(
+        None, "a decay of at most (1 + n) / (10 + n) after n updates; None: in runs of fewer than 20,000"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +246,9 @@ class ScheduleConfig:
     decay_rate: float = option(0.1, "step_decay, multi_step_decay: factor of a step", above=0, at_most=1)
     val_while_train: bool = option(True, "evaluate during training")
     val_interval: int = option(1, "epochs between two evaluations", at_least=1)
+    patience: Optional[int] = option(
+        None, "stop after so many evaluations in a row without a better accuracy; None: train to the end", at_least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +261,7 @@ class CheckpointConfig:
         None, "updates between two saves of last.ckpt inside epochs; None: at their ends only", at_least=1
     )
     keep_checkpoint_max: int = option(3, "numbered checkpoints kept (besides last and best)", at_least=1)
+    report: bool = option(True, "write report.html at the end: the run and its best weights on one page")
     resume: Optional[str] = option(None, "continue: a checkpoint, or auto for the newest sound one in ckpt_save_dir")
 
 
@@ -260,25 +277,4 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointConfig,
 }
 ALL = tuple(SECTIONS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The groups, one script's own options (``script``), and where each value came from."""
-
-    run: RunConfig
-    data: DataConfig
-    augment: AugmentConfig
-    model: ModelConfig
-    train: TrainConfig
-    loss: LossConfig
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    checkpoint: CheckpointConfig
-    script: Any
-    origins: Mapping[str, str]  # key -> "default", the YAML file's path or "command line"
-    notes: tuple[str, ...] = ()  # what was read without being followed, one line each
-
-    def flat(self) -> dict[str, Any]:
-        """Every key of the schema and its value, in one dictionary."""
-        return {key: value for section in ALL for key, value in vars(getattr(self, section)).items()}
+OF_TRAINING = ("held_out", "by_amount", "check_images", "drop_rate", "drop_path_rate")  # in groups that others use too

@@ -14,6 +14,7 @@ from mindeit.data.mixing import Mixing
 from mindeit.data.processes import Processes
 from mindeit.data.sampler import batches_per_epoch
 from mindeit.data.sources import DATASETS, list_images, open_source
+from mindeit.data.split import Division
 from mindeit.data.streams import uniform_draws
 from mindeit.data.train_transform import TrainTransform
 from mindeit.data.transforms import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
@@ -22,6 +23,7 @@ from mindeit.data.workers import Threads, Workers
 
 __all__ = [
     "DATASETS",
+    "Division",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "NO_LABEL",

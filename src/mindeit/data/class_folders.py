@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 
 from mindeit.data.folders import FileSource, list_images, open_folder, subfolders
 from mindeit.data.images import Source, is_image, split_folder
-from mindeit.data.index_cache import pack_names
+from mindeit.data.index_cache import pack_names, scan_folders
 from mindeit.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -28,27 +28,36 @@ def open_parts(folder: str) -> dict[str, Source]:
         return {part: open_folder(folder, part, train_split=parts[0]) for part in parts}
     if _label_file(folder):
         return {WHOLE: open_folder(folder, PARTS[0])}
-    if not subfolders(folder):
-        raise UserError(f"{folder} holds {_contents(folder)}; expected {_EXPECTED}")
-    above, name = os.path.split(os.path.normpath(folder))
-    return {WHOLE: open_folder(above, name, train_split=name)}
+    return {WHOLE: _open_classes(folder)}
+
+
+def _open_classes(folder: str) -> Source:
+    """Folders without an image are no classes, as for finetune."""
+    found = _shown_folders(folder)
+    index, _ = scan_folders(folder, found, is_image)
+    filled, labels = np.unique(index["folder"], return_inverse=True)
+    if not len(filled):
+        raise UserError(f"{folder} holds {_contents(folder, len(found))}; expected {_EXPECTED}")
+    empty = sorted(set(found) - {found[number] for number in filled})
+    notes = (f"no images in {', '.join(empty[:5])}{', ...' * (len(empty) > 5)}: no class",) if empty else ()
+    return FileSource(folder, index, labels, [found[number] for number in filled], notes=notes)
 
 
 def open_images(folder: str) -> dict[str, Source]:
     """As `open_parts`; a flat folder without labels is a source that knows no classes."""
-    if not os.path.isdir(folder) or subfolders(folder) or _label_file(folder):
+    if not os.path.isdir(folder) or _shown_folders(folder) or _label_file(folder):
         return open_parts(folder)
     paths = list_images([folder])
     labels = np.zeros(len(paths), np.int32)
     return {WHOLE: FileSource("", pack_names(list(map(os.fsencode, paths))), labels, ())}
 
 
-def left_out(folder: str, parts: Iterable[str]) -> list[str]:
-    """A line on the folders that ``parts`` leave aside, such as a test/ without labels, if there are any."""
+def remarks(folder: str, parts: Mapping[str, Source]) -> list[str]:
+    """A line for each thing of ``folder`` that ``parts`` leave aside, such as a test/ without labels."""
     used = {split_folder(folder, part) for part in parts}
     others = [] if used == {WHOLE} else sorted(set(subfolders(folder)) - used)
-    more = ", ..." * (len(others) > 5)
-    return [f"note: not looked at in {folder}: {', '.join(others[:5])}{more}"] if others else []
+    notes = [f"not looked at in {folder}: {', '.join(others[:5])}{', ...' * (len(others) > 5)}"] if others else []
+    return [f"note: {line}" for line in (*notes, *(note for source in parts.values() for note in source.notes))]
 
 
 def _label_file(folder: str) -> bool:
@@ -56,10 +65,19 @@ def _label_file(folder: str) -> bool:
 
 
 def _holds_folders(folder: str) -> bool:
-    return os.path.isdir(folder) and bool(subfolders(folder))
+    return os.path.isdir(folder) and bool(_shown_folders(folder))
 
 
-def _contents(folder: str) -> str:
-    kinds = Counter("image" if is_image(name) else "other file" for name in os.listdir(folder))
+def _shown_folders(folder: str) -> list[str]:
+    return [name for name in subfolders(folder) if not name.startswith(".")]
+
+
+def _contents(folder: str, folders: int) -> str:
+    kinds = Counter("image" if is_image(name) else "other file" for name in _files(folder))
     counts = [f"{count} {kind}{'s' * (count > 1)}" for kind, count in sorted(kinds.items())]
-    return f"{' and '.join(counts)} and no folders" if counts else "nothing"
+    counts += [f"{folders} folder{'s' * (folders > 1)} without images" if folders else "no folders"]
+    return " and ".join(counts) if kinds or folders else "nothing"
+
+
+def _files(folder: str) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if not entry.is_dir()]

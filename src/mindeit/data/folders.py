@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,7 @@ from mindeit.data.images import (
     split_folder,
 )
 from mindeit.data.index_cache import Arrays, cached_arrays, pack_names, scan_folders
+from mindeit.data.split import DRAWN, Division
 from mindeit.errors import UserError, nearest, shorten
 
 _LABEL_FILES = ("labels.txt", "labels.csv")
@@ -62,23 +63,35 @@ class FileSource(Source):
 
 
 def open_folder(
-    data_dir: str, split: str, cache_dir: str | None = None, label_file: str | None = None, train_split: str = "train"
+    data_dir: str,
+    split: str,
+    cache_dir: str | None = None,
+    label_file: str | None = None,
+    train_split: str = "train",
+    division: Division = DRAWN,
 ) -> Source:
-    """``data_dir/split/<class>/...`` or, where ``data_dir/split`` is missing, a flat folder with a label file.
+    """``data_dir/split/<class>/...`` or, where ``data_dir/split`` is missing, a flat folder with a label file, or
+    ``data_dir/<class>/...``, of which ``division`` says what is held out.
 
     label_file: always the flat layout, with this file.
     """
     if label_file is not None:
         return _open_flat(data_dir, label_file)
-    folder = split_folder(data_dir, split)
-    if os.path.isdir(os.path.join(data_dir, folder)):
-        return _open_class_folders(data_dir, folder, cache_dir, split_folder(data_dir, train_split))
+    folder, train = split_folder(data_dir, split), split_folder(data_dir, train_split)
+    divided = [name for name in (folder, train) if os.path.isdir(os.path.join(data_dir, name))]
+    if divided and division.file is not None and division.needed:
+        raise UserError(f"split_file is {division.file}, but {data_dir} has a folder '{divided[0]}': leave it out")
+    if folder in divided:
+        return _open_class_folders(data_dir, folder, cache_dir, train)
     for name in _LABEL_FILES:
         if os.path.isfile(os.path.join(data_dir, name)):
             return _open_flat(data_dir, os.path.join(data_dir, name))
+    classes = [name for name in subfolders(data_dir) if not name.startswith(".")]
+    if len(classes) > 1 and not divided:
+        return _open_plain(data_dir, classes, cache_dir, division, part=int(split != train_split))
     raise UserError(
-        f"no '{split}' folder in {data_dir}, and no {' or '.join(_LABEL_FILES)} for a flat folder; "
-        f"there is: {_listing(data_dir)}"
+        f"no '{split}' folder in {data_dir}, no folders of two classes or more, and no {' or '.join(_LABEL_FILES)} for "
+        f"a flat folder; there is: {_listing(data_dir)}"
     )
 
 
@@ -89,6 +102,46 @@ def subfolders(root: str) -> list[str]:
 def _listing(folder: str) -> str:
     names = sorted(os.listdir(folder))
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+
+
+class PartSource(FileSource):
+    """A part of a plain class folder."""
+
+    def table(self) -> tuple[list[str], list[str]]:
+        """The name and the class of each image."""
+        names = [os.path.relpath(self.where(index), self._root) for index in range(len(self))]
+        return names, [self.class_names[label] for label in self.labels]
+
+
+def _open_plain(data_dir: str, folders: list[str], cache_dir: str | None, division: Division, part: int) -> Source:
+    root = os.path.abspath(data_dir)
+    index = cached_arrays(("folders", root, *folders), lambda: scan_folders(root, folders, is_image), cache_dir)
+    filled, labels = np.unique(index["folder"], return_inverse=True)
+    classes = [folders[number] for number in filled]
+    whole = FileSource(data_dir, index, labels, classes)
+    names = [os.path.relpath(whole.where(number), data_dir) for number in range(len(whole))]
+    parts, notes = division.parts(names, whole.labels, data_dir)
+    chosen = parts == part
+    return PartSource(
+        data_dir,
+        pack_names([os.fsencode(name) for name, wanted in zip(names, chosen) if wanted]),
+        whole.labels[chosen],
+        classes,
+        notes=(*_odd_classes(data_dir, folders, classes, whole.labels), *notes) if part == 0 else notes,
+    )
+
+
+def _odd_classes(data_dir: str, folders: list[str], classes: list[str], labels: np.ndarray) -> Iterator[str]:
+    """What a plain folder holds that will not be used, or not twice."""
+    empty, single = sorted(set(folders) - set(classes)), np.flatnonzero(np.bincount(labels) == 1)
+    if empty:
+        yield f"no images in {os.path.join(data_dir, empty[0])}: no class{_and_more(empty)}"
+    if len(single):
+        name = classes[single[0]]
+        yield f"class '{name}' has one image: it trains, none is held out{_and_more(single.tolist())}"
+    loose = sum(is_image(name) for name in os.listdir(data_dir))
+    if loose:
+        yield f"{loose} images lie in {data_dir} itself, in no class: left out"
 
 
 def _open_class_folders(data_dir: str, split: str, cache_dir: str | None, train_split: str) -> Source:

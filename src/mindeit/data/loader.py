@@ -63,7 +63,8 @@ class EvaluationBatches:
 
     Batch b of rank r holds positions b*B*ranks + r*B ... + B-1. Positions past the end and skipped images are zeros
     with label -1, so over all ranks each image counts exactly once and every rank takes the same number of steps.
-    bad: numbers of the images that could not be read, filled while iterating; skipped: their paths.
+    bad: numbers of the images that could not be read, filled while iterating; skipped: their paths; indices: numbers of
+    the others on this rank, in the order of the batches.
     """
 
     def __init__(
@@ -90,6 +91,11 @@ class EvaluationBatches:
     @property
     def skipped(self) -> list[str]:
         return [self._source.where(index) for index in self.bad]
+
+    @property
+    def indices(self) -> np.ndarray:
+        positions = np.concatenate([self._positions(number) for number in range(len(self))])
+        return positions[(positions < len(self._source)) & ~np.isin(positions, self.bad)]
 
     def __len__(self) -> int:
         return -(-len(self._source) // (self._batch_size * self._ranks))

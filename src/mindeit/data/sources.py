@@ -14,6 +14,7 @@ from mindeit.data.folders import list_images, open_folder
 from mindeit.data.images import Source
 from mindeit.data.inaturalist import open_inaturalist
 from mindeit.data.mind_record import MindRecordSource
+from mindeit.data.split import DRAWN, Division
 from mindeit.data.tar_shards import TarSource
 from mindeit.errors import UserError, nearest
 
@@ -27,10 +28,13 @@ class _Request:
     cache_dir: str | None
     label_file: str | None
     train_split: str
+    division: Division
 
 
 def _folder(request: _Request) -> Source:
-    return open_folder(request.data_dir, request.split, request.cache_dir, request.label_file, request.train_split)
+    return open_folder(
+        request.data_dir, request.split, request.cache_dir, request.label_file, request.train_split, request.division
+    )
 
 
 def _digits(request: _Request) -> Source:
@@ -75,12 +79,13 @@ def open_source(
     cache_dir: str | None = None,
     label_file: str | None = None,
     train_split: str = "train",
+    division: Division = DRAWN,
 ) -> Source:
     """The labelled images of one split (``train`` or ``val``).
 
     num_classes: if given, the data has to have as many; if it only numbers its classes, at most. cache_dir: where a
     folder's index is kept (default ``~/.cache/mindeit``). label_file: for a flat folder of images, lines of
-    ``image label``. train_split: the split that numbers the classes of folders.
+    ``image label``. train_split: the split that numbers the classes of folders. division: of a plain class folder.
     """
     if dataset not in _OPENERS:
         raise UserError(f"dataset is '{dataset}'; allowed: {', '.join(DATASETS)}{nearest(dataset, DATASETS)}")
@@ -89,7 +94,7 @@ def open_source(
             raise UserError(f"dataset '{dataset}' needs a data_dir; only 'digits' needs none")
         if not os.path.isdir(data_dir):
             raise UserError(f"data_dir {data_dir} is not a folder")
-    source = _OPENERS[dataset](_Request(data_dir or "", split, cache_dir, label_file, train_split))
+    source = _OPENERS[dataset](_Request(data_dir or "", split, cache_dir, label_file, train_split, division))
     if not len(source):
         raise UserError(f"no images in split '{split}' of {dataset} at {data_dir}")
     if num_classes is not None:

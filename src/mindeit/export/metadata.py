@@ -19,8 +19,9 @@ DYNAMIC = "dynamic"
 MEAN, BOTH = "mean", "both"
 _LEVELS = (1 / 255, 1 / 255, 1 / 255)  # a standard deviation that leaves 0 to 255
 _CARD = ("model", "num_classes", "image_size", "crop_pct", "mean", "std", "interpolation")
+_TEMPERATURE = "temperature"  # which only calibrated models have
 _KINDS = {
-    **{key: get_type_hints(ModelCard, include_extras=True)[key] for key in _CARD},
+    **{key: get_type_hints(ModelCard, include_extras=True)[key] for key in (*_CARD, _TEMPERATURE)},
     "class_names": tuple[str, ...],
     "batch": Union[Literal["dynamic"], Annotated[int, Bounds(at_least=1)]],
     "heads": Literal["mean", "both"],
@@ -68,6 +69,7 @@ class Description:
         meaning = "0 to 255, RGB" if self.preprocess else "RGB, (value / 255 - mean) / std"
         return {
             **{key: getattr(self.card, key) for key in _CARD},
+            **({_TEMPERATURE: self.card.temperature} if self.card.temperature else {}),
             "class_names": class_names(self.card),
             "input": f"images: {np.dtype(self.dtype)} ({sides}), {meaning}",
             "outputs": self.outputs,
@@ -88,8 +90,8 @@ class Description:
         """From what `as_dict` or `as_texts` gave."""
         where = f"{path}: not what export.py writes"
         plain = {key: _plain(key, value, where) for key, value in typed.read_fields({}, values, where).items()}
-        read = typed.read_fields(_KINDS, plain, where)
-        card = ModelCard.of({key: read[key] for key in (*_CARD, "class_names")}, where)
+        read = typed.read_fields(_KINDS, plain, where, needed=[key for key in _KINDS if key != _TEMPERATURE])
+        card = ModelCard.of({key: read.get(key) for key in (*_CARD, _TEMPERATURE, "class_names")}, where)
         if card.class_names == class_names(replace(card, class_names=None)):
             card = replace(card, class_names=None)
         settings = {key: read[key] for key in ("heads", "precision", "preprocess")}

@@ -24,6 +24,7 @@ _LOCAL = (
     "python_multiprocessing",
     "data_dir",
     "label_file",
+    "split_file",
     "ckpt_path",
     "plugin",
     "teacher_ckpt_path",
@@ -49,7 +50,8 @@ def check(
     }
     files = {f"the file of {whose}": _digest(path)[:8] for whose, path in weights.items() if path is not None}
     common = {key: value for key, value in config.flat().items() if key not in _LOCAL}
-    cluster.agree({**common, **_versions(), **lists, **files})
+    own = vars(config.script) if config.script else {}  # what one rank alone is asked for, it would wait for in vain
+    cluster.agree({**common, **own, **_versions(), **lists, **files})
 
 
 def _versions() -> dict[str, str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Callable
 
 from mindeit.config import Config
+from mindeit.config.sources import DEFAULT
 from mindeit.data import (
+    Division,
     EvalTransform,
     EvaluationBatches,
     Mixing,
@@ -20,26 +24,62 @@ from mindeit.data import (
     number_as,
     open_source,
 )
+from mindeit.data import split as divisions
+from mindeit.data.folders import PartSource
+from mindeit.data.scan import scan
+from mindeit.data.split import HELD_OUT, SPLIT_FILE, TRAIN, beside
 from mindeit.errors import UserError
-from mindeit.runtime import device
+from mindeit.factory.environment import data_workers
+from mindeit.runtime import device, log
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.memory import check_fits
 from mindeit.weights.card import ModelCard
 
+DATA = "data.json"
 
-def sources(config: Config, cluster: Cluster) -> tuple[Source, Source | None]:
+
+def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Source, Source | None]:
     """The sources for training and evaluation, with the same classes."""
     data, split = config.data, config.data.train_split
-    source = open_source(data.dataset, data.data_dir, split, num_classes=config.model.num_classes, train_split=split)
+    source = train_source(config, resumed)
+    if config.origins["held_out"] != DEFAULT and not isinstance(source, PartSource):
+        raise UserError(
+            f"held_out is {data.held_out} ({config.origins['held_out']}), but {data.data_dir} has a folder '{split}' "
+            "of its own; leave it out"
+        )
     say_notes(source, cluster)
     if not config.schedule.val_while_train:
         return source, None
-    held_out = held_out_source(config)
+    held_out = held_out_source(config, _division(config, resumed))
     where = f"{data.data_dir or data.dataset} ({data.val_split})"
     names = source.class_names if source.named else None
     number_as(held_out, source.num_classes, names, where=where, other=f"its split '{split}'")
     say_notes(held_out, cluster)
     return source, held_out
+
+
+def train_source(config: Config, resumed: Path | None) -> Source:
+    data, division = config.data, _division(config, resumed)
+    split, classes = data.train_split, config.model.num_classes
+    return open_source(data.dataset, data.data_dir, split, num_classes=classes, train_split=split, division=division)
+
+
+def _division(config: Config, resumed: Path | None) -> Division:
+    """Of a plain class folder: as a run began, or a new one."""
+    return Division(config.data.held_out, config.run.seed, config.data.split_file or beside(resumed))
+
+
+def checked(config: Config, cluster: Cluster, source: Source, held_out: Source | None) -> dict[str, str]:
+    """Look at all images, if asked to: what was found is said, and is `data.json` of the run, by its name."""
+    if not (config.data.check_images and cluster.main):
+        return {}
+    parts = {config.data.train_split: source, **({config.data.val_split: held_out} if held_out is not None else {})}
+    report = scan(parts, workers=data_workers(config, cluster))
+    for line in report.lines():
+        log.say(f"check: {line}")
+    if not config.data.skip_bad_images:
+        report.refuse_unreadable()
+    return {DATA: json.dumps(report.as_json(), indent=1) + "\n"}
 
 
 def say_notes(source: Source, cluster: Cluster) -> None:
@@ -124,11 +164,23 @@ def _mixing(config: Config, card: ModelCard) -> Mixing:
     )
 
 
-def held_out_source(config: Config) -> Source:
+def held_out_source(config: Config, division: Division) -> Source:
     data = config.data
     return open_source(
-        data.dataset, data.data_dir, data.val_split, label_file=data.label_file, train_split=data.train_split
+        data.dataset,
+        data.data_dir,
+        data.val_split,
+        label_file=data.label_file,
+        train_split=data.train_split,
+        division=division,
     )
+
+
+def split_text(source: Source, held_out: Source | None) -> dict[str, str]:
+    """`split.csv` of a run on a plain class folder, by its name; nothing for other data."""
+    parts = {TRAIN: source, HELD_OUT: held_out}
+    tables = {part: of.table() for part, of in parts.items() if isinstance(of, PartSource)}
+    return {SPLIT_FILE: divisions.text(tables)} if tables else {}
 
 
 def held_out_batches(

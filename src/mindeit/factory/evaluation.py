@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mindspore import nn
 
 from mindeit.config import Config
-from mindeit.data import WaitTimer, number_as
+from mindeit.data import Division, Source, WaitTimer, number_as
+from mindeit.data.split import beside
 from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets
 from mindeit.factory.environment import data_workers
@@ -19,15 +21,34 @@ from mindeit.models.summary import Summary, summary
 from mindeit.predict.predictor import on_arrays
 from mindeit.runtime import device
 from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.memory import check_fits
 from mindeit.runtime.progress import progress
-from mindeit.training import contents
-from mindeit.training.evaluate import Evaluation, evaluate
+from mindeit.training import contents, views
+from mindeit.training.evaluate import Batch, Evaluation, evaluate
+from mindeit.training.predictions import Predictions
+from mindeit.weights.card import ModelCard
 from mindeit.weights.load import load_for_use
 
+if TYPE_CHECKING:
+    from mindeit.predict.predictor import Model
+    from mindeit.training.details import Details
 
-def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, Any]]:
-    """Evaluate; returns the result, and card, class names, skipped images and waiting time for the report."""
-    source = datasets.held_out_source(config)
+
+@dataclass(frozen=True)
+class Validation:
+    """``about``: card, class names, skipped images and waiting time, for the report; ``details``: on rank 0, if asked
+    for."""
+
+    result: Evaluation
+    model: Model
+    source: Source
+    about: dict[str, Any]
+    details: Details | None
+
+
+def validate(config: Config, cluster: Cluster, *, detailed: bool, tta: str | None) -> Validation:
+    """Evaluate; ``detailed`` keeps the logits of all images, ``tta`` names the views of each that are averaged."""
+    source = datasets.held_out_source(config, _division(config))
     agreement.check(
         config, cluster, images={config.data.val_split: source}, weights={"the model": trained_file(config)}
     )
@@ -39,21 +60,52 @@ def validate(config: Config, cluster: Cluster) -> tuple[Evaluation, dict[str, An
     where = config.data.data_dir or config.data.dataset
     number_as(source, card.num_classes, card.class_names, where=where, other="the checkpoint")
     datasets.say_notes(source, cluster)
+    if detailed:
+        check_fits(8 * len(source) * card.num_classes, f"keeping the logits of {len(source)} images")
     ours = isinstance(model, nn.Cell)  # an exported file takes what it was made for
     batches = datasets.held_out_batches(
-        config, source, card, cluster, data_workers(config, cluster), uint8=ours and device.normalises()
+        config, source, _seen(card, tta), cluster, data_workers(config, cluster), uint8=ours and device.normalises()
     )
+    run = Normalised(model, card.mean, card.std) if ours else model
     if ours:
-        model = Normalised(model, card.mean, card.std)
         shape = (config.data.batch_size, 3, card.image_size, card.image_size)
-        device.compile_ahead(model, shape, shown=cluster.main)
+        device.compile_ahead(run, shape, shown=cluster.main)
+    compute = on_arrays(run)
+    compute = views.averaged(compute, tta, card.image_size) if tta else compute
     timed = WaitTimer(batches)
     shown = progress(timed, len(batches), "validate", images=len(source), shown=cluster.main)
-    result = evaluate(on_arrays(model), shown, card.num_classes, cluster)
+    kept: list[Batch] = []
+    result = evaluate(compute, shown, card.num_classes, cluster, kept=kept if detailed else None)
     bad = np.zeros(len(source), np.float32)  # each rank knows its own
     bad[batches.bad] = 1
     skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
-    return result, {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share}
+    about = {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share, "tta": tta}
+    predictions = Predictions.gathered(kept, batches.indices, cluster) if detailed else None
+    return Validation(result, model, source, about, _details(predictions, source, card) if predictions else None)
+
+
+def _seen(card: ModelCard, tta: str | None) -> ModelCard:
+    """The card for the images that views are cut from."""
+    if tta != "5crop":
+        return card
+    whole = int(card.image_size / card.crop_pct)
+    if whole == card.image_size:
+        raise UserError(
+            f"--tta 5crop takes corners of what crop_pct cuts off, and crop_pct is {card.crop_pct:g}; allowed: flip"
+        )
+    return replace(card, image_size=whole, crop_pct=1.0)
+
+
+def _details(predictions: Predictions, source: Source, card: ModelCard) -> Details:
+    from mindeit.training.details import Details  # scikit-learn, which accuracy does without
+
+    return Details(predictions, source.class_names, source.where, card.temperature)
+
+
+def _division(config: Config) -> Division:
+    """Of a plain class folder what the checkpoint's run held out; without a run, all of it."""
+    own = config.data.split_file
+    return Division(share=1, file=own or beside(trained_file(config)), needed=own is not None)
 
 
 def summarize(config: Config) -> Summary:

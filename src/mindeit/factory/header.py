@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mindspore import nn
 
 from mindeit.config import Config
@@ -20,11 +21,14 @@ from mindeit.runtime import log
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.environment import from_console, machine, versions
 from mindeit.training import run_checkpoints
+from mindeit.training.average import kept
 from mindeit.training.loop import Plan
 from mindeit.training.run_folder import CONFIG_MARK
 from mindeit.training.train_state import TrainState
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
+
+MOST_KEPT = 0.1  # of the initial weights in the average, without a word
 
 
 def say_data(config: Config, source: Source, held_out: Source | None) -> None:
@@ -72,6 +76,26 @@ def say_plan(config: Config, plan: Plan, cluster: Cluster, state: TrainState, fo
         f"run: {plan.epochs} epochs of {plan.batches // steps} updates of {batch} images{batches}{ranks}, learning "
         f"rate {plan.lr_at(next_epoch - 1, 0):.3g} in epoch {next_epoch}, into {folder}"
     )
+
+
+def say_average(config: Config, updates: int, warmup: bool) -> None:
+    """A word if the average would end close to the weights it began with."""
+    options = config.optim
+    if not options.ema:
+        return
+    share = kept(options.ema_decay, updates, warmup=warmup)
+    if share > MOST_KEPT:
+        log.say(
+            f"note: after {updates} updates the averaged weights (EMA) still hold {share:.0%} of the initial ones; "
+            "--ema_warmup True, or a lower --ema_decay, lets go of them"
+        )
+
+
+def say_class_weights(source: Source, weights: np.ndarray | None) -> None:
+    if weights is not None:
+        low, high = int(weights.argmin()), int(weights.argmax())
+        names = source.class_names
+        log.say(f"class weights: {weights[low]:.3g} ({names[low]}) to {weights[high]:.3g} ({names[high]})")
 
 
 def say_resumed(config: Config, path: object, record: Mapping[str, Any], state: TrainState) -> None:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import numpy as np
 from mindspore import Tensor, nn
 
 from mindeit import optim
 from mindeit.config import Config
+from mindeit.data import Source
 from mindeit.errors import UserError
 from mindeit.factory.teacher import load_teacher
 from mindeit.layers.normalised import Normalised
 from mindeit.layers.sync_batch_norm import batch_norms, official_norms, over_ranks
-from mindeit.objectives import CoSub, Distilled, Objective, Supervised, TeacherView, binary_cross_entropy, cross_entropy
+from mindeit.objectives import (
+    CoSub,
+    Criterion,
+    Distilled,
+    Objective,
+    Supervised,
+    TeacherView,
+    binary_cross_entropy,
+    cross_entropy,
+)
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import trained_parameters
 from mindeit.runtime import log, precision
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.reduce import several_fit_a_graph
+from mindeit.training.average import Average
 from mindeit.training.drop_path_draws import DropPathDraws
 from mindeit.training.loss_scale import LossScale, StepState
-from mindeit.training.step import Average, Clip, Gradients, Stepper, Update
+from mindeit.training.step import Clip, Gradients, Stepper, Update
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
 
 
-def build_objective(config: Config, student: nn.Cell, card: ModelCard) -> Objective:
-    loss, threshold, level = config.loss, config.loss.bce_target_threshold, config.run.amp_level
-
-    def yes_or_no(logits: Tensor, targets: Tensor) -> Tensor:  # in a graph functools.partial makes gradients float64
-        return binary_cross_entropy(logits, targets, threshold)
-
-    criterion = yes_or_no if loss.loss == "BCE" else cross_entropy
+def build_objective(
+    config: Config, student: nn.Cell, card: ModelCard, class_weights: np.ndarray | None = None
+) -> Objective:
+    """``class_weights``: float32 (classes,)."""
+    loss, level = config.loss, config.run.amp_level
+    criterion = _criterion(config, class_weights)
     student = precision.apply(student, level)
     if loss.distillation_type == "none":
         return (CoSub if loss.cosub else Supervised)(student, criterion)
@@ -54,8 +65,33 @@ def build_objective(config: Config, student: nn.Cell, card: ModelCard) -> Object
     )
 
 
+def class_weights(config: Config, source: Source) -> np.ndarray | None:
+    """float32 (classes,); None: all count the same. Balanced ones are as scikit-learn's, of mean 1 over the images."""
+    given, classes = config.loss.class_weights, source.num_classes
+    if given == ("balanced",):
+        counts = np.bincount(source.labels, minlength=classes)
+        return (len(source) / (classes * np.maximum(counts, 1))).astype(np.float32)
+    if given and len(given) != classes:
+        raise UserError(f"class_weights has {len(given)} numbers, the data {classes} classes; allowed: one each")
+    return np.array(given, np.float32) if given else None
+
+
+def _criterion(config: Config, class_weights: np.ndarray | None) -> Criterion:
+    threshold = config.loss.bce_target_threshold
+    weights = None if class_weights is None else Tensor(class_weights)
+
+    # in a graph functools.partial makes gradients float64
+    def of_each_class(logits: Tensor, targets: Tensor) -> Tensor:
+        return binary_cross_entropy(logits, targets, threshold, weights)
+
+    def of_the_class(logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(logits, targets, weights)
+
+    return of_each_class if config.loss.loss == "BCE" else of_the_class
+
+
 def build_stepper(
-    config: Config, objective: Objective, card: ModelCard, cluster: Cluster
+    config: Config, objective: Objective, card: ModelCard, cluster: Cluster, *, ema_warmup: bool = False
 ) -> tuple[Stepper, TrainVariables, DropPathDraws]:
     """The training step, the variables that it changes, and the draws of its drop paths."""
     student = objective.student
@@ -73,7 +109,7 @@ def build_stepper(
     optimizer = optim.create(
         options.opt, flat, betas=options.betas, eps=options.eps, momentum=options.momentum, nesterov=options.nesterov
     )
-    average = Average(flat, statistics, options.ema_decay) if options.ema else None
+    average = Average(flat, statistics, options.ema_decay, warmup=ema_warmup) if options.ema else None
     draws = DropPathDraws(student, config.data.batch_size, objective.views, config.run.seed)
     state = StepState(build_loss_scale(config))
     clip = Clip(options.clip_mode, options.clip_value) if options.clip_grad else Clip()

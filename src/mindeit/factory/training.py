@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from mindeit.config import Config
 from mindeit.data import Source, Workers
 from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets, header
 from mindeit.factory.environment import data_workers
-from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper
+from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper, class_weights
 from mindeit.factory.student import build_student, starting_file
 from mindeit.factory.teacher import teacher_file
 from mindeit.layers.weight_init import seeded
@@ -19,12 +20,13 @@ from mindeit.optim.schedule import Schedule, scaled_lr
 from mindeit.runtime import device
 from mindeit.runtime.cluster import Cluster
 from mindeit.training import run_checkpoints
+from mindeit.training.average import FEW_UPDATES
 from mindeit.training.evaluator import Evaluator
 from mindeit.training.loop import Plan, Training
 from mindeit.training.loss_scale import LossScale
 from mindeit.training.recorder import Recorder
 from mindeit.training.run_checkpoints import RunCheckpoint
-from mindeit.training.run_folder import RunFolder
+from mindeit.training.run_folder import CONFIG, RunFolder
 from mindeit.training.train_state import TrainState
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
@@ -46,17 +48,21 @@ def open_folder(config: Config, cluster: Cluster) -> RunFolder:
 
 
 def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
-    source, held_out = datasets.sources(config, cluster)
+    resumed = folder.checkpoint(config.checkpoint.resume)
+    source, held_out = datasets.sources(config, cluster, resumed)
     datasets.check_amount(config, source, cluster)
     header.say_data(config, source, held_out)
-    resumed = folder.checkpoint(config.checkpoint.resume)
     _check_agreement(config, cluster, source, held_out, resumed)
+    found = datasets.checked(config, cluster, source, held_out) if resumed is None else {}
     with seeded(config.run.seed):
         student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
     saved = None if resumed is None else _load_resumed(config, resumed, card, division)
-    objective = build_objective(config, student, card)
-    stepper, variables, draws = build_stepper(config, objective, card, cluster)
+    plan = _plan(config, source, cluster)
+    warmup = _warms_up(config, plan, saved)
+    weights = class_weights(config, source)
+    objective = build_objective(config, student, card, weights)
+    stepper, variables, draws = build_stepper(config, objective, card, cluster, ema_warmup=warmup)
     scale, state = build_loss_scale(config), TrainState()
     if saved is not None:
         scale.restore(saved.record["scale"])
@@ -64,15 +70,18 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
     cluster.broadcast(variables.all)
     variables.refresh()
-    recorder = _recorder(config, cluster, folder, division, card, state, variables, scale)
+    facts, texts = {**division, "ema_warmup": warmup}, {**found, **datasets.split_text(source, held_out)}
+    recorder = _recorder(config, cluster, folder, facts, card, state, variables, scale, texts)
     if saved is not None and cluster.main:
         recorder.check_bests()
-    plan = _plan(config, source, cluster)
     header.say_model(config, student, card, variables, changes, resumed)
     header.say_plan(config, plan, cluster, state, folder.path)
+    header.say_average(config, _updates(config, plan), warmup)
+    header.say_class_weights(source, weights)
     if saved is not None:
         header.say_resumed(config, resumed, saved.record, state)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
+    evaluator = None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers)
     return Training(
         plan=plan,
         stepper=stepper,
@@ -82,10 +91,33 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         cluster=cluster,
         batches=datasets.training_epochs(config, source, card, cluster, workers),
         draws=draws,
-        evaluator=None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers),
+        evaluator=evaluator,
         recorder=recorder,
-        finished=functools.partial(header.say_end, config, folder.path),
+        finished=functools.partial(
+            _finish, config, cluster, folder.path, (source, held_out), card, evaluator, variables
+        ),
     )
+
+
+def _finish(
+    config: Config,
+    cluster: Cluster,
+    folder: Path,
+    sources: tuple[Source, Source | None],
+    card: ModelCard,
+    evaluator: Evaluator | None,
+    variables: TrainVariables,
+    seconds: float,
+) -> None:
+    if config.checkpoint.report and seconds:
+        write_report(config, cluster, folder, sources, card, evaluator, variables)
+    header.say_end(config, folder, seconds)
+
+
+def write_report(config: Config, *parts: Any) -> None:
+    from mindeit.factory import report  # scikit-learn and Jinja2, which no step waits for
+
+    report.at_end(config, *parts)
 
 
 def _check_agreement(
@@ -130,11 +162,12 @@ def _recorder(
     config: Config,
     cluster: Cluster,
     folder: RunFolder,
-    division: dict[str, int],
+    facts: dict[str, Any],
     card: ModelCard,
     state: TrainState,
     variables: TrainVariables,
     scale: LossScale,
+    texts: dict[str, str],
 ) -> Recorder:
     made, checkpoints = header.origin(config, cluster), config.checkpoint
     return Recorder(
@@ -143,8 +176,8 @@ def _recorder(
         variables,
         scale,
         card,
-        facts={"opt": config.optim.opt, **division, "config": config.flat(), "made": made},
-        config=header.config_text(config, made),
+        facts={"opt": config.optim.opt, **facts, "config": config.flat(), "made": made},
+        texts={CONFIG: header.config_text(config, made), **texts},
         interval=checkpoints.ckpt_save_interval,
         keep=checkpoints.keep_checkpoint_max,
         owner=cluster.main,
@@ -170,4 +203,18 @@ def _plan(config: Config, source: Source, cluster: Cluster) -> Plan:
         val_interval=schedule.val_interval if schedule.val_while_train else None,
         log_interval=config.train.log_interval,
         save_steps=config.checkpoint.ckpt_save_steps,
+        patience=schedule.patience,
     )
+
+
+def _warms_up(config: Config, plan: Plan, saved: RunCheckpoint | None) -> bool:
+    """Whether the average does; a resumed run goes on as it began."""
+    asked = config.optim.ema_warmup
+    if asked is None and saved is not None:
+        asked = saved.record.get("ema_warmup", False)  # what runs did before there was a choice
+    return _updates(config, plan) < FEW_UPDATES if asked is None else asked
+
+
+def _updates(config: Config, plan: Plan) -> int:
+    """Of the whole run."""
+    return plan.epochs * plan.batches // config.optim.gradient_accumulation_steps

@@ -3,8 +3,17 @@
 from mindeit.objectives.cosub import CoSub
 from mindeit.objectives.distillation import Distilled
 from mindeit.objectives.losses import binary_cross_entropy, cross_entropy
-from mindeit.objectives.objective import Objective
+from mindeit.objectives.objective import Criterion, Objective
 from mindeit.objectives.supervised import Supervised
 from mindeit.objectives.teacher import TeacherView
 
-__all__ = ["CoSub", "Distilled", "Objective", "Supervised", "TeacherView", "binary_cross_entropy", "cross_entropy"]
+__all__ = [
+    "CoSub",
+    "Criterion",
+    "Distilled",
+    "Objective",
+    "Supervised",
+    "TeacherView",
+    "binary_cross_entropy",
+    "cross_entropy",
+]

@@ -17,6 +17,7 @@ KINDS = ("soft", "hard")
 class Distilled(Objective):
     """``(1 - alpha) * criterion(class head, targets) + alpha * distillation(distillation head, teacher)``.
 
+    A student of one head follows targets and teacher with it, which the official code, made for two, refuses.
     kind: "soft" (temperature ``tau``, ``reduction`` as in `losses.soft_distillation`) or "hard". ``view`` tells what
     the teacher sees; None: the student's images as they are. A teacher of another library has to say its
     ``num_classes``. `set_train` switches the student's dropout and stochastic depth; its two heads come out either way,
@@ -39,18 +40,26 @@ class Distilled(Objective):
         _check_pair(student, teacher)
         super().__init__(student, criterion)
         self.teacher = Teacher(teacher, view)
+        self.two_heads = student.distilled
         self.kind, self.alpha, self.tau, self.reduction = kind, alpha, tau, reduction
-        student.add_flags(training=True)
+        self._show_heads()
 
     def add_flags_recursive(self, **flags: bool) -> Distilled:
         """What `set_train` calls, here or on any cell around this one."""
         super().add_flags_recursive(**flags)
-        self.student.add_flags(training=True)  # its own flag only: a distilled model in evaluation hides its two heads
+        self._show_heads()
         return self
+
+    def _show_heads(self) -> None:
+        """A distilled model in evaluation hides its two heads, by its own flag."""
+        if self.two_heads:
+            self.student.add_flags(training=True)
 
     def construct(self, images: Tensor, targets: Tensor) -> Tensor:
         outputs = self.student(images)
-        if not isinstance(outputs, tuple):
+        if not self.two_heads:
+            outputs = (outputs, outputs)
+        elif not isinstance(outputs, tuple):
             raise ValueError("the student is in evaluation mode: call set_train on the objective again")
         logits, own = outputs[0].astype(ms.float32), outputs[1].astype(ms.float32)
         wanted = self.teacher(images)
@@ -72,11 +81,6 @@ def _check_options(kind: str, alpha: float, tau: float, reduction: str) -> None:
 
 
 def _check_pair(student: ImageModel, teacher: nn.Cell) -> None:
-    if not student.distilled:
-        raise UserError(
-            "the student has no distillation head; distillation needs a model that has one, such as "
-            "deit_tiny_distilled_patch16_224, or distillation_type none"
-        )
     if teacher.num_classes != student.num_classes:
         raise UserError(
             f"the teacher tells {teacher.num_classes} classes apart, the student {student.num_classes}; "

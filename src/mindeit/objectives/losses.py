@@ -7,20 +7,25 @@ from mindspore import Tensor, ops
 REDUCTIONS = ("official", "batchmean")
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of ``-sum(targets * log_softmax(logits))``."""
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over the batch of ``-sum(weights * targets * log_softmax(logits))``; weights: one a class (C,), or None."""
+    if weights is not None:
+        targets = targets * weights
     return -ops.sum(targets * ops.log_softmax(logits, -1)) / logits.shape[0]
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, threshold: float | None = None) -> Tensor:
-    """Mean over batch and classes of the cross entropy of one yes-or-no question per class.
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, threshold: float | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Mean over batch and classes of the cross entropy of one yes-or-no question per class, times its weight.
 
     With a ``threshold``, targets above it become 1 and all others 0. The official code has it at 0, which makes every
     smoothed target a 1; anything above smoothing / C keeps the classes of the image (and of its partner) alone.
     """
     if threshold is not None:
         targets = (targets > threshold).astype(logits.dtype)
-    return ops.mean(ops.softplus(logits) - logits * targets)  # softplus(x) = -log(1 - sigmoid(x)), without overflow
+    losses = ops.softplus(logits) - logits * targets  # softplus(x) = -log(1 - sigmoid(x)), without overflow
+    return ops.mean(losses if weights is None else losses * weights)
 
 
 def soft_distillation(logits: Tensor, teacher: Tensor, tau: float, reduction: str = "official") -> Tensor:

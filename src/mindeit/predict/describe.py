@@ -21,7 +21,9 @@ def describe(
     """One entry an image. An unreadable image is an error, or is skipped and named with ``skip_bad_images``."""
     if attention:
         predictor.attention_model()
-    results, skipped = [], 0
+    if predictor.temperature:
+        print(f"scores are calibrated, by temperature {predictor.temperature:.4g}")
+    results, skipped = list[dict[str, Any]](), 0
     maps = attention_maps.file_names(images, attention) if attention else [None] * len(images)
     for image, png in zip(images, maps):
         try:
@@ -34,7 +36,9 @@ def describe(
             continue
         best = predictor.best(predictor.logits(pixels[None])[0], top_k)
         print("\n".join([image, *(_line(guess) for guess in best)]), flush=True)
-        entry = {"image": image, "predictions": [asdict(guess) for guess in best]}
+        entry: dict[str, Any] = {"image": image, "predictions": [asdict(guess) for guess in best]}
+        if predictor.temperature:
+            entry["temperature"] = predictor.temperature
         if png:
             entry["attention"] = png
             draw_attention(predictor, pixels, Path(png), best[0])

@@ -34,7 +34,7 @@ BATCHES = (1, 4, 16)  # for which graphs are compiled; others are made of these,
 
 @dataclass(frozen=True)
 class Prediction:
-    """One guess: ``score`` is its softmax probability."""
+    """One guess: ``score`` is its softmax probability, by the predictor's temperature."""
 
     label: int
     name: str
@@ -64,9 +64,10 @@ class Predictor:
         predictor = mindeit.Predictor(model)                    # of mindeit.create_model
         best = predictor.predict("bird.jpg")[0]                 # best.label, best.name, best.score
 
-    What else is needed (classes, normalisation, ...) is in the file. Whatever MindSpore's mode is, the model runs as
-    compiled graphs, for batches of 1, 4 and 16: the first use of each takes some seconds, and says so. Threads may
-    share a predictor. An ONNX file needs no MindSpore.
+    What else is needed (classes, normalisation, ...) is in the file. A file that was calibrated (validate.py
+    --write_temperature) has a ``temperature`` too: scores are softmax(logits / temperature); None gives plain ones.
+    Whatever MindSpore's mode is, the model runs as compiled graphs, for batches of 1, 4 and 16: the first use of each
+    takes some seconds, and says so. Threads may share a predictor. An ONNX file needs no MindSpore.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Predictor:
 
     def _use(self, model: Model, card: ModelCard) -> None:
         self.model, self.card, self.class_names = model, card, class_names(card)
+        self.temperature = card.temperature
         self.transform = EvalTransform(card.image_size, card.crop_pct, card.mean, card.std, card.interpolation)
         self._logits = _in_exported(model) if isinstance(model, Exported) else _in_graphs(model, card.model)
         self._features: dict[str, Run] = {}
@@ -137,8 +139,8 @@ class Predictor:
 
     def best(self, logits: np.ndarray, top_k: int) -> list[Prediction]:
         self._check_classes()
-        scores = softmax(logits.astype(np.float64))
-        order = np.argsort(-scores, kind="stable")[:top_k]
+        logits = logits.astype(np.float64)
+        scores, order = softmax(logits / (self.temperature or 1.0)), np.argsort(-logits, kind="stable")[:top_k]
         return [Prediction(int(label), self.class_names[label], float(scores[label])) for label in order]
 
     def attention_model(self) -> Any:
@@ -151,11 +153,15 @@ class Predictor:
 
     def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
         """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
+        return [block[0] for block in self.attentions_of(pixels[None])]
+
+    def attentions_of(self, images: np.ndarray) -> list[np.ndarray]:
+        """(batch, 3, S, S) -> each block's weights, (batch, heads, tokens, tokens)."""
         model = self.attention_model()
         from mindeit.runtime import graph  # MindSpore, which an ONNX file does without
 
         with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
-            return [block.asnumpy()[0] for block in model.attentions(graph.to_device(pixels[None]))]
+            return [block.asnumpy() for block in model.attentions(graph.to_device(images))]
 
     def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
         """The result of each image; as many run together as the largest batch holds."""

@@ -7,6 +7,7 @@ MindSpore is imported where it is needed, because an exported ONNX file predicts
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import re
@@ -80,6 +81,16 @@ class Cluster:
 
         self.barrier()
         return ms.ops.AllReduce()(ms.Tensor(np.asarray(values, np.float32))).asnumpy().astype(values.dtype)
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        """The arrays of all ranks, bit for bit and in the order of ranks, on rank 0; nothing on the others."""
+        if self.ranks == 1:
+            return [array]
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
+        words = self.meeting.gather(content.getvalue())
+        self.meeting.release()
+        return [np.load(io.BytesIO(word), allow_pickle=False) for word in words]
 
     def broadcast(self, parameters: Sequence[Parameter]) -> None:
         """Copy the values of rank 0 to every rank, bit for bit. The order of parameters is that of all ranks."""

@@ -44,6 +44,8 @@ def _card(card: ModelCard) -> Iterator[str]:
     names = card.class_names or ()
     more = ", ..." if len(names) > _MOST_NAMES else ""
     yield f"classes: {card.num_classes} ({', '.join(names[:_MOST_NAMES]) or 'without names'}{more})"
+    if card.temperature:
+        yield f"temperature: {card.temperature:.4g}, by which logits are divided for calibrated scores"
 
 
 def _tensors(state: Mapping[str, np.ndarray]) -> str:

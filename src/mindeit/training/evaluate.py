@@ -12,7 +12,7 @@ import numpy as np
 from mindeit.errors import UserError
 from mindeit.runtime.cluster import Cluster
 
-Batch = tuple[np.ndarray, ...]  # images, labels
+Batch = tuple[np.ndarray, ...]  # images or logits, labels
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,26 @@ class Evaluation:
 
 
 def evaluate(
-    predict: Callable[[np.ndarray], np.ndarray], batches: Iterable[Batch], num_classes: int, cluster: Cluster
+    predict: Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[Batch],
+    num_classes: int,
+    cluster: Cluster,
+    *,
+    kept: list[Batch] | None = None,
 ) -> Evaluation:
-    """``predict`` turns images (batch, 3, S, S) into logits; a negative label marks a row that is not an image."""
+    """``predict`` turns images (batch, 3, S, S) into logits; a negative label marks a row that is not an image.
+
+    ``kept`` collects this rank's logits (float32) and labels, batch by batch, of the images alone.
+    """
     k = min(5, num_classes)
     sums = np.zeros((3, num_classes))  # hits at rank one, hits among the best k, images
     loss, start = 0.0, time.perf_counter()
     for images, labels in batches:
         real = labels >= 0
-        logits, labels = predict(images)[real].astype(np.float64), labels[real]
+        logits, labels = predict(images)[real], labels[real]
+        if kept is not None:
+            kept.append((logits.astype(np.float32, copy=False), labels))
+        logits = logits.astype(np.float64)
         if not np.isfinite(logits).all():
             raise UserError("the model's logits are not finite; in half precision try amp_level O0")
         rank = rank_of_label(logits, labels)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+from mindspore import nn
+
 from mindeit.data import EvaluationBatches
 from mindeit.layers.normalised import Normalised
 from mindeit.objectives import Objective
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.graph import compiled, to_device
 from mindeit.runtime.progress import progress
-from mindeit.training.evaluate import Evaluation, evaluate
+from mindeit.training.evaluate import Batch, Evaluation, evaluate
+from mindeit.training.predictions import Predictions
 from mindeit.weights.card import ModelCard
 
 
@@ -24,8 +27,18 @@ class Evaluator:
         self._num_classes, self._cluster = card.num_classes, cluster
         self._graph = compiled(Normalised(objective.student, card.mean, card.std), "the evaluation")
 
-    def __call__(self, *, only_batches: int | None = None) -> Evaluation:
-        """On all batches, or on the first few."""
+    @property
+    def model(self) -> nn.Cell:
+        return self._objective.student
+
+    def predictions(self) -> Predictions | None:
+        """What the model says of each image, on rank 0."""
+        kept: list[Batch] = []
+        self(kept=kept)
+        return Predictions.gathered(kept, self.batches.indices, self._cluster)
+
+    def __call__(self, *, only_batches: int | None = None, kept: list[Batch] | None = None) -> Evaluation:
+        """On all batches, or on the first few; ``kept``: see `evaluate`."""
         batches, cluster, student = self.batches, self._cluster, self._objective.student
         shown = progress(batches, len(batches), "evaluate", images=batches.images, shown=cluster.main)
         student.set_train(False)
@@ -33,6 +46,7 @@ class Evaluator:
         cluster.broadcast(statistics)  # batch norm's differ from rank to rank
         try:
             some = itertools.islice(shown, only_batches)
-            return evaluate(lambda images: self._graph(to_device(images)).asnumpy(), some, self._num_classes, cluster)
+            run = lambda images: self._graph(to_device(images)).asnumpy()  # noqa: E731
+            return evaluate(run, some, self._num_classes, cluster, kept=kept)
         finally:
             self._objective.set_train(self._train_mode)

@@ -37,10 +37,15 @@ class Plan:
     val_interval: int | None = 1  # None: never
     log_interval: int = 100
     save_steps: int | None = None  # updates between two saves inside epochs; None: none
+    patience: int | None = None  # evaluations in a row without a better accuracy; None: any number
 
     def evaluates_after(self, epoch: int) -> bool:
         """Epochs count from 1."""
         return self.val_interval is not None and (epoch % self.val_interval == 0 or epoch == self.epochs)
+
+    def ends_with(self, state: TrainState) -> bool:
+        """Whether nothing is left to train."""
+        return state.epoch >= self.epochs or (self.patience is not None and state.since_best >= self.patience)
 
 
 class LateReader:
@@ -86,8 +91,9 @@ class Training:
     def run(self, interrupt: Interrupt) -> int:
         """Train to the end, or until a signal asks to stop; the exit code."""
         state, began = self.state, time.perf_counter()
-        if state.epoch >= self.plan.epochs and state.trained is None:
-            log.say(f"nothing left to do: {state.epoch} of {self.plan.epochs} epochs are done (epoch_size)")
+        if self.plan.ends_with(state) and state.trained is None:
+            why = "epoch_size" if state.epoch >= self.plan.epochs else f"{self._tired()}, patience"
+            log.say(f"nothing left to do: {state.epoch} of {self.plan.epochs} epochs are done ({why})")
             self.finished(0.0)
             return 0
         self.recorder.begin()
@@ -103,7 +109,7 @@ class Training:
     def _epochs(self, interrupt: Interrupt) -> int | None:
         """The exit code of a run that was stopped; None if it ran to its end."""
         state = self.state
-        while state.epoch < self.plan.epochs or state.trained is not None:
+        while state.trained is not None or not self.plan.ends_with(state):
             if state.trained is None:
                 started = time.perf_counter()
                 figures = self._train(interrupt)
@@ -117,7 +123,12 @@ class Training:
                 self.recorder.save(state)
                 self.cluster.barrier()  # the others would wait for rank 0 inside the evaluation
             self._close()
+        if state.epoch < self.plan.epochs:
+            log.say(f"early stop after epoch {state.epoch}: {self._tired()}")
         return None
+
+    def _tired(self) -> str:
+        return f"{self.state.since_best} evaluations without a better accuracy"
 
     def _stop(self) -> None:
         self.recorder.save(self.state)
@@ -225,6 +236,8 @@ class Training:
                     average = self._evaluate(record["lr"])
                 record.update({"ema_loss": average.loss, "ema_acc1": average.top1, f"ema_acc{average.k}": average.topk})
                 state.best_ema = max(best_ema, average.top1)
+            better = state.best > best or state.best_ema > best_ema
+            state.since_best = 0 if better else state.since_best + 1
         record["seconds"] += time.perf_counter() - started
         self.recorder.record(record)
         state.trained = None

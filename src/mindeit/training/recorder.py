@@ -12,7 +12,7 @@ from mindeit.training import curves, run_checkpoints
 from mindeit.training.history import History
 from mindeit.training.loss_scale import LossScale
 from mindeit.training.run_checkpoints import CheckpointManager, RunCheckpoint
-from mindeit.training.run_folder import CONFIG, CURVES
+from mindeit.training.run_folder import CURVES
 from mindeit.training.train_state import TrainState
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
@@ -21,7 +21,8 @@ from mindeit.weights.card import ModelCard
 class Recorder:
     """Writes into the folder of a run; other ranks than the ``owner`` write nothing.
 
-    ``facts`` go into all checkpoints of the run; ``config`` is YAML that gives the run again. Files that cannot be
+    ``facts`` go into all checkpoints of the run; ``texts`` (by their
+    file names) are how it was made, such as ``config.yaml``. Files that cannot be
     written are reported at once; nothing is written then, except that half-written checkpoints are removed.
     """
 
@@ -34,13 +35,13 @@ class Recorder:
         card: ModelCard,
         *,
         facts: Mapping[str, Any],
-        config: str,
+        texts: Mapping[str, str],
         interval: int,
         keep: int,
         owner: bool,
     ) -> None:
         self._folder, self._state, self._variables, self._scale, self._card = folder, state, variables, scale, card
-        self._facts, self._config, self._owner = facts, config, owner
+        self._facts, self._texts, self._owner = facts, texts, owner
         self._history: History | None = None
         if owner:
             evaluated = state.epoch - (state.trained is not None)
@@ -60,10 +61,10 @@ class Recorder:
         return str(self._manager.last_good or "none yet")
 
     def begin(self) -> None:
-        """Write ``config.yaml``, after all checks."""
-        if self._owner:
-            with atomic(self._folder / CONFIG) as temporary:
-                temporary.write_text(self._config, encoding="utf-8")
+        """Write how the run is made, after all checks."""
+        for name, text in self._texts.items() if self._owner else ():
+            with atomic(self._folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def save(
         self, state: TrainState, *, figures: Mapping[str, Any] | None = None, best: bool = False, best_ema: bool = False

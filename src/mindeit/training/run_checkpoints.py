@@ -61,7 +61,7 @@ def save(path: PathLike, state: RunCheckpoint) -> None:
             **{EMA + name: value for name, value in (state.ema or {}).items()},
             **{OPTIMIZER + name: value for name, value in state.optimizer.items()},
         },
-        state.card,
+        replace(state.card, temperature=None),  # which was fitted to the weights that training began with
     )
 
 
@@ -81,6 +81,12 @@ def load(path: PathLike, *, verified: bool = False) -> RunCheckpoint:
         prefix = next((p for p in (EMA, OPTIMIZER) if name.startswith(p)), "")
         parts[prefix][name[len(prefix) :]] = value
     return RunCheckpoint(parts[""], parts[EMA] or None, parts[OPTIMIZER], card, record)
+
+
+def weights(path: PathLike) -> State:
+    """Those that a reader of models gets."""
+    saved = load(path)
+    return saved.ema if saved.record["use"] == "ema" and saved.ema is not None else saved.model
 
 
 def check_resumable(

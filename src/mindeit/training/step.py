@@ -19,6 +19,7 @@ from mindeit.layers.drop_path import DropPathTable
 from mindeit.optim.flat import FlatParameters
 from mindeit.runtime.graph import compiled, to_device
 from mindeit.runtime.reduce import SumOverRanks
+from mindeit.training.average import Average
 from mindeit.training.loss_scale import StepState
 
 
@@ -49,31 +50,6 @@ class Gradients(nn.Cell):
         scale = self.state.values[2]
         loss, gradients = self.differentiate(images, targets, scale)
         return loss / scale, self.flat.join(gradients)
-
-
-class Average(nn.Cell):
-    """Moving averages, decay * average + (1 - decay) * value, of ``flat``'s weights and of the ``statistics`` that a
-    model keeps beside them (BatchNorm's). Each moves towards its value in place, by 1 - decay of the way."""
-
-    def __init__(self, flat: FlatParameters, statistics: Sequence[Parameter], decay: float) -> None:
-        super().__init__(auto_prefix=False)
-        self.decay, self.statistics = decay, tuple(statistics)
-        self.sources = ms.ParameterTuple([*flat.weights, *statistics])
-        self.averages = ms.ParameterTuple(
-            [
-                Parameter(Tensor(source.asnumpy()), name=f"ema.{source.name}", requires_grad=False)
-                for source in self.sources
-            ]
-        )
-        self.of_weights = self.averages[: len(flat.weights)]
-        self.of_statistics = self.averages[len(flat.weights) :]
-
-    def construct(self, moving: Tensor) -> bool:
-        """Nothing changes if ``moving`` is False."""
-        share = ops.select(moving, Tensor(1 - self.decay, ms.float32), Tensor(0.0, ms.float32))
-        for average, source in zip(self.averages, self.sources):
-            ops.assign_add(average, (source - average) * share)
-        return True
 
 
 class Update(nn.Cell):
@@ -108,7 +84,7 @@ class Update(nn.Cell):
         self.optimizer(self.means(gradients, finite), lr, step, finite)
         self.flat()
         if self.average is not None:
-            self.average(finite)
+            self.average(finite, step)
         return ops.concat((report, ops.reshape(finite.astype(ms.float32), (1,)), self.state(finite)))
 
     def means(self, gradients: tuple[Tensor, ...], finite: Tensor) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ class TrainState:
     skipped: int = 0  # unreadable images of this epoch
     best: float = -1.0
     best_ema: float = -1.0
+    since_best: int = 0  # evaluations
     trained: dict[str, Any] | None = None
 
     def next_epoch(self, figures: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -11,8 +11,8 @@ import numpy as np
 from mindspore import Parameter
 
 from mindeit.optim.flat import FlatParameters
+from mindeit.training.average import Average
 from mindeit.training.loss_scale import LossScale, StepState
-from mindeit.training.step import Average
 from mindeit.weights.checkpoint import State, check_names
 
 
@@ -84,18 +84,23 @@ class TrainVariables:
         """Copy the weights in training into the model."""
         _set(self.flat.parameters, self.flat.values(self.flat.weights))
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Inside the block the model computes with the averages."""
         averages = self.ema()
-        assert self.average is not None and averages is not None  # asked for only where there is an average
-        statistics = self.average.statistics
-        own = {parameter.name: parameter.asnumpy().copy() for parameter in statistics}
-        _set([*self.flat.parameters, *statistics], averages)
+        assert averages is not None  # asked for only where there is an average
+        return self.holding(averages)
+
+    @contextmanager
+    def holding(self, state: State | None) -> Iterator[None]:
+        """Inside the block the model's parameters have these values; None: their own."""
+        others = self._others
+        own = {parameter.name: parameter.asnumpy().copy() for parameter in others}
+        if state is not None:
+            _set(self.parameters, state)
         try:
             yield
         finally:
-            _set(statistics, own)
+            _set(others, own)
             self.refresh()
 
 

@@ -21,7 +21,8 @@ Positive = Annotated[float, Bounds(above=0)]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a checkpoint carries besides weights. ``counters`` keeps BatchNorm's step counts of official files."""
+    """What a checkpoint carries besides weights. ``counters`` keeps BatchNorm's step counts of official files;
+    ``temperature``, by which logits are divided for scores that can be trusted, was fitted to these very weights."""
 
     model: str
     num_classes: Count
@@ -32,9 +33,11 @@ class ModelCard:
     class_names: Optional[tuple[str, ...]] = None
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     counters: Mapping[str, int] = field(default_factory=dict)
+    temperature: Optional[Positive] = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """Without a temperature that is None, so that earlier versions can read the rest."""
+        return json.dumps({key: value for key, value in asdict(self).items() if (key, value) != ("temperature", None)})
 
     @classmethod
     def from_json(cls, text: str, where: object = "model card") -> ModelCard:

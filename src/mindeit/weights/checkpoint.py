@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Literal, Union
 
@@ -73,7 +74,11 @@ def read(
     if use_ema and record is None:
         raise UserError(f"{path} holds one set of weights; use_ema is for training checkpoints")
     if record is not None:
-        return _read_set(path, EMA if use_ema or record["use"] == "ema" else "", check)
+        averaged = record["use"] == "ema"
+        state, card = _read_set(path, EMA if use_ema or averaged else "", check)
+        if card and use_ema and not averaged:
+            card = replace(card, temperature=None)  # it was fitted to the other set
+        return state, card
     return _read_safetensors(path, check) if path.suffix == ".safetensors" else read_ckpt(path, check=check)
 
 
@@ -142,6 +147,31 @@ def digests(state: State, card: str | None) -> dict[str, str]:
         parts.setdefault(part, {})[name[len(part) :]] = value
     found = {part: digest(arrays) for part, arrays in parts.items()}
     return found if card is None else {**found, CARD_KEY: digest_of_text(card)}
+
+
+def read_card(path: PathLike) -> ModelCard | None:
+    """The card alone, not verified; None: the file is of others, and carries none."""
+    path = existing_file(path)
+    if path.suffix == ".ckpt":
+        text = ckpt.read_entries(path, CARD_KEY.__eq__).get(CARD_KEY)
+        return ModelCard.from_json(text, f"{path}, model card") if isinstance(text, str) else None
+    return _read_safetensors(path, check=False)[1]
+
+
+def write_card(path: PathLike, card: ModelCard) -> None:
+    """Give a sound file of ours another card. It is replaced as a whole, and all else in it stays, bit for bit."""
+    path = existing_file(path)
+    if path.suffix != ".ckpt":
+        write(path, _read_safetensors(path, check=True)[0], card)
+        return
+    verify(path)
+    text, said = card.to_json(), ckpt.read_entries(path, DIGEST_KEY.__eq__).get(DIGEST_KEY)
+    texts = {CARD_KEY: text}
+    if isinstance(said, str):  # files did not always carry one
+        texts[DIGEST_KEY] = json.dumps({**typed.parse(said, f"{path}, digest"), CARD_KEY: digest_of_text(text)})
+    with atomic(path) as temporary:
+        ckpt.write_with_texts(path, temporary, texts)
+        sync(temporary)
 
 
 def _part(name: str) -> str:

@@ -82,6 +82,19 @@ def write(path: Path, state: Mapping[str, np.ndarray], texts: Mapping[str, str])
             path.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore's own, left when the disk is full
 
 
+def write_with_texts(source: Path, path: Path, texts: Mapping[str, str]) -> None:
+    """Write to ``path`` what a sound ``source`` holds, bit for bit but for these texts of it, and the new checksum."""
+    checksum = 0
+    with source.open("rb") as file, path.open("wb") as target:
+        for message in _messages(file, _content_end(source)[0]):
+            if message.tag in texts:
+                message.tensor.tensor_content = np.array(texts[message.tag]).tobytes()
+            value = Checkpoint(value=[message]).SerializeToString()
+            checksum = zlib.crc32(value, checksum)
+            target.write(value)
+        target.write(_MARK + checksum.to_bytes(_SUM_BYTES, "big"))
+
+
 def _messages(file: BinaryIO, end: int) -> Iterator[Any]:
     """MindSpore's file is one protobuf message, ``repeated Value value = 1``; each value is read by itself."""
     while file.tell() < end:

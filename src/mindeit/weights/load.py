@@ -216,4 +216,12 @@ def _card(source: WeightFile, name: str, classes: int, size: int) -> ModelCard:
     if source.card is None:
         return card_for(spec(name), classes, size, counters=source.counters)
     names = source.card.class_names if classes == source.card.num_classes else None
-    return dataclasses.replace(source.card, model=name, num_classes=classes, image_size=size, class_names=names)
+    as_it_was = (classes, size) == (source.card.num_classes, source.card.image_size)
+    return dataclasses.replace(
+        source.card,
+        model=name,
+        num_classes=classes,
+        image_size=size,
+        class_names=names,
+        temperature=source.card.temperature if as_it_was else None,
+    )
