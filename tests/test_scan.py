@@ -174,6 +174,15 @@ def test_a_folder_of_classes_is_one_part(faulty, capsys, monkeypatch):
     assert "leak" not in out
 
 
+def test_folders_that_are_no_part_are_named(faulty, capsys):
+    (faulty / "test").mkdir()
+    noise(0).save(faulty / "test" / "unlabelled.png")
+    (faulty / "notes").mkdir()
+    code, out, err = called(capsys, faulty)
+    assert err.splitlines()[:2] == [f"note: not looked at in {faulty}: notes, test", "looking at 17 images"]
+    assert out.startswith("images      17 (train 11, val 6)")
+
+
 def test_a_flat_folder_with_labels_is_one_part(capsys, tmp_path):
     noise(0).save(tmp_path / "a.png")
     noise(0).save(tmp_path / "b.png")

@@ -4,18 +4,18 @@ FOLDER holds a folder for each class, or train/ and val/ with these."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from mindeit import files
 from mindeit.config import option, parse
-from mindeit.data.class_folders import open_parts
+from mindeit.data.class_folders import left_out, open_parts
 from mindeit.data.scan import scan
 from mindeit.errors import run_script
 from mindeit.factory.environment import data_workers
 from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.log import say
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ def main(argv: Sequence[str]) -> int:
     if options.output:
         files.check_writable(options.output)
     parts = open_parts(options.folder)
-    print(f"looking at {sum(map(len, parts.values())):,} images", file=sys.stderr, flush=True)
+    for note in left_out(options.folder, parts):
+        say(note)
+    say(f"looking at {sum(map(len, parts.values())):,} images")
     report = scan(parts, workers=data_workers(config, Cluster()), min_side=options.min_side)
     print("\n".join(report.lines()))
     if options.output:

@@ -4,20 +4,20 @@ FOLDER holds a folder for each class, or train/ and val/ with these, or images a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from mindeit import files
 from mindeit.config import OF_TRAINING, option, parse
-from mindeit.data.class_folders import PARTS, open_images
+from mindeit.data.class_folders import PARTS, left_out, open_images
 from mindeit.errors import UserError, run_script
 from mindeit.factory.environment import data_workers
 from mindeit.factory.trained_model import build_predictor
 from mindeit.predict.embed import POOLS, embed
 from mindeit.predict.feature_table import check_suffix
 from mindeit.runtime.cluster import Cluster
+from mindeit.runtime.log import say
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ def main(argv: Sequence[str]) -> None:
     parts = open_images(options.folder)
     if options.part and options.part not in parts:
         raise UserError(f"part is '{options.part}', but {options.folder} has {', '.join(parts)}")
+    if not options.part:
+        for note in left_out(options.folder, parts):
+            say(note)
     parts = {options.part: parts[options.part]} if options.part else parts
-    print(f"features of {sum(map(len, parts.values())):,} images", file=sys.stderr, flush=True)
+    say(f"features of {sum(map(len, parts.values())):,} images")
     predictor = build_predictor(config)
     table, skipped = embed(
         predictor,
@@ -68,5 +71,5 @@ def main(argv: Sequence[str]) -> None:
     )
     table.write(options.output)
     for path in skipped:
-        print(f"left out: {path} cannot be read", file=sys.stderr)
+        say(f"left out: {path} cannot be read")
     print(f"{options.output}: {len(table):,} images, {table.features.shape[1]} features each")

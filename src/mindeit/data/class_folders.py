@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -40,6 +41,14 @@ def open_images(folder: str) -> dict[str, Source]:
     paths = list_images([folder])
     labels = np.zeros(len(paths), np.int32)
     return {WHOLE: FileSource("", pack_names(list(map(os.fsencode, paths))), labels, ())}
+
+
+def left_out(folder: str, parts: Iterable[str]) -> list[str]:
+    """A line on the folders that ``parts`` leave aside, such as a test/ without labels, if there are any."""
+    used = {split_folder(folder, part) for part in parts}
+    others = [] if used == {WHOLE} else sorted(set(subfolders(folder)) - used)
+    more = ", ..." * (len(others) > 5)
+    return [f"note: not looked at in {folder}: {', '.join(others[:5])}{more}"] if others else []
 
 
 def _label_file(folder: str) -> bool:

@@ -44,7 +44,7 @@ class Features(nn.Cell):
         self.model = model
 
     def construct(self, images: Tensor) -> Tensor:
-        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True).astype(ms.float32)
 
 
 class PatchMean(nn.Cell):
@@ -56,7 +56,7 @@ class PatchMean(nn.Cell):
         self.first = model.num_classes if model.token_per_class else model.extra_tokens
 
     def construct(self, images: Tensor) -> Tensor:
-        return ops.mean(self.model.forward_features(images)[:, self.first :], 1)
+        return ops.mean(self.model.forward_features(images)[:, self.first :].astype(ms.float32), 1)
 
 
 class Interface(nn.Cell):
