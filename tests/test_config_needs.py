@@ -54,6 +54,11 @@ WITHOUT_EFFECT = {
     "--warmup_lr 1e-5 --warmup_factor 0.1": ("warmup_lr 1e-05", "warmup_factor 0.1", "--warmup_factor none"),
     "--val_while_train False --val_interval 5": ("val_interval 5", "val_while_train False", "--val_while_train True"),
     "--val_while_train False --patience 3": ("patience 3", "val_while_train False", "--val_while_train True"),
+    "--distillation_type hard --teacher_ckpt_path t.ckpt --teacher_size 224": (
+        "teacher_size 224",
+        "teacher_ckpt_path t.ckpt",
+        "--teacher_ckpt_path FILE.onnx",
+    ),
     "--dataset digits --data_dir d": ("data_dir d", "dataset digits", "another --dataset than digits"),
     "--use_ema": ("use_ema True", "ckpt_path None", "--ckpt_path FILE"),
     "--train_mode False --drop_path_rate 0.2": ("drop_path_rate 0.2", "train_mode False", "--train_mode True"),

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from training_runs import write_images
 
@@ -65,6 +66,20 @@ def test_rank_0_gets_every_word_in_order_and_the_others_wait_for_it():
     first, *others = together(3, act)
     assert first == [[f"rank {rank} ".encode() * 100_000 for rank in range(3)]]
     assert others == [[[]], [[]]]
+
+
+def test_arrays_of_any_size_come_to_rank_0_bit_for_bit():
+    arrays = [np.random.default_rng(rank).random((rank, 3)).astype(np.float32) for rank in range(3)]
+
+    def act(place):
+        cluster = Cluster(place.rank, 3, 3)
+        cluster.__dict__["meeting"] = place
+        return cluster.gather(arrays[place.rank])
+
+    first, *others = together(3, act)
+    assert all(np.array_equal(one, other) and one.dtype == other.dtype for one, other in zip(first, arrays))
+    assert (len(first), others) == (3, [[], []])
+    assert Cluster().gather(arrays[1])[0] is arrays[1]
 
 
 def test_a_rank_that_left_is_named_on_both_sides(monkeypatch):

@@ -127,10 +127,16 @@ RULES = (
 
 NEEDS = (
     Need(
-        ("teacher", "teacher_ckpt_path", "distillation_alpha"),
+        ("teacher", "teacher_ckpt_path", "teacher_size", "teacher_mean", "teacher_std", "distillation_alpha"),
         ("distillation_type",),
         lambda kind: kind != "none",
         "--distillation_type hard or soft",
+    ),
+    Need(
+        ("teacher_size", "teacher_mean", "teacher_std"),
+        ("teacher_ckpt_path",),
+        lambda path: path is not None and path.endswith(".onnx"),
+        "--teacher_ckpt_path FILE.onnx",
     ),
     Need(
         ("distillation_tau", "distillation_reduction"),

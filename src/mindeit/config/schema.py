@@ -181,7 +181,16 @@ class LossConfig:
         choices=("official", "batchmean"),
     )
     teacher: Optional[str] = option(None, "name of the teacher's model; None: its checkpoint's, or regnety_160")
-    teacher_ckpt_path: Optional[str] = option(None, "the teacher's weights; None: the official file, downloaded once")
+    teacher_ckpt_path: Optional[str] = option(
+        None, "the teacher's weights, or an .onnx or .mindir file; None: the official file, downloaded once"
+    )
+    teacher_size: Optional[int] = option(None, "pixels a side that a foreign .onnx teacher takes", at_least=1)
+    teacher_mean: Optional[tuple[float, float, float]] = option(
+        None, "taken off each channel for a foreign .onnx teacher", at_least=0, at_most=1, of_255=True
+    )
+    teacher_std: Optional[tuple[float, float, float]] = option(
+        None, "each channel is divided by for a foreign .onnx teacher", above=0, at_most=1, of_255=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)

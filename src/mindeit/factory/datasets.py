@@ -30,9 +30,11 @@ from mindeit.data.scan import scan
 from mindeit.data.split import HELD_OUT, SPLIT_FILE, TRAIN, beside
 from mindeit.errors import UserError
 from mindeit.factory.environment import data_workers
+from mindeit.objectives import OutsideTeacher
 from mindeit.runtime import device, log
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.memory import check_fits
+from mindeit.training.taught_batches import TaughtBatches
 from mindeit.weights.card import ModelCard
 
 DATA = "data.json"
@@ -111,10 +113,15 @@ def count_batches(config: Config, source: Source, cluster: Cluster) -> int:
 
 
 def training_epochs(
-    config: Config, source: Source, card: ModelCard, cluster: Cluster, workers: Workers
-) -> Callable[[int, int], TrainingBatches]:
-    """(epoch, first batch) -> the rest of that epoch."""
-    return TrainingData(
+    config: Config,
+    source: Source,
+    card: ModelCard,
+    cluster: Cluster,
+    workers: Workers,
+    outside: OutsideTeacher | None = None,
+) -> Callable[[int, int], TrainingBatches | TaughtBatches]:
+    """(epoch, first batch) -> the rest of that epoch, with the answers of a teacher ``outside`` the graph."""
+    data = TrainingData(
         source,
         _transform(config, card),
         config.data.batch_size,
@@ -126,7 +133,11 @@ def training_epochs(
         mix=_mixing(config, card),
         skip_bad_images=config.data.skip_bad_images,
         uint8=device.normalises(),
-    ).epoch
+    )
+    if outside is None:
+        return data.epoch
+    onnx = str(config.loss.teacher_ckpt_path).endswith(".onnx")
+    return lambda epoch, first: TaughtBatches(data.epoch(epoch, first), outside, beside=onnx)
 
 
 def _transform(config: Config, card: ModelCard) -> TrainTransform:

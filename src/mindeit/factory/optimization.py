@@ -17,7 +17,9 @@ from mindeit.objectives import (
     Criterion,
     Distilled,
     Objective,
+    OutsideTeacher,
     Supervised,
+    Taught,
     TeacherView,
     binary_cross_entropy,
     cross_entropy,
@@ -36,14 +38,26 @@ from mindeit.weights.card import ModelCard
 
 
 def build_objective(
-    config: Config, student: nn.Cell, card: ModelCard, class_weights: np.ndarray | None = None
+    config: Config,
+    student: nn.Cell,
+    card: ModelCard,
+    class_weights: np.ndarray | None = None,
+    outside: OutsideTeacher | None = None,
 ) -> Objective:
-    """``class_weights``: float32 (classes,)."""
+    """``class_weights``: float32 (classes,). ``outside``: the teacher, if it is not part of the graph."""
     loss, level = config.loss, config.run.amp_level
     criterion = _criterion(config, class_weights)
     student = precision.apply(student, level)
     if loss.distillation_type == "none":
         return (CoSub if loss.cosub else Supervised)(student, criterion)
+    options = {
+        "kind": loss.distillation_type,
+        "alpha": loss.distillation_alpha,
+        "tau": loss.distillation_tau,
+        "reduction": loss.distillation_reduction,
+    }
+    if outside is not None:
+        return Taught(student, criterion, outside.num_classes, **options)
     teacher, seen = load_teacher(config)
     view = TeacherView(
         image_size=seen.image_size,
@@ -53,16 +67,7 @@ def build_objective(
         student_mean=card.mean,
         student_std=card.std,
     )
-    return Distilled(
-        student,
-        precision.apply(teacher, level),
-        criterion,
-        kind=loss.distillation_type,
-        alpha=loss.distillation_alpha,
-        tau=loss.distillation_tau,
-        reduction=loss.distillation_reduction,
-        view=view,
-    )
+    return Distilled(student, precision.apply(teacher, level), criterion, view=view, **options)
 
 
 def class_weights(config: Config, source: Source) -> np.ndarray | None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Callable
+
+import numpy as np
 from mindspore import nn
 
 from mindeit.config import Config
 from mindeit.errors import UserError, nearest
+from mindeit.export.exported import is_exported, open_exported
+from mindeit.export.foreign_onnx import ForeignOnnx
 from mindeit.models.registry import list_models
+from mindeit.objectives import OutsideTeacher, ViewArrays
 from mindeit.weights import checkpoint
 from mindeit.weights.card import ModelCard
 from mindeit.weights.load import load_for_use
@@ -22,6 +29,54 @@ def load_teacher(config: Config) -> tuple[nn.Cell, ModelCard]:
         return _from_mindcv(name, path)
     assert path is not None  # without a path it is the official file
     return load_for_use(path, model=name, check=not config.model.no_check)
+
+
+def outside_teacher(config: Config, student: ModelCard) -> OutsideTeacher:
+    """One in an exported file, of this project or another."""
+    loss, path = config.loss, str(config.loss.teacher_ckpt_path)
+    if path.endswith(".onnx") and not (foreign := ForeignOnnx(path)).describes_itself:
+        return _foreign(config, foreign, student)
+    for name in ("teacher_size", "teacher_mean", "teacher_std"):
+        if getattr(loss, name) is not None:
+            raise UserError(f"{name} is given, but {path} says itself how its images are prepared; leave it out")
+    file = open_exported(path, {"model": loss.teacher} if loss.teacher else {}, check=not config.model.no_check)
+    return _outside(file, file.card.image_size, file.card.mean, file.card.std, student, file.card.num_classes)
+
+
+def _foreign(config: Config, file: ForeignOnnx, student: ModelCard) -> OutsideTeacher:
+    loss = config.loss
+    size, mean, std = loss.teacher_size or file.image_size, loss.teacher_mean, loss.teacher_std
+    if size is None or mean is None or std is None:
+        raise UserError(
+            f"{file.path} does not say how its images are prepared: give --teacher_size, --teacher_mean and "
+            "--teacher_std"
+        )
+    if loss.teacher is not None:
+        raise UserError(f"teacher is {loss.teacher}, but {file.path} is no file of this project; leave it out")
+    if file.image_size not in (None, size):
+        raise UserError(f"teacher_size is {size}, but {file.path} takes images of {file.image_size} pixels")
+    classes = file(np.zeros((1, 3, size, size), np.float32)).shape[-1]
+    return _outside(file, size, mean, std, student, classes)
+
+
+def _outside(
+    run: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    student: ModelCard,
+    classes: int,
+) -> OutsideTeacher:
+    between = partial(ViewArrays.between, image_size=size, mean=mean, std=std, student_size=student.image_size)
+    view = between(student_mean=student.mean, student_std=student.std)
+    levels = between(student_mean=(0.0,) * 3, student_std=(1 / 255,) * 3)
+    return OutsideTeacher(run, view, levels, classes)
+
+
+def is_outside(config: Config) -> bool:
+    """Whether the teacher runs outside the graph."""
+    loss = config.loss
+    return loss.distillation_type != "none" and is_exported(loss.teacher_ckpt_path or "")
 
 
 def teacher_file(config: Config) -> str | None:

@@ -13,7 +13,7 @@ from mindeit.factory import agreement, datasets, header
 from mindeit.factory.environment import data_workers
 from mindeit.factory.optimization import build_loss_scale, build_objective, build_stepper, class_weights
 from mindeit.factory.student import build_student, starting_file
-from mindeit.factory.teacher import teacher_file
+from mindeit.factory.teacher import is_outside, outside_teacher, teacher_file
 from mindeit.layers.weight_init import seeded
 from mindeit.objectives import Objective
 from mindeit.optim.schedule import Schedule, scaled_lr
@@ -61,7 +61,8 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     plan = _plan(config, source, cluster)
     warmup = _warms_up(config, plan, saved)
     weights = class_weights(config, source)
-    objective = build_objective(config, student, card, weights)
+    outside = outside_teacher(config, card) if is_outside(config) else None
+    objective = build_objective(config, student, card, weights, outside)
     stepper, variables, draws = build_stepper(config, objective, card, cluster, ema_warmup=warmup)
     scale, state = build_loss_scale(config), TrainState()
     if saved is not None:
@@ -89,7 +90,7 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         scale=scale,
         state=state,
         cluster=cluster,
-        batches=datasets.training_epochs(config, source, card, cluster, workers),
+        batches=datasets.training_epochs(config, source, card, cluster, workers, outside),
         draws=draws,
         evaluator=evaluator,
         recorder=recorder,

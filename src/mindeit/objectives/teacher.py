@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -10,15 +12,22 @@ from mindspore import Tensor, nn, ops
 from PIL import Image
 
 
-class TeacherView(nn.Cell):
-    """The student's images at the teacher's resolution and normalisation; costs nothing where both agree.
+@dataclass(frozen=True)
+class ViewArrays:
+    """How one model's images become another's: resized by ``filters`` (to, size), then times ``scale`` plus ``shift``,
+    float32 (1, 3, 1, 1).
 
     Resizing is Pillow's bicubic filter (antialiased where it shrinks) as two products with constant matrices, so it is
     the same on every device.
     """
 
-    def __init__(
-        self,
+    filters: np.ndarray | None
+    scale: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def between(
+        cls,
         *,
         image_size: int,
         mean: Sequence[float],
@@ -26,17 +35,36 @@ class TeacherView(nn.Cell):
         student_size: int,
         student_mean: Sequence[float],
         student_std: Sequence[float],
-    ) -> None:
-        super().__init__()
-        self.image_size, self.student_size = image_size, student_size
+    ) -> ViewArrays:
         statistics = (student_mean, student_std, mean, std)
         from_mean, from_std, to_mean, to_std = (np.asarray(values, np.float64) for values in statistics)
         scale, shift = from_std / to_std, (from_mean - to_mean) / to_std
-        self.recolours, self.resizes = bool((scale != 1).any() or shift.any()), image_size != student_size
-        self.scale, self.shift = (Tensor(v.reshape(1, -1, 1, 1).astype(np.float32)) for v in (scale, shift))
-        if self.resizes:
-            filters = resize_matrix(student_size, image_size)
-            self.rows, self.columns = Tensor(filters), Tensor(np.ascontiguousarray(filters.T))
+        scale, shift = (value.reshape(1, -1, 1, 1).astype(np.float32) for value in (scale, shift))
+        return cls(resize_matrix(student_size, image_size) if image_size != student_size else None, scale, shift)
+
+    @property
+    def recolours(self) -> bool:
+        return bool((self.scale != 1).any() or self.shift.any())
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """(batch, 3, S, S), as `TeacherView` does it in a graph."""
+        images = images.astype(np.float32, copy=False)
+        if self.filters is not None:
+            images = self.filters @ (images @ np.ascontiguousarray(self.filters.T))
+        return images * self.scale + self.shift if self.recolours else images
+
+
+class TeacherView(nn.Cell):
+    """The student's images at the teacher's resolution and normalisation; costs nothing where both agree."""
+
+    def __init__(self, **sizes_and_statistics: Any) -> None:
+        """The arguments of `ViewArrays.between`."""
+        super().__init__()
+        arrays = ViewArrays.between(**sizes_and_statistics)
+        self.recolours, self.resizes = arrays.recolours, arrays.filters is not None
+        self.scale, self.shift = Tensor(arrays.scale), Tensor(arrays.shift)
+        if arrays.filters is not None:
+            self.rows, self.columns = Tensor(arrays.filters), Tensor(np.ascontiguousarray(arrays.filters.T))
 
     def construct(self, images: Tensor) -> Tensor:
         if self.resizes:

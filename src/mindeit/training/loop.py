@@ -23,6 +23,7 @@ from mindeit.training.interrupt import Interrupt
 from mindeit.training.loss_scale import LossScale
 from mindeit.training.recorder import Recorder
 from mindeit.training.step import Batch, Pending, Report, Stepper
+from mindeit.training.taught_batches import TaughtBatches
 from mindeit.training.train_state import TrainState
 from mindeit.training.variables import TrainVariables
 
@@ -82,7 +83,7 @@ class Training:
     scale: LossScale
     state: TrainState
     cluster: Cluster
-    batches: Callable[[int, int], TrainingBatches]  # epoch, first batch
+    batches: Callable[[int, int], TrainingBatches | TaughtBatches]  # epoch, first batch
     draws: Callable[[int, np.ndarray], np.ndarray]  # epoch, positions
     evaluator: Evaluator | None  # None: no evaluation
     recorder: Recorder
