@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Union
 
-from mindeit.errors import UserError
+from mindeit.errors import UserError, shorten
 
 PathLike = Union[str, "os.PathLike[str]"]
 _SCREEN = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -152,6 +152,21 @@ def check_name(path: PathLike) -> None:
     found = _stat(path)
     if found is not None and stat.S_ISDIR(found.st_mode):
         raise UserError(f"{path}: is a folder, the name of a file is needed")
+
+
+def read_json(path: PathLike) -> Any:
+    try:
+        with open_regular(path) as file:
+            return json.load(file, parse_constant=_no_number)
+    except FileNotFoundError as error:
+        raise UserError(f"no such file: {path}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid json: {shorten(error, 200)}") from error
+
+
+def _no_number(word: str) -> Any:
+    """Python's reader would take NaN and Infinity; JSON has none."""
+    raise ValueError(word)
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -196,6 +196,12 @@ NEEDS = (
         lambda dataset: dataset == "image_folder",
         "--dataset image_folder",
     ),
+    Need(
+        ("train_split", "val_split"),
+        ("dataset",),
+        lambda dataset: not dataset.startswith("imagenet-"),
+        "a --dataset that has parts",
+    ),
     Need(("held_out",), ("split_file",), lambda path: path is None, "no --split_file"),
     Need(("held_out", "split_file"), ("label_file",), lambda path: path is None, "no --label_file"),
     Need(("data_dir",), ("dataset",), lambda dataset: dataset != "digits", "another --dataset than digits"),

@@ -48,7 +48,21 @@ class DataConfig:
             "inat": "inat2018",
             "inat19": "inat2019",
         },
-        choices=("image_folder", "cifar10", "cifar100", "inat2018", "inat2019", "mindrecord", "webdataset", "digits"),
+        choices=(
+            "image_folder",
+            "cifar10",
+            "cifar100",
+            "inat2018",
+            "inat2019",
+            "mindrecord",
+            "webdataset",
+            "digits",
+            "imagenet-real",
+            "imagenet-v2",
+            "imagenet-a",
+            "imagenet-r",
+            "imagenet-sketch",
+        ),
     )
     data_dir: Optional[str] = option(None, "folder of the data")
     train_split: str = option("train", "its part for training, whose folders number the classes")

@@ -157,15 +157,21 @@ def _open_class_folders(data_dir: str, split: str, cache_dir: str | None, train_
         )
     if not here:
         raise UserError(f"no class folders in {root}: expected {root}/<class>/<image>.jpg")
-    key = ("folders", os.path.abspath(root), *here)
-    index = cached_arrays(key, lambda: scan_folders(os.path.abspath(root), here, is_image), cache_dir)
-    empty = np.setdiff1d(np.arange(len(here)), index["folder"])
-    if len(empty):
-        raise UserError(
-            f"no images in {os.path.join(root, here[empty[0]])} ({', '.join(EXTENSIONS)}){_and_more(empty.tolist())}"
-        )
+    index = index_folders(root, here, cache_dir)
     label_of = np.array([classes.index(name) for name in here], np.int32)
     return FileSource(root, index, label_of[index["folder"]], classes)
+
+
+def index_folders(root: str, folders: Sequence[str], cache_dir: str | None) -> Arrays:
+    """The images of each folder below ``root``, as `scan_folders` lists them; a folder without any is an error."""
+    above = os.path.abspath(root)
+    index = cached_arrays(("folders", above, *folders), lambda: scan_folders(above, folders, is_image), cache_dir)
+    empty = np.setdiff1d(np.arange(len(folders)), index["folder"])
+    if len(empty):
+        raise UserError(
+            f"no images in {os.path.join(root, folders[empty[0]])} ({', '.join(EXTENSIONS)}){_and_more(empty.tolist())}"
+        )
+    return index
 
 
 def _and_more(items: Sequence[object]) -> str:

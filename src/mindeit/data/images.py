@@ -124,13 +124,15 @@ class Source:
     """Labelled images in a fixed order.
 
     labels: int32 (n,); class_names: one per class, index = label. named: whether the data names its classes or only
-    numbers them. notes: remarks for the user, a line each.
+    numbers them. notes: remarks for the user, a line each. answers: int32 (n, most), where an image has several right
+    classes, by ascending number and the last one repeated; its label is the first.
     """
 
     labels: np.ndarray
     class_names: tuple[str, ...]
     named = True
     notes: tuple[str, ...] = ()
+    answers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

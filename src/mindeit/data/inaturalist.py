@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import os
-from typing import Any
 
 import numpy as np
 
@@ -13,13 +11,13 @@ from mindeit.data.folders import FileSource
 from mindeit.data.images import Source
 from mindeit.data.index_cache import pack_names
 from mindeit.errors import UserError, shorten
-from mindeit.files import open_regular
+from mindeit.files import read_json
 
 
 def open_inaturalist(data_dir: str, split: str, year: int) -> Source:
     """``data_dir/{train,val}{year}.json`` and the images its ``file_name``s lead to. Label = category id."""
     path = os.path.join(data_dir, f"{split}{year}.json")
-    content = _read_json(path)
+    content = read_json(path)
     try:
         category_of = {row["image_id"]: operator.index(row["category_id"]) for row in content["annotations"]}
         names = [str(row["file_name"]) for row in content["images"]]
@@ -55,22 +53,7 @@ def _categories(data_dir: str, content: dict, path: str) -> dict[int, str]:
     """{id: name}, from ``categories.json`` (in 2018 the other files have no names) or the file itself."""
     separate = os.path.join(data_dir, "categories.json")
     try:
-        rows = _read_json(separate) if os.path.isfile(separate) else content["categories"]
+        rows = read_json(separate) if os.path.isfile(separate) else content["categories"]
         return {operator.index(row["id"]): str(row["name"]) for row in rows}
     except (KeyError, TypeError) as error:
         raise UserError(f"no categories (id, name) in {path} or {separate}") from error
-
-
-def _read_json(path: str) -> Any:
-    try:
-        with open_regular(path) as file:
-            return json.load(file, parse_constant=_no_number)
-    except FileNotFoundError as error:
-        raise UserError(f"no such file: {path}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid json: {shorten(error, 200)}") from error
-
-
-def _no_number(word: str) -> Any:
-    """Python's reader would take them; JSON has none."""
-    raise ValueError(word)

@@ -11,6 +11,7 @@ from mindeit.data.cifar import CifarSource
 from mindeit.data.classes import number_as
 from mindeit.data.digits import DigitsSource
 from mindeit.data.folders import list_images, open_folder
+from mindeit.data.imagenet_sets import IMAGENET_SETS, REAL, open_imagenet_set, open_real
 from mindeit.data.images import Source
 from mindeit.data.inaturalist import open_inaturalist
 from mindeit.data.mind_record import MindRecordSource
@@ -57,6 +58,14 @@ def _webdataset(request: _Request) -> Source:
     return TarSource(request.data_dir, request.split, request.cache_dir)
 
 
+def _imagenet_set(dataset: str, request: _Request) -> Source:
+    if request.split == request.train_split:
+        raise UserError(f"dataset is '{dataset}', which is for evaluation (validate.py): nothing to train on")
+    if dataset == REAL:
+        return open_real(request.data_dir, request.cache_dir)
+    return open_imagenet_set(dataset, request.data_dir, request.cache_dir)
+
+
 _OPENERS: dict[str, Callable[[_Request], Source]] = {
     "image_folder": _folder,
     "cifar10": partial(_cifar, 10),
@@ -66,6 +75,7 @@ _OPENERS: dict[str, Callable[[_Request], Source]] = {
     "mindrecord": _mindrecord,
     "webdataset": _webdataset,
     "digits": _digits,
+    **{name: partial(_imagenet_set, name) for name in IMAGENET_SETS},
 }
 DATASETS = tuple(_OPENERS)
 

@@ -10,6 +10,7 @@ from mindspore import nn
 
 from mindeit.config import Config
 from mindeit.data import Division, Source, WaitTimer, number_as
+from mindeit.data.imagenet_sets import ImageNetSource
 from mindeit.data.split import beside
 from mindeit.errors import UserError
 from mindeit.factory import agreement, datasets
@@ -57,8 +58,7 @@ def validate(config: Config, cluster: Cluster, *, detailed: bool, tta: str | Non
         raise UserError(
             f"{config.model.ckpt_path} gives features, and classes are needed; export it without --num_classes 0"
         )
-    where = config.data.data_dir or config.data.dataset
-    number_as(source, card.num_classes, card.class_names, where=where, other="the checkpoint")
+    places = _matched(source, card, config.data.data_dir or config.data.dataset)
     datasets.say_notes(source, cluster)
     if detailed:
         check_fits(8 * len(source) * card.num_classes, f"keeping the logits of {len(source)} images")
@@ -70,18 +70,35 @@ def validate(config: Config, cluster: Cluster, *, detailed: bool, tta: str | Non
     if ours:
         shape = (config.data.batch_size, 3, card.image_size, card.image_size)
         device.compile_ahead(run, shape, shown=cluster.main)
-    compute = on_arrays(run)
-    compute = views.averaged(compute, tta, card.image_size) if tta else compute
+    compute = _logits(run, places, tta, card.image_size)
     timed = WaitTimer(batches)
     shown = progress(timed, len(batches), "validate", images=len(source), shown=cluster.main)
     kept: list[Batch] = []
-    result = evaluate(compute, shown, card.num_classes, cluster, kept=kept if detailed else None)
+    result = evaluate(
+        compute, shown, source.num_classes, cluster, kept=kept if detailed else None, answers=source.answers
+    )
     bad = np.zeros(len(source), np.float32)  # each rank knows its own
     bad[batches.bad] = 1
     skipped = [source.where(int(index)) for index in np.flatnonzero(cluster.total(bad))]
     about = {"card": card, "names": source.class_names, "skipped": skipped, "data_wait": timed.share, "tta": tta}
     predictions = Predictions.gathered(kept, batches.indices, cluster) if detailed else None
     return Validation(result, model, source, about, _details(predictions, source, card) if predictions else None)
+
+
+def _logits(model: Model, places: np.ndarray | None, tta: str | None, image_size: int) -> views.Run:
+    compute = on_arrays(model)
+    compute = views.averaged(compute, tta, image_size) if tta else compute
+    return compute if places is None else views.of_classes(compute, places)
+
+
+def _matched(source: Source, card: ModelCard, where: str) -> np.ndarray | None:
+    """Number the classes as the checkpoint does, or tell which of its logits count, in which order."""
+    if not isinstance(source, ImageNetSource):
+        number_as(source, card.num_classes, card.class_names, where=where, other="the checkpoint")
+        return None
+    if source.answers is not None:
+        source.labels = np.arange(len(source), dtype=np.int32)  # rows of the answers, as `evaluate` takes them
+    return source.places_in(card.num_classes, card.class_names, where=where, other="the checkpoint")
 
 
 def _seen(card: ModelCard, tta: str | None) -> ModelCard:

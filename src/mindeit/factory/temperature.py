@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mindeit.config import Config
+from mindeit.data.imagenet_sets import IMAGENET_SETS
 from mindeit.errors import UserError
 from mindeit.files import check_writable, existing_file
 from mindeit.weights import checkpoint as checkpoints
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 def check(config: Config) -> None:
     """Refuse, before any work, what `write` could not do."""
     path, _ = _checkpoint(config)
+    if config.data.dataset in IMAGENET_SETS:
+        raise UserError(
+            f"--write_temperature is for images such as the model will see, and dataset is {config.data.dataset}; "
+            "use ImageNet's own"
+        )
     record = checkpoints.read_record(path) if path.endswith(".ckpt") else None
     if config.model.use_ema and record and record["use"] != "ema":
         raise UserError(f"{path}: --write_temperature is for the weights that are used by default; leave out use_ema")

@@ -23,6 +23,11 @@ def averaged(run: Run, kind: str, size: int) -> Run:
     return mean
 
 
+def of_classes(run: Run, classes: np.ndarray) -> Run:
+    """The logits of these classes alone, in their order."""
+    return lambda images: run(images)[:, classes]
+
+
 def flips(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """The images, and their mirror images."""
     yield images
