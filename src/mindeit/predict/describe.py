@@ -69,7 +69,7 @@ def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: P
     if style == "overlay":
         maps = dict([next(iter(maps.items()))])
     image = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
-    shown = () if alone or style == "overlay" else heads
+    shown = [] if alone or style == "overlay" else list(heads)
     attention_figure.draw(path, image, maps, shown, f"{best.name}, {100 * best.score:.1f} %")
 
 
