@@ -58,7 +58,7 @@ def scalars_shown(folder: Path, tag: str) -> dict[int, float]:
 
 
 def test_each_epoch_is_a_line_that_reads_back(tmp_path):
-    history = History(tmp_path / "new" / "folder", tensorboard=False)
+    history = History(tmp_path / "new" / "folder", trackers=())
     history.add(record(1, val_loss=None, acc1=np.float32(0.5), images=np.int64(7)))
     assert lines(tmp_path / "new" / "folder") == [
         {"epoch": 1, "step": 10, "train_loss": 6.9, "val_loss": None, "acc1": 0.5, "images": 7}
@@ -69,7 +69,7 @@ def test_each_epoch_is_a_line_that_reads_back(tmp_path):
 
 
 def test_nan_and_infinity_become_null_so_that_any_reader_of_json_can_read_the_file(tmp_path):
-    History(tmp_path, tensorboard=False).add({"epoch": 0, "val_loss": float("nan"), "lr": np.float32("inf")})
+    History(tmp_path, trackers=()).add({"epoch": 0, "val_loss": float("nan"), "lr": np.float32("inf")})
     assert (tmp_path / "history.jsonl").read_text() == '{"epoch": 0, "val_loss": null, "lr": null}\n'
 
 
@@ -90,11 +90,11 @@ def test_a_new_run_forgets_the_old_history(tmp_path):
 
 
 def test_resuming_keeps_the_earlier_epochs_once(tmp_path):
-    first = History(tmp_path, tensorboard=False)
+    first = History(tmp_path, trackers=())
     for epoch in range(1, 6):
         first.add(record(epoch))
     first.add(record(2, train_loss=1.0))  # a doubled epoch: what was written last counts
-    resumed = History(tmp_path, tensorboard=False, epochs=3)
+    resumed = History(tmp_path, trackers=(), epochs=3)
     assert [one["epoch"] for one in resumed.records] == [1, 2, 3]
     assert resumed.records[1]["train_loss"] == 1.0
     resumed.add(record(4, train_loss=0.5))
@@ -104,25 +104,25 @@ def test_resuming_keeps_the_earlier_epochs_once(tmp_path):
 
 
 def test_resuming_where_no_history_is_begins_one(tmp_path):
-    history = History(tmp_path, tensorboard=False, epochs=7)
+    history = History(tmp_path, trackers=(), epochs=7)
     history.add(record(8))
     assert [one["epoch"] for one in lines(tmp_path)] == [8]
 
 
 def test_a_history_that_counts_from_0_goes_on_from_1(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"epoch": 0, "lr": 3.0}\n{"epoch": 1, "lr": 2.0}\n')
-    History(tmp_path, tensorboard=False, epochs=2).add({"epoch": 3, "lr": 1.0})
+    History(tmp_path, trackers=(), epochs=2).add({"epoch": 3, "lr": 1.0})
     assert lines(tmp_path) == [{"epoch": 1, "lr": 3.0}, {"epoch": 2, "lr": 2.0}, {"epoch": 3, "lr": 1.0}]
 
 
 @pytest.mark.parametrize("rest", [b'{"epoch": 3, "train_lo', b"\0" * 20, b"\xff\xfe"])
 def test_half_a_line_at_the_end_is_dropped(tmp_path, rest):
-    history = History(tmp_path, tensorboard=False)
+    history = History(tmp_path, trackers=())
     history.add(record(1))
     history.add(record(2))
     with open(tmp_path / "history.jsonl", "ab") as file:
         file.write(rest)
-    History(tmp_path, tensorboard=False, epochs=2).add(record(3))
+    History(tmp_path, trackers=(), epochs=2).add(record(3))
     assert lines(tmp_path) == [record(1), record(2), record(3)]
 
 
@@ -145,12 +145,12 @@ BAD = {
 def test_a_bad_line_in_the_middle_is_named(tmp_path, bad):
     (tmp_path / "history.jsonl").write_text(f'{{"epoch": 1}}\n{BAD[bad]}\n{{"epoch": 3}}\n')
     with pytest.raises(UserError, match=r"history.jsonl: line 2 is not the record of an epoch; mend it or move"):
-        History(tmp_path, tensorboard=False, epochs=2)
+        History(tmp_path, trackers=(), epochs=2)
 
 
 def test_infinity_that_another_program_wrote_becomes_null(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"epoch": 1, "loss": Infinity, "lr": 1e999}\n')
-    History(tmp_path, tensorboard=False, epochs=1).add(record(2))
+    History(tmp_path, trackers=(), epochs=1).add(record(2))
     assert lines(tmp_path) == [{"epoch": 1, "loss": None, "lr": None}, record(2)]
 
 
@@ -179,7 +179,7 @@ for epoch in range(start + 1, 10**6):
         time.sleep(wait.uniform(0, 0.05))
         writer.kill()
         assert writer.wait() == -9
-        found = History(tmp_path, tensorboard=False, epochs=10**6).records
+        found = History(tmp_path, trackers=(), epochs=10**6).records
         assert [one["epoch"] for one in found] == list(range(1, len(found) + 1))
         assert all(len(one) == 201 for one in found)
         assert len(found) >= reached + 3
@@ -231,7 +231,7 @@ def test_without_tensorboardx_the_package_is_named(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("tensorboardX")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"TensorBoard events need tensorboardX \(pip install tensorboardX\)"):
+    with pytest.raises(UserError, match=r"tracker tensorboard needs tensorboardX \(pip install tensorboardX\)"):
         History(tmp_path)
 
 
@@ -251,7 +251,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from mindeit.training.history import History
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (150, {resource.RLIM_INFINITY}))  # bytes a file may grow to
-history = History(sys.argv[1], tensorboard=False)
+history = History(sys.argv[1], trackers=())
 try:
     for epoch in range(1, 100):
         history.add({{"epoch": epoch, "train_loss": 1.0}})
@@ -260,7 +260,7 @@ except Exception as error:
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == f"UserError {tmp_path}: cannot write the history: File too large\n"
-    left = History(tmp_path, tensorboard=False, epochs=100).records
+    left = History(tmp_path, trackers=(), epochs=100).records
     assert [one["epoch"] for one in left] == [1, 2, 3, 4]
 
 

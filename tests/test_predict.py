@@ -14,7 +14,7 @@ from PIL import Image
 from test_validate import run_main
 
 import mindeit
-from mindeit.predict import attention_maps
+from mindeit.predict import attention_figure, attention_maps
 from mindeit.predict.predictor import class_names
 from mindeit.weights import checkpoint as checkpoints
 
@@ -99,7 +99,7 @@ def test_a_class_may_have_any_name(name, tmp_path):
     image = Image.fromarray(np.full((32, 32, 3), 9, np.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        attention_maps.draw(tmp_path / "a.png", image, {"rollout": np.eye(4)}, f"{name} (3.0%)")
+        attention_figure.draw(tmp_path / "a.png", image, {"rollout": np.eye(4)}, (), f"{name}, 3.0 %")
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
@@ -145,6 +145,68 @@ def test_attention_of_each_family_is_drawn(name, tmp_path):
         assert drawn.width > 100 and np.asarray(drawn.convert("RGB")).std() > 20
 
 
+@pytest.mark.parametrize("heads", [0, 2, 3, 4, 6, 8, 11, 12, 16])
+def test_a_picture_has_a_panel_for_each_map_and_no_empty_one(heads):
+    drawn = drawn_with(heads)
+    panels = [axis for axis in drawn.axes if axis.images]
+    names = ["image", "rollout", "mean of heads", *(f"head {number}" for number in range(heads))]
+    assert [axis.get_title() for axis in panels] == names
+    assert len(drawn.axes) == len(names) + 1  # the colour bar
+    lengths = {sum(axis.get_subplotspec().rowspan.start == row for axis in panels[3:]) for row in range(1, heads + 1)}
+    assert len(lengths - {0}) <= 1, "rows of heads differ in length"
+
+
+def drawn_with(heads: int, size: int = 24, title: str = "goldfinch, 93.1 %"):
+    maps = np.random.default_rng(0).random((heads + 2, 3, 3))
+    image = Image.fromarray(np.full((size, size, 3), 99, np.uint8))
+    return attention_figure.figure_of(image, {"rollout": maps[0], "mean of heads": maps[1]}, maps[2:], title)
+
+
+@pytest.mark.parametrize(("size", "shown"), [(24, 240), (32, 224), (160, 320), (224, 224), (384, 384)])
+def test_small_images_are_enlarged_by_a_whole_factor(size, shown):
+    for axis in drawn_with(3, size).axes[:-1]:
+        assert axis.images[0].get_array().shape[:2] == (shown, shown)
+
+
+def test_a_map_is_bright_where_attention_is_high_and_leaves_the_image_where_it_is_low():
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    seen = attention_figure.overlay(Image.fromarray(grey), np.array([[0.1, 0.1], [0.1, 0.7]]))
+    assert seen.shape == (64, 64, 3)
+    assert (seen >= 0).all() and (seen <= 1).all()
+    assert seen[5, 5] == pytest.approx(0.65 * 128 / 255, abs=0.02)  # 0.35 of inferno's black
+    assert seen[-1, -1].mean() > 0.6
+    flat = attention_figure.overlay(Image.fromarray(grey), np.ones((2, 2)))
+    assert flat == pytest.approx(np.broadcast_to(seen[0, 0], flat.shape), abs=0.01)
+
+
+def test_a_long_title_is_wrapped_inside_the_picture():
+    drawn = drawn_with(3, title=", ".join(["indigo bunting"] * 12))
+    drawn.draw_without_rendering()  # so the layout is made
+    text = drawn._suptitle
+    assert text.get_text().count("\n") >= 1
+    assert text.get_window_extent().width < drawn.bbox.width
+    assert text.get_window_extent().y0 > max(axis.title.get_window_extent().y1 for axis in drawn.axes)
+
+
+@pytest.mark.parametrize("style", ["grid", "overlay"])
+def test_the_title_is_name_and_score_and_the_style_decides_what_is_shown(style, monkeypatch, tmp_path):
+    from mindeit.models.registry import build, spec
+    from mindeit.predict.describe import draw_attention
+    from mindeit.predict.predictor import Prediction, Predictor
+    from mindeit.weights.card import card_for
+
+    drawn = []
+    monkeypatch.setattr(attention_figure, "draw", lambda path, *parts: drawn.append(attention_figure.figure_of(*parts)))
+    predictor = Predictor.of(
+        build("deit_mini_patch8_32_LS", num_classes=3), card_for(spec("deit_mini_patch8_32_LS"), 3)
+    )
+    pixels = np.ones((3, 32, 32), np.float32)
+    heads = len(predictor.attentions(pixels)[-1])
+    draw_attention(predictor, pixels, tmp_path, Prediction(1, "goldfinch", 0.9312), style)
+    assert drawn[0]._suptitle.get_text() == "goldfinch, 93.1 %"
+    assert len(drawn[0].axes) - 1 == (3 + heads if style == "grid" else 2)
+
+
 def test_the_drawn_image_is_the_one_the_model_saw(predictor, images):
     pixels = predictor.pixels(images / "a" / "cat.png")
     seen = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
@@ -181,6 +243,14 @@ def test_a_model_without_attention_says_so(tmp_path):
         (
             ["a", "--output", "b/../a/cat.png"],
             "command line: --output is b/../a/cat.png, which is read; allowed: another name",
+        ),
+        (
+            ["a", "--attention_style", "overlay"],
+            "command line: --attention_style overlay has no effect without --attention FOLDER",
+        ),
+        (
+            ["a", "--attention", "maps", "--attention_style", "rows"],
+            "command line: --attention_style is 'rows', allowed: overlay, grid or None",
         ),
         (["/nope.jpg"], "no such image or folder: /nope.jpg"),
         (["broken.jpg"], "cannot read image broken.jpg: not an image (JPEG, PNG, BMP, WebP, TIFF, PPM or GIF)"),

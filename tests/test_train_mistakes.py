@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,8 @@ MISTAKES = {
     "history is damaged": (("--ckpt_save_dir", "{0}/lines", "--resume", "auto"), "history.jsonl: line 1 is not the"),
     "events cannot be": (("--ckpt_save_dir", "{0}/events", "--resume", "auto"), "events/tensorboard: cannot write"),
     "curves cannot be": (("--ckpt_save_dir", "{0}/curves", "--resume", "auto"), "curves.png: is a folder"),
+    "no package for it": (("--tracker", "tensorboard,wandb"), "tracker wandb needs wandb (pip install wandb)"),
+    "no such tracker": (("--tracker", "wand"), "--tracker is '[wand]', allowed: tensorboard, wandb or swanlab"),
     "resume nothing": (("--resume", "{0}/no.ckpt"), "{0}/no.ckpt: no such file"),
     "resume half": (("--resume", "{0}/cut.ckpt"), "{0}/cut.ckpt: "),
     "resume damaged": (("--resume", "{0}/flipped.ckpt"), "{0}/flipped.ckpt: checksum does not match"),
@@ -146,6 +149,7 @@ def test_a_mistake_gets_one_line_before_any_work(name, place, script, tmp_path, 
     monkeypatch.setenv("MINDEIT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("MINDEIT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("mindeit.runtime.log.note", lambda line: None)  # of heads that start anew
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
     before = contents(place)
     words, expected = MISTAKES[name]
     words = [str(word).format(place) for word in words]

@@ -27,6 +27,11 @@ class Options:
     )
     output: Optional[str] = option(None, "write the predictions to this JSON file as well; -: to the screen")
     attention: Optional[str] = option(None, "draw attention maps into this folder, a PNG for each image")
+    attention_style: Optional[str] = option(
+        None,
+        "overlay: the image and its rollout; grid: the heads of the last block as well; None: grid",
+        choices=("overlay", "grid"),
+    )
 
 
 IGNORED = (
@@ -64,6 +69,10 @@ def _calibrated(predictor: Predictor, asked: Optional[bool]) -> Predictor:
 def main(argv: Sequence[str]) -> None:
     config = parse(argv, description=__doc__, script=Options, sections=("run", "data", "model"), without=IGNORED)
     options = config.script
+    if options.attention_style and not options.attention:
+        raise UserError(
+            f"command line: --attention_style {options.attention_style} has no effect without --attention FOLDER"
+        )
     images = [str(image) for image in listed(options.images)[0]]
     if options.output:
         check_output(options.output, [*images, config.model.ckpt_path])
@@ -74,6 +83,7 @@ def main(argv: Sequence[str]) -> None:
         images,
         top_k=options.top_k,
         attention=options.attention,
+        attention_style=options.attention_style or "grid",
         skip_bad_images=config.data.skip_bad_images,
     )
     if options.output:

@@ -87,7 +87,7 @@ def allowed(key: Key) -> str:
     option = key.option
     if option.choices:
         words = [str(choice) for choice in option.choices] + ["None"] * key.optional
-        return f"{', '.join(words[:-1])} or {words[-1]}"
+        return f"{', '.join(words[:-1])} or {words[-1]}" + ", several of them, or none" * (key.length == 0)
     noun, nouns = NOUNS[key.kind]
     if key.length is not None:
         noun = f"{key.length or 'any number of'} {nouns}"
@@ -109,6 +109,8 @@ def convert(key: Key, text: Text) -> Any:
     if key.length is None:
         return _one(key, text[0] if key.option.positional and len(text) == 1 else text)
     items = split_list(text) if isinstance(text, str) else text
+    if key.option.choices and len(items) == 1 and items[0].lower() in NOTHING:
+        return ()
     if key.length and len(items) != key.length:
         raise ValueError(f"{len(items)} values")
     if key.option.of_255:

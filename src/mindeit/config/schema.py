@@ -284,6 +284,11 @@ class CheckpointConfig:
         None, "updates between two saves of last.ckpt inside epochs; None: at their ends only", at_least=1
     )
     keep_checkpoint_max: int = option(3, "numbered checkpoints kept (besides last and best)", at_least=1)
+    tracker: tuple[str, ...] = option(
+        ("tensorboard",),
+        "where each epoch's figures are shown, besides history.jsonl and curves.png",
+        choices=("tensorboard", "wandb", "swanlab"),
+    )
     report: bool = option(True, "write report.html at the end: the run and its best weights on one page")
     resume: Optional[str] = option(None, "continue: a checkpoint, or auto for the newest sound one in ckpt_save_dir")
 

@@ -39,7 +39,11 @@ def _entry(key: Key) -> Iterator[str]:
 
 
 def _plain(value: Any) -> str:
-    return " ".join(f"{item:g}" for item in value) or "none" if isinstance(value, tuple) else str(value)
+    return (
+        " ".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "none"
+        if isinstance(value, tuple)
+        else str(value)
+    )
 
 
 def config_text(

@@ -181,6 +181,7 @@ def _recorder(
         texts={CONFIG: header.config_text(config, made), **texts},
         interval=checkpoints.ckpt_save_interval,
         keep=checkpoints.keep_checkpoint_max,
+        trackers=checkpoints.tracker,
         owner=cluster.main,
     )
 

@@ -1,20 +1,13 @@
-"""Images of what a transformer looks at: the last block's heads, and attention rollout over all blocks."""
+"""What a transformer looks at: the last block's heads, and attention rollout over all blocks."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-
-from mindeit.files import atomic
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def class_token_heads(last_block: np.ndarray, extra_tokens: int, token: int = 0) -> np.ndarray:
@@ -61,36 +54,6 @@ def file_names(images: Sequence[str], folder: str) -> list[str]:
         paths.append(next(name for name in names if os.path.realpath(name) not in taken))
         taken.add(os.path.realpath(paths[-1]))
     return paths
-
-
-def draw(path: Path, image: Image.Image, maps: dict[str, np.ndarray], title: str) -> None:
-    """One PNG: the image as the model saw it, then each map (grid, grid) as a heat overlay."""
-    from matplotlib.figure import Figure  # optional: for these maps alone
-
-    columns = min(6, 1 + len(maps))
-    rows = -(-(1 + len(maps)) // columns)
-    figure = Figure(figsize=(2.2 * columns, 2.4 * rows + 0.3), layout="constrained")
-    figure.suptitle(title, fontsize=10, parse_math=False)  # a class may be named $5_$9
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    axes[0].imshow(image)
-    axes[0].set_title("image", fontsize=9)
-    for axis, (name, values) in zip(axes[1:], maps.items()):
-        _overlay(axis, image, name, values)
-    with atomic(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of a name that the font cannot show
-        figure.savefig(temporary, dpi=120)
-
-
-def _overlay(axis: Axes, image: Image.Image, name: str, values: np.ndarray) -> None:
-    """Each map is scaled to its own range: it shows which places count more, not how much."""
-    low, high = float(values.min()), float(values.max())
-    heat = Image.fromarray(((values - low) / max(high - low, 1e-12)).astype(np.float32))
-    axis.imshow(image)
-    smooth = np.asarray(heat.resize(image.size, Image.Resampling.BICUBIC))
-    axis.imshow(smooth, cmap="jet", alpha=0.45, vmin=0, vmax=1)
-    axis.set_title(name, fontsize=9)
 
 
 def unnormalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Image.Image:

@@ -16,7 +16,13 @@ from mindeit.predict.predictor import Prediction, Predictor
 
 
 def describe(
-    predictor: Predictor, images: Sequence[str], *, top_k: int, attention: str | None, skip_bad_images: bool
+    predictor: Predictor,
+    images: Sequence[str],
+    *,
+    top_k: int,
+    attention: str | None,
+    attention_style: str,
+    skip_bad_images: bool,
 ) -> list[dict[str, Any]]:
     """One entry an image. An unreadable image is an error, or is skipped and named with ``skip_bad_images``."""
     if attention:
@@ -41,7 +47,7 @@ def describe(
             entry["temperature"] = predictor.temperature
         if png:
             entry["attention"] = png
-            draw_attention(predictor, pixels, Path(png), best[0])
+            draw_attention(predictor, pixels, Path(png), best[0], attention_style)
             print(f"  attention: {png}", flush=True)
         results.append(entry)
     if skipped:
@@ -49,17 +55,22 @@ def describe(
     return results
 
 
-def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: Prediction) -> None:
+def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: Prediction, style: str = "grid") -> None:
+    """``style`` overlay: the image and one map; grid: the mean of the last block's heads and each of them as well."""
+    from mindeit.predict import attention_figure  # matplotlib, which only these maps need
+
     blocks, model = predictor.attentions(pixels), predictor.attention_model()
     token = best.label if model.token_per_class else 0
     heads = attention_maps.class_token_heads(blocks[-1], model.extra_tokens, token)
+    alone = len(heads) == 1
     maps = {"rollout": attention_maps.rollout(blocks, model.extra_tokens, token), "mean of heads": heads.mean(0)}
-    if len(heads) == 1:
+    if alone:
         maps = {"class attention": heads[0]}
-    else:
-        maps.update({f"head {number}": head for number, head in enumerate(heads)})
+    if style == "overlay":
+        maps = dict([next(iter(maps.items()))])
     image = attention_maps.unnormalised(pixels, predictor.card.mean, predictor.card.std)
-    attention_maps.draw(path, image, maps, f"{best.name} ({best.score:.1%})")
+    shown = [] if alone or style == "overlay" else list(heads)
+    attention_figure.draw(path, image, maps, shown, f"{best.name}, {100 * best.score:.1f} %")
 
 
 def _line(guess: Prediction) -> str:

@@ -1,37 +1,32 @@
-"""The figures of each epoch: a line of JSON, and the same as TensorBoard events."""
+"""The figures of each epoch: a line of JSON, and the same for the trackers."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mindeit.errors import UserError
 from mindeit.files import PathLike, atomic, check_writable
-
-Record = dict[str, Any]  # "epoch": int; all else: float, int or None
+from mindeit.training import trackers as kinds
+from mindeit.training.trackers import Record
 
 
 class History:
-    """``history.jsonl`` and ``tensorboard/`` in ``folder``; epochs count from 1.
+    """``history.jsonl`` in ``folder``, and what the ``trackers`` show of it; epochs count from 1.
 
     Existing records of the first ``epochs`` epochs are kept; later ones are dropped when the first record is added.
     Nothing is written before that, but what would make writing fail is reported at once.
     """
 
-    def __init__(self, folder: PathLike, *, tensorboard: bool = True, epochs: int = 0) -> None:
-        self._path, self._tensorboard = Path(folder) / "history.jsonl", tensorboard
+    def __init__(self, folder: PathLike, *, trackers: Sequence[str] = ("tensorboard",), epochs: int = 0) -> None:
+        self._path, self._first = Path(folder) / "history.jsonl", epochs + 1
         self._records = {epoch: record for epoch, record in _read(self._path).items() if epoch <= epochs}
         check_writable(self._path)
-        if tensorboard:
-            _check_events(self._path.parent / "tensorboard")
-        self._events: _Events | None = None
+        self._trackers = kinds.build(trackers, self._path.parent)
         self._opened = False
 
     @property
@@ -39,31 +34,35 @@ class History:
         """One an epoch, in order."""
         return list(self._records.values())
 
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Before the first step: trackers that log in somewhere do it now. They show ``config`` beside the figures."""
+        for tracker in self._trackers:
+            tracker.begin(self._first, config)
+
     def add(self, record: Mapping[str, Any]) -> None:
         """``record["epoch"]`` names the epoch; the rest are figures. On the disk when this returns."""
         plain = {key: _plain(value) for key, value in record.items()}
         if not self._opened:
-            self._open(plain["epoch"])
+            self._open()
         try:
             with open(self._path, "ab") as file:
                 file.write(_line(plain))  # one write: whole or, if the machine dies, cut at the file's end
                 file.flush()
                 os.fsync(file.fileno())
-            if self._events:
-                self._events.add(plain)
+            for tracker in self._trackers:
+                tracker.add(plain)
         except OSError as error:
             raise UserError(f"{self._path.parent}: cannot write the history: {error.strerror or error}") from None
         self._records[plain["epoch"]] = plain
 
-    def _open(self, epoch: int) -> None:
+    def _open(self) -> None:
         with atomic(self._path) as temporary:
             temporary.write_bytes(b"".join(map(_line, self._records.values())))
-        self._events = _Events(self._path.parent / "tensorboard", epoch) if self._tensorboard else None
         self._opened = True
 
     def close(self) -> None:
-        if self._events:
-            self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _plain(value: Any) -> Any:
@@ -103,71 +102,3 @@ def _record(line: bytes) -> Record:
     if wrong or type(record["epoch"]) is not int:
         raise ValueError("not figures")
     return record
-
-
-def _check_events(folder: Path) -> None:
-    _tensorboard_writer()
-    if folder.is_dir():
-        check_writable(folder / "events")
-    elif folder.exists():
-        raise UserError(f"{folder}: cannot write there: File exists")
-
-
-def _tensorboard_writer() -> tuple[Any, Any, Any]:
-    """What writes events, and the two kinds of messages that are needed."""
-    with _hidden("torch"):
-        try:
-            from tensorboardX.proto.event_pb2 import Event, SessionLog  # optional
-            from tensorboardX.record_writer import RecordWriter  # optional
-        except ImportError as error:
-            raise UserError(f"TensorBoard events need tensorboardX (pip install tensorboardX): {error}") from None
-    return RecordWriter, Event, SessionLog
-
-
-class _Events:
-    """TensorBoard's file of events, one scalar a key, on the disk after each epoch.
-
-    The step is the epoch. TensorBoard drops steps from ``first`` on that earlier files of the folder hold.
-    """
-
-    def __init__(self, folder: Path, first: int) -> None:
-        writer, self._event, session = _tensorboard_writer()
-        try:
-            folder.mkdir(exist_ok=True)
-            earlier = any(folder.glob("events.out.tfevents.*"))
-            # the time in nanoseconds: TensorBoard reads files in the order of their names, and none may be overwritten
-            self._file = writer(str(folder / f"events.out.tfevents.{time.time_ns()}"))
-        except OSError as error:
-            raise UserError(f"{folder}: cannot write there: {error.strerror or error}") from None
-        self._write(file_version="brain.Event:2")
-        if earlier:
-            self._write(step=first, session_log=session(status=session.START))
-        self._file.flush()
-
-    def add(self, record: Record) -> None:
-        figures = ((key, value) for key, value in record.items() if key != "epoch" and value is not None)
-        scalars = [{"tag": key, "simple_value": value} for key, value in figures]
-        self._write(step=record["epoch"], summary={"value": scalars})
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, **fields: Any) -> None:
-        self._file.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-
-
-@contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Inside the block ``import module`` fails, if nobody has imported it yet.
-
-    tensorboardX imports torch where it finds it, which costs seconds and 190 MB and serves nothing here.
-    """
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # so Python documents how to make an import fail
-    try:
-        yield
-    finally:
-        del sys.modules[module]

@@ -103,6 +103,7 @@ class Training:
         interrupt.patient = True
         with report_late_rank(lambda: self.recorder.last_good):
             stopped = self._epochs(interrupt)
+        self.recorder.close()
         if stopped is None:
             self.finished(time.perf_counter() - began)
         return stopped or 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Recorder:
         texts: Mapping[str, str],
         interval: int,
         keep: int,
+        trackers: Sequence[str],
         owner: bool,
     ) -> None:
         self._folder, self._state, self._variables, self._scale, self._card = folder, state, variables, scale, card
@@ -45,7 +46,7 @@ class Recorder:
         self._history: History | None = None
         if owner:
             evaluated = state.epoch - (state.trained is not None)
-            self._history = History(folder, epochs=evaluated)
+            self._history = History(folder, trackers=trackers, epochs=evaluated)
             curves.check(folder / CURVES)
         self._manager = CheckpointManager(folder, interval=interval, keep=keep, owner=owner)
 
@@ -62,6 +63,8 @@ class Recorder:
 
     def begin(self) -> None:
         """Write how the run is made, after all checks."""
+        if self._history is not None:
+            self._history.begin(self._facts.get("config", {}))
         for name, text in self._texts.items() if self._owner else ():
             with atomic(self._folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -90,3 +93,8 @@ class Recorder:
         if self._history is not None:
             self._history.add(figures)
             curves.draw(self._history.records, self._folder / CURVES)
+
+    def close(self) -> None:
+        """At the end of the run, or where it was asked to stop."""
+        if self._history is not None:
+            self._history.close()
