@@ -125,7 +125,7 @@ print(sorted({{"mindspore", "torch", "mindcv", "onnx", "onnxruntime"}} & set(sys
 
 def test_every_option_of_the_schema_has_help():
     from mindeit.config.options import keys_of
-    from mindeit.config.schema import SECTIONS
+    from mindeit.config.whole import SECTIONS
 
     keys = [key for section, kind in SECTIONS.items() for key in keys_of(section, kind)]
     assert all(key.option.help for key in keys)

@@ -11,7 +11,7 @@ import pytest
 from config_cases import FILES, ROOT, Script, configure
 
 from mindeit.config.options import keys_of
-from mindeit.config.schema import SECTIONS
+from mindeit.config.whole import SECTIONS
 
 MODELS = {
     "deit_t": "deit_tiny_patch16_224",

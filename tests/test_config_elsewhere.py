@@ -9,7 +9,7 @@ from config_cases import configure, mistake, mistake_in
 
 from mindeit.config.elsewhere import FOREIGN, MINDCV
 from mindeit.config.options import keys_of
-from mindeit.config.schema import SECTIONS
+from mindeit.config.whole import SECTIONS
 from mindeit.errors import UserError, nearest
 from mindeit.models.registry import spec
 

@@ -9,7 +9,7 @@ from config_cases import configure, mistake
 
 from mindeit.config.options import keys_of
 from mindeit.config.rules import NEEDS
-from mindeit.config.schema import SECTIONS
+from mindeit.config.whole import SECTIONS
 
 # what is written -> what is said: key and value, what they are without effect with, what they need
 WITHOUT_EFFECT = {

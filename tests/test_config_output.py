@@ -13,7 +13,7 @@ from config_cases import FILES, ROOT, Script, configure
 
 from mindeit.config import ALL, Config
 from mindeit.config.options import keys_of
-from mindeit.config.schema import SECTIONS
+from mindeit.config.whole import SECTIONS
 from mindeit.errors import UserError
 
 

@@ -2,7 +2,6 @@
 
 from mindeit.config.options import option
 from mindeit.config.parse import parse
-from mindeit.config.schema import ALL, OF_TRAINING
-from mindeit.config.whole import Config
+from mindeit.config.whole import ALL, OF_TRAINING, Config
 
 __all__ = ["ALL", "OF_TRAINING", "Config", "option", "parse"]

@@ -10,10 +10,9 @@ from typing import Any, Callable, Optional
 
 from mindeit.config.options import Key, allowed, convert, keys_of, option
 from mindeit.config.rules import ResolvedOptions, check_combinations, check_model, drop_ineffective
-from mindeit.config.schema import ALL, SECTIONS
 from mindeit.config.show import config_text, help_text
 from mindeit.config.sources import COMMAND_LINE, DEFAULT, Source, Written, read_command_line, read_files
-from mindeit.config.whole import Config
+from mindeit.config.whole import ALL, SECTIONS, Config
 from mindeit.errors import UserError, shorten
 
 # values and origins of all keys -> value and origin of some

@@ -291,18 +291,3 @@ class CheckpointConfig:
     )
     report: bool = option(True, "write report.html at the end: the run and its best weights on one page")
     resume: Optional[str] = option(None, "continue: a checkpoint, or auto for the newest sound one in ckpt_save_dir")
-
-
-SECTIONS: dict[str, type] = {
-    "run": RunConfig,
-    "data": DataConfig,
-    "augment": AugmentConfig,
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "loss": LossConfig,
-    "optim": OptimConfig,
-    "schedule": ScheduleConfig,
-    "checkpoint": CheckpointConfig,
-}
-ALL = tuple(SECTIONS)
-OF_TRAINING = ("held_out", "by_amount", "check_images", "drop_rate", "drop_path_rate")  # in groups that others use too

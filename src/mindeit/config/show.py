@@ -11,9 +11,8 @@ from typing import Any
 import yaml
 
 from mindeit.config.options import Key, allowed, keys_of
-from mindeit.config.schema import SECTIONS
 from mindeit.config.sources import DEFAULT
-from mindeit.config.whole import Config
+from mindeit.config.whole import SECTIONS, Config
 
 
 def help_text(program: str, description: str, titles: Mapping[str, str], keys: Iterable[Key]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mindeit.config.schema import (
-    ALL,
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
@@ -18,6 +17,20 @@ from mindeit.config.schema import (
     ScheduleConfig,
     TrainConfig,
 )
+
+SECTIONS: dict[str, type] = {
+    "run": RunConfig,
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "loss": LossConfig,
+    "optim": OptimConfig,
+    "schedule": ScheduleConfig,
+    "checkpoint": CheckpointConfig,
+}
+ALL = tuple(SECTIONS)
+OF_TRAINING = ("held_out", "by_amount", "check_images", "drop_rate", "drop_path_rate")  # in groups that others use too
 
 
 @dataclasses.dataclass(frozen=True)
