@@ -40,7 +40,7 @@ from mindeit.weights.card import ModelCard
 DATA = "data.json"
 
 
-def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Source, Source | None]:
+def sources(config: Config, cluster: Cluster, resumed: Path | None = None) -> tuple[Source, Source | None]:
     """The sources for training and evaluation, with the same classes."""
     data, split = config.data, config.data.train_split
     source = train_source(config, resumed)
@@ -60,7 +60,7 @@ def sources(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Sou
     return source, held_out
 
 
-def train_source(config: Config, resumed: Path | None) -> Source:
+def train_source(config: Config, resumed: Path | None = None) -> Source:
     data, division = config.data, _division(config, resumed)
     split, classes = data.train_split, config.model.num_classes
     return open_source(data.dataset, data.data_dir, split, num_classes=classes, train_split=split, division=division)
