@@ -69,7 +69,7 @@ def test_a_run_leaves_checkpoints_history_curves_and_events(digits_run):
     folder, text = digits_run
     names = {path.name for path in folder.iterdir()}
     assert names == {"last.ckpt", "best.ckpt", "best_ema.ckpt", "epoch-0001.ckpt", "epoch-0002.ckpt", "history.jsonl",
-                     "curves.png", "tensorboard", "config.yaml", "log.txt"}  # fmt: skip
+                     "curves.png", "tensorboard", "config.yaml", "log.txt", "report.html"}  # fmt: skip
     records = history(folder)
     assert [record["epoch"] for record in records] == [1, 2]
     assert [record["step"] for record in records] == [11, 22]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mindeit.config import option, parse
 from mindeit.errors import run_script
-from mindeit.factory import by_amount
 from mindeit.runtime import log
 from mindeit.runtime.environment import versions
 from mindeit.training.interrupt import Interrupt
@@ -27,12 +26,14 @@ def main(argv: Sequence[str]) -> int:
 
 def train(argv: Sequence[str], *, description: str) -> int:
     """The exit code of a run; `mindeit finetune` is one too."""
-    config = parse(argv, description=description, script=Options, derive=by_amount.settings)
-    run = config.run
-    named = config.model.model or config.model.ckpt_path or "a model"
-    log.begin(f"training {named} on {run.device_target}, amp_level {run.amp_level}, seed {run.seed}; {versions()}")
     with Interrupt() as interrupt:
-        from mindeit.factory import environment, training  # MindSpore, to be loaded inside `Interrupt`
+        from mindeit.factory import by_amount  # NumPy, whose threads would take the signals outside `Interrupt`
+
+        config = parse(argv, description=description, script=Options, derive=by_amount.settings)
+        run = config.run
+        named = config.model.model or config.model.ckpt_path or "a model"
+        log.begin(f"training {named} on {run.device_target}, amp_level {run.amp_level}, seed {run.seed}; {versions()}")
+        from mindeit.factory import environment, training  # MindSpore, likewise
         from mindeit.training.dry_run import dry_run  # likewise
 
         cluster = environment.start(config)
