@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -94,9 +95,10 @@ def kill_at_random(whole: tuple, folder: Path, kills: int, seed: int) -> None:
         held = run_checkpoints.load(newest).record["epoch"] if newest else 0
         assert held >= max(announced, default=0), log.read_text()
         if finished or held == EPOCHS:
+            if not finished:  # killed between the last save and its record
+                finish(folder / "log_of_the_end", *options)
             assert_same_run(reference, folder / "run")
-            for path in (folder / "run").glob("*.ckpt"):
-                path.unlink()
+            shutil.rmtree(folder / "run")
     finish(folder / "log", *options)
     assert_same_run(reference, folder / "run")
 
