@@ -132,6 +132,13 @@ def test_a_folder_that_is_divided_is_no_plain_one(options, message, tmp_path):
         files(write(tmp_path / "data" / "train", a=2, b=2).parent, "val", **options)
 
 
+def test_parts_are_no_classes(tmp_path):
+    folder = write(tmp_path / "data" / "train", a=2, b=2).parent
+    write(folder / "test", a=2, b=2)
+    with pytest.raises(UserError, match="no 'tarin' folder in .*there is: test, train"):
+        files(folder, "tarin", train_split="tarin")
+
+
 def test_a_single_class_is_nothing_to_learn(tmp_path):
     with pytest.raises(UserError, match="no folders of two classes or more.*there is: a"):
         files(write(tmp_path / "data", a=2), "train")

@@ -25,6 +25,7 @@ from mindeit.data.index_cache import Arrays, cached_arrays, pack_names, scan_fol
 from mindeit.data.split import DRAWN, Division
 from mindeit.errors import UserError, nearest, shorten
 
+_PARTS = {"train", "val", "valid", "validation", "test"}  # names that are no classes
 _LABEL_FILES = ("labels.txt", "labels.csv")
 _HEADINGS = {
     f"{what}{kind}"
@@ -87,7 +88,7 @@ def open_folder(
         if os.path.isfile(os.path.join(data_dir, name)):
             return _open_flat(data_dir, os.path.join(data_dir, name))
     classes = [name for name in subfolders(data_dir) if not name.startswith(".")]
-    if len(classes) > 1 and not divided:
+    if len(classes) > 1 and not divided and not _PARTS & set(classes):
         return _open_plain(data_dir, classes, cache_dir, division, part=int(split != train_split))
     raise UserError(
         f"no '{split}' folder in {data_dir}, no folders of two classes or more, and no {' or '.join(_LABEL_FILES)} for "
