@@ -26,5 +26,5 @@ import json, sys
 out, seconds = sys.argv[1:]
 teacher, student = (json.load(open(f"{out}/{name}.json"))["acc1"] for name in ("teacher", "student"))
 print(f"done: trained in {seconds} s; of 360 held-out digits the teacher knows {teacher:.1f} %, the student {student:.1f} %")
-print(f"curves in {out}/student/curves.png, attention maps in {out}/attention")
+print(f"the run on one page: {out}/student/report.html; curves.png beside it, attention maps in {out}/attention")
 PY
