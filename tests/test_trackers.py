@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from mindeit.errors import UserError
+from mindeit.training import trackers
 from mindeit.training.history import History
 
 SERVICES = ("wandb", "swanlab")
@@ -107,7 +109,8 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_written(nam
 
 @pytest.mark.parametrize(("name", "written"), [("wandb", b"6.875"), ("swanlab", struct.pack("<d", 6.875))])
 def test_the_package_itself_keeps_the_figures_offline(name, written, tmp_path, monkeypatch):
-    pytest.importorskip(name, reason=f"{name} is not installed (pip install {name})")
+    if pytest.importorskip(name, reason=f"{name} is not installed (pip install {name})").__file__ is None:
+        pytest.skip(f"{name} is a folder here, not the package")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv(f"{name.upper()}_MODE", "offline")
     folder = tmp_path / "run"
@@ -119,3 +122,15 @@ def test_the_package_itself_keeps_the_figures_offline(name, written, tmp_path, m
     assert b"train_loss" in files[0].read_bytes()
     assert written in files[0].read_bytes()
     assert written not in files[1].read_bytes()
+
+
+def test_a_folder_that_an_offline_run_left_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    if importlib.util.find_spec("wandb").origin is not None:
+        pytest.skip("wandb itself is installed")
+    with pytest.raises(
+        UserError, match=r"tracker wandb needs wandb \(pip install wandb\): there is only a folder wandb"
+    ):
+        trackers.build(["wandb"], tmp_path)

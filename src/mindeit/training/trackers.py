@@ -51,7 +51,12 @@ def _installed(tracker: str, module: str) -> Any:
     """The module of an optional package, which is loaded for those who asked for it alone."""
     package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        loaded = importlib.import_module(module)
+        if (
+            hasattr(loaded, "__path__") and loaded.__file__ is None
+        ):  # an offline run leaves a folder of this name, which passes for a package
+            raise ImportError(f"there is only a folder {package}")
+        return loaded
     except ImportError as error:
         raise UserError(f"tracker {tracker} needs {package} (pip install {package}): {error}") from None
 
