@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from training_runs import STUDENT, few_digits, history, one_block, script, train_here
 
+from mindeit.factory import report as reports
 from mindeit.report import charts
 from mindeit.report.page import RunReport, render
 from mindeit.report.run_record import RunRecord
@@ -117,13 +118,19 @@ def test_a_folder_without_a_run_is_one_line(script, tmp_path):
     assert (code, out, err) == (2, "", "error: nowhere holds no run: config.yaml is missing\n")
 
 
-def test_a_run_that_evaluates_nothing_has_a_page_of_its_training(few_digits, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "most"), [(("--val_while_train", False), None), ((), 899)], ids=["no evaluation", "too many logits"]
+)
+def test_what_cannot_be_evaluated_has_a_page_of_its_training(options, most, few_digits, tmp_path, monkeypatch):
+    if most:
+        monkeypatch.setattr(reports, "MOST_LOGITS", most)
     with one_block():
-        train_here("-c", "deit_digits_cpu", "--distillation_type", "none", "--model", STUDENT, "--epoch_size", 1,
-                   "--mode", "pynative", "--val_while_train", False, "--ckpt_save_dir", tmp_path / "run",
-                   drawn=True)  # fmt: skip
+        printed = train_here("-c", "deit_digits_cpu", "--distillation_type", "none", "--model", STUDENT,
+                             "--mode", "pynative", "--epoch_size", 1, *options, "--ckpt_save_dir", tmp_path / "run",
+                             drawn=True)  # fmt: skip
+    assert ("the report shows the training alone" in printed) == bool(most)
     said = text_of((tmp_path / "run" / "report.html").read_text())
-    assert "1 epochs" in said and "Images as training saw them" in said and "accuracy" not in said
+    assert "1 epochs" in said and "Images as training saw them" in said and "macro F1" not in said
 
 
 def asked_by_page(log: Path) -> set[str]:

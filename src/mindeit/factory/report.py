@@ -31,6 +31,7 @@ from mindeit.weights.card import ModelCard
 
 REPORT = "report.html"
 MISTAKES, SAMPLES = 8, 24
+MOST_LOGITS = 250_000_000  # 1 GB
 
 
 def at_end(
@@ -45,6 +46,11 @@ def at_end(
     """All ranks take part in the evaluation of the best weights, rank 0 writes. The run is safe by now, so what goes
     wrong here is a line, not its end."""
     best = best_checkpoint(folder) if cluster.main else None
+    if evaluator is not None and evaluator.batches.images * card.num_classes > MOST_LOGITS:
+        log.say(
+            "note: the report shows the training alone, for the logits of all held-out images would fill the memory"
+        )
+        evaluator = None
     try:
         if evaluator is None:
             found = _report(config, folder, sources[0], card) if cluster.main else None
@@ -154,8 +160,9 @@ def _attention(predictor: Predictor, images: np.ndarray, predicted: np.ndarray) 
 
 
 def _samples(config: Config, source: Source, card: ModelCard) -> list[str]:
-    """Of the first batch of training."""
-    images, _ = next(iter(datasets.training_epochs(config, source, card, Cluster(), Workers())(0, 0)))
+    """The first images of training."""
+    few = replace(config, data=replace(config.data, batch_size=min(SAMPLES, config.data.batch_size)))
+    images, _ = next(iter(datasets.training_epochs(few, source, card, Cluster(), Workers())(0, 0)))
     if images.dtype == np.uint8:
-        return [address(Image.fromarray(pixels.transpose(1, 2, 0))) for pixels in images[:SAMPLES]]
-    return [address(unnormalised(pixels, card.mean, card.std)) for pixels in images[:SAMPLES]]
+        return [address(Image.fromarray(pixels.transpose(1, 2, 0))) for pixels in images]
+    return [address(unnormalised(pixels, card.mean, card.std)) for pixels in images]
