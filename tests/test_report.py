@@ -133,6 +133,18 @@ def test_what_cannot_be_evaluated_has_a_page_of_its_training(options, most, few_
     assert "1 epochs" in said and "Images as training saw them" in said and "macro F1" not in said
 
 
+def test_a_best_checkpoint_that_cannot_be_read_leaves_the_last_weights(run, tmp_path, capsys):
+    """Other ranks wait for the evaluation all the same."""
+    shutil.copytree(run, tmp_path / "run")
+    assert reports._best_weights(tmp_path / "run")[0] == reports.best_checkpoint(tmp_path / "run")
+    whole = reports.best_checkpoint(tmp_path / "run")
+    content = whole.read_bytes()
+    whole.write_bytes(content[:-5000] + bytes([content[-5000] ^ 1]) + content[-4999:])
+    assert reports._best_weights(tmp_path / "run") == (None, None)
+    assert "note: the report is of the last weights" in capsys.readouterr().err
+    assert reports._best_weights(tmp_path) == (None, None)
+
+
 def asked_by_page(log: Path) -> set[str]:
     """Addresses in a browser's record of the network, without those it asks by itself."""
     net = json.loads(log.read_text())

@@ -10,9 +10,7 @@ from typing import Optional
 from mindeit import files
 from mindeit.config import option, parse
 from mindeit.errors import UserError, run_script
-from mindeit.training.run_folder import CONFIG
-
-REPORT = "report.html"
+from mindeit.training.run_folder import CONFIG, REPORT
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mindeit.data.folders import FileSource, list_images, open_folder, subfolders
+from mindeit.data.folders import FileSource, list_images, open_folder, shown_folders, subfolders
 from mindeit.data.images import Source, is_image, split_folder
 from mindeit.data.index_cache import pack_names, scan_folders
 from mindeit.errors import UserError
@@ -33,7 +33,7 @@ def open_parts(folder: str) -> dict[str, Source]:
 
 def _open_classes(folder: str) -> Source:
     """Folders without an image are no classes, as for finetune."""
-    found = _shown_folders(folder)
+    found = shown_folders(folder)
     index, _ = scan_folders(folder, found, is_image)
     filled, labels = np.unique(index["folder"], return_inverse=True)
     if not len(filled):
@@ -45,7 +45,7 @@ def _open_classes(folder: str) -> Source:
 
 def open_images(folder: str) -> dict[str, Source]:
     """As `open_parts`; a flat folder without labels is a source that knows no classes."""
-    if not os.path.isdir(folder) or _shown_folders(folder) or _label_file(folder):
+    if not os.path.isdir(folder) or shown_folders(folder) or _label_file(folder):
         return open_parts(folder)
     paths = list_images([folder])
     labels = np.zeros(len(paths), np.int32)
@@ -65,11 +65,7 @@ def _label_file(folder: str) -> bool:
 
 
 def _holds_folders(folder: str) -> bool:
-    return os.path.isdir(folder) and bool(_shown_folders(folder))
-
-
-def _shown_folders(folder: str) -> list[str]:
-    return [name for name in subfolders(folder) if not name.startswith(".")]
+    return os.path.isdir(folder) and bool(shown_folders(folder))
 
 
 def _contents(folder: str, folders: int) -> str:

@@ -87,7 +87,7 @@ def open_folder(
     for name in _LABEL_FILES:
         if os.path.isfile(os.path.join(data_dir, name)):
             return _open_flat(data_dir, os.path.join(data_dir, name))
-    classes = [name for name in subfolders(data_dir) if not name.startswith(".")]
+    classes = shown_folders(data_dir)
     if len(classes) > 1 and not divided and not _PARTS & set(classes):
         return _open_plain(data_dir, classes, cache_dir, division, part=int(split != train_split))
     raise UserError(
@@ -98,6 +98,10 @@ def open_folder(
 
 def subfolders(root: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+
+
+def shown_folders(root: str) -> list[str]:
+    return [name for name in subfolders(root) if not name.startswith(".")]
 
 
 def _listing(folder: str) -> str:

@@ -34,10 +34,9 @@ from mindeit.objectives import OutsideTeacher
 from mindeit.runtime import device, log
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.memory import check_fits
+from mindeit.training.run_folder import DATA
 from mindeit.training.taught_batches import TaughtBatches
 from mindeit.weights.card import ModelCard
-
-DATA = "data.json"
 
 
 def sources(config: Config, cluster: Cluster, resumed: Path | None = None) -> tuple[Source, Source | None]:

@@ -26,18 +26,19 @@ from mindeit.training.details import Details
 from mindeit.training.evaluator import Evaluator
 from mindeit.training.metrics import confident_mistakes
 from mindeit.training.predictions import Predictions
+from mindeit.training.run_folder import REPORT
 from mindeit.training.variables import TrainVariables
 from mindeit.weights.card import ModelCard
+from mindeit.weights.checkpoint import State
 
-REPORT = "report.html"
 MISTAKES, SAMPLES = 8, 24
 MOST_LOGITS = 250_000_000  # 1 GB
 
 
 def at_end(
     config: Config,
-    cluster: Cluster,
     folder: Path,
+    cluster: Cluster,
     sources: tuple[Source, Source | None],
     card: ModelCard,
     evaluator: Evaluator | None,
@@ -45,7 +46,7 @@ def at_end(
 ) -> None:
     """All ranks take part in the evaluation of the best weights, rank 0 writes. The run is safe by now, so what goes
     wrong here is a line, not its end."""
-    best = best_checkpoint(folder) if cluster.main else None
+    best, weights = _best_weights(folder) if cluster.main else (None, None)
     if evaluator is not None and evaluator.batches.images * card.num_classes > MOST_LOGITS:
         log.say(
             "note: the report shows the training alone, for the logits of all held-out images would fill the memory"
@@ -55,7 +56,7 @@ def at_end(
         if evaluator is None:
             found = _report(config, folder, sources[0], card) if cluster.main else None
         else:
-            with variables.holding(None if best is None else run_checkpoints.weights(best)):
+            with variables.holding(weights):
                 cluster.broadcast(variables.parameters)
                 predictions = evaluator.predictions()
                 predictor = Predictor.of(evaluator.model, card)
@@ -70,6 +71,16 @@ def at_end(
             log.say(f"report: {folder / REPORT}")
     except (UserError, OSError) as error:
         log.say(f"note: no report was written ({error}); mindeit report {folder} tries again")
+
+
+def _best_weights(folder: Path) -> tuple[Path, State] | tuple[None, None]:
+    """None where there are none, or they cannot be read: the other ranks wait for an evaluation all the same."""
+    best = best_checkpoint(folder)
+    try:
+        return (best, run_checkpoints.weights(best)) if best is not None else (None, None)
+    except UserError as error:
+        log.say(f"note: the report is of the last weights ({error})")
+        return None, None
 
 
 def of_folder(config: Config, cluster: Cluster, folder: Path) -> RunReport:

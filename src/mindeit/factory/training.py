@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from mindeit.config import Config
 from mindeit.data import Source, Workers
@@ -83,6 +83,8 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         header.say_resumed(config, resumed, saved.record, state)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
     evaluator = None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers)
+    parts = (config, folder.path, cluster, (source, held_out), card, evaluator, variables)
+    report = functools.partial(write_report, *parts)
     return Training(
         plan=plan,
         stepper=stepper,
@@ -94,31 +96,20 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         draws=draws,
         evaluator=evaluator,
         recorder=recorder,
-        finished=functools.partial(
-            _finish, config, cluster, folder.path, (source, held_out), card, evaluator, variables
-        ),
+        finished=functools.partial(_finish, config, folder.path, report),
     )
 
 
-def _finish(
-    config: Config,
-    cluster: Cluster,
-    folder: Path,
-    sources: tuple[Source, Source | None],
-    card: ModelCard,
-    evaluator: Evaluator | None,
-    variables: TrainVariables,
-    seconds: float,
-) -> None:
+def _finish(config: Config, folder: Path, report: Callable[[], None], seconds: float) -> None:
     if config.checkpoint.report and seconds:
-        write_report(config, cluster, folder, sources, card, evaluator, variables)
+        report()
     header.say_end(config, folder, seconds)
 
 
-def write_report(config: Config, *parts: Any) -> None:
+def write_report(*parts: Any) -> None:
     from mindeit.factory import report  # scikit-learn and Jinja2, which no step waits for
 
-    report.at_end(config, *parts)
+    report.at_end(*parts)
 
 
 def _check_agreement(

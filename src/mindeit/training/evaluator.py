@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 from mindspore import nn
 
 from mindeit.data import EvaluationBatches
@@ -46,7 +47,9 @@ class Evaluator:
         cluster.broadcast(statistics)  # batch norm's differ from rank to rank
         try:
             some = itertools.islice(shown, only_batches)
-            run = lambda images: self._graph(to_device(images)).asnumpy()  # noqa: E731
-            return evaluate(run, some, self._num_classes, cluster, kept=kept)
+            return evaluate(self._logits, some, self._num_classes, cluster, kept=kept)
         finally:
             self._objective.set_train(self._train_mode)
+
+    def _logits(self, images: np.ndarray) -> np.ndarray:
+        return self._graph(to_device(images)).asnumpy()

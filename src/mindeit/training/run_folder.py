@@ -15,6 +15,7 @@ from mindeit.runtime import log
 from mindeit.training import run_checkpoints
 
 LOCK, CONFIG, CURVES, HISTORY = "run.lock", "config.yaml", "curves.png", "history.jsonl"
+DATA, REPORT = "data.json", "report.html"
 CONFIG_MARK = "# How this run was made"  # a file that begins so was written by a run
 
 
