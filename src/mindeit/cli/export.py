@@ -24,7 +24,20 @@ class Options:
     ckpt_path: Optional[str] = option(None, "weights (.ckpt, .safetensors or official .pth)")
     output: Optional[str] = option(None, "file to write; None: beside the weights")
     batch: str = option("dynamic", "images at a time, or dynamic for any number")
-    precision: str = option("fp32", "of weights and computing; fp16: norms stay fp32", choices=("fp32", "fp16"))
+    precision: str = option(
+        "fp32",
+        "of weights and computing; fp16: norms stay fp32; int8: products in eight bits, kept by its accuracy",
+        choices=("fp32", "fp16", "int8"),
+    )
+    calibrate: Optional[str] = option(
+        None, "folder of images that fix the ranges for int8; None: each call finds its own"
+    )
+    data_dir: Optional[str] = option(None, "held-out images for int8: a folder with val/, or a class folder")
+    dataset: Optional[str] = option(
+        None, "for int8, in place of a folder: the digits of scikit-learn", choices=("digits",)
+    )
+    tolerance: Optional[float] = option(None, "points of accuracy that int8 may lose; None: 0.5", at_least=0)
+    unchecked: bool = option(False, "write an int8 file without images to check it with")
     preprocess: bool = option(False, "take uint8 images (batch, size, size, 3) and normalise them in the graph")
     heads: str = option("mean", "of a distilled model: their mean as one output, or both", choices=("mean", "both"))
     outputs: tuple[str, ...] = option((), "several of these by comma; none: logits", choices=KINDS)
@@ -47,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv, description=__doc__, script=Options, sections=()).script
     check_weights(options)
     check_outputs(options)
+    check_int8(options)
     batch, target = read_batch(options), choose_target(options)
     from mindeit.factory.export import export_model  # MindSpore, which takes seconds to load
 
@@ -68,6 +82,25 @@ def check_outputs(options: Options) -> None:
         raise UserError("command line: --num_classes 0 says --outputs features; give one of the two")
     if len(set(options.outputs)) < len(options.outputs):
         raise UserError(f"command line: --outputs is {','.join(options.outputs)}; allowed: each once")
+
+
+def check_int8(options: Options) -> None:
+    """That nothing is left to chance, and no option without effect."""
+    given = [name for name in ("calibrate", "data_dir", "dataset", "tolerance", "unchecked") if getattr(options, name)]
+    if options.precision != "int8":
+        if given:
+            raise UserError(f"command line: --{given[0]} has no effect without --precision int8")
+        return
+    if options.format != "ONNX":
+        raise UserError(f"command line: --precision int8 is for --format ONNX, not {options.format}")
+    checks = [f"--{name}" for name in given if name in ("data_dir", "dataset", "unchecked")]
+    if len(checks) != 1:
+        raise UserError(
+            "command line: --precision int8 needs one of --data_dir FOLDER (held-out images), --dataset digits and "
+            f"--unchecked, got {' and '.join(checks) or 'none'}"
+        )
+    if options.unchecked and options.tolerance is not None:
+        raise UserError("command line: --tolerance has no effect with --unchecked")
 
 
 def read_batch(options: Options) -> int | None:

@@ -19,6 +19,11 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     """Export after all checks, for ``batch`` images at a time or any number; False if nothing was written."""
     path = weights_file(options.ckpt_path, pretrained=options.pretrained, model=options.model)
     assert path is not None  # the command line names one
+    export_int8 = None
+    if options.precision == "int8":
+        from mindeit.factory.int8 import Int8Export  # needs onnx, which MindIR does without
+
+        export_int8 = Int8Export(options, path)
     device.setup("Ascend" if options.format == "AIR" else "CPU")  # a traced graph runs anywhere
     model, card = load_model(
         path,
@@ -36,9 +41,13 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     if options.outputs and LOGITS not in options.outputs:
         card = replace(card, num_classes=0, class_names=None, temperature=None)
     asked = options.outputs if options.outputs not in ((LOGITS,), (FEATURES,)) else ()
-    description = Description(card, batch, options.heads, options.precision, options.preprocess, asked)
+    precision = "fp32" if export_int8 else options.precision
+    description = Description(card, batch, options.heads, precision, options.preprocess, asked)
     try:
-        export(model, description, target, options.format)
+        if export_int8:
+            export_int8(model, description, target)
+        else:
+            export(model, description, target, options.format)
     except ExportMismatch as error:
         print(f"nothing was written to {target}: {error}", file=sys.stderr)
         return False
