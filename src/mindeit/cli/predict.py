@@ -10,6 +10,7 @@ from typing import Optional
 from mindeit import files
 from mindeit.config import OF_TRAINING, option, parse
 from mindeit.errors import UserError, run_script
+from mindeit.export.onnx_session import PROVIDERS
 from mindeit.factory.trained_model import build_predictor
 from mindeit.predict.describe import describe
 from mindeit.predict.inputs import listed
@@ -24,6 +25,9 @@ class Options:
     top_k: int = option(5, "classes named for each image", at_least=1)
     calibrated: Optional[bool] = option(
         None, "divide logits by the temperature that validate.py stored; None: where there is one"
+    )
+    providers: tuple[str, ...] = option(
+        (), "on what onnxruntime runs an .onnx file, the most wanted first; none: CPU", choices=PROVIDERS
     )
     output: Optional[str] = option(None, "write the predictions to this JSON file as well; -: to the screen")
     attention: Optional[str] = option(None, "draw attention maps into this folder, a PNG for each image")
@@ -79,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
     for target in filter(None, (options.output, options.attention and f"{options.attention}/any.png")):
         files.check_writable(target)
     results = describe(
-        _calibrated(build_predictor(config), options.calibrated),
+        _calibrated(build_predictor(config, options.providers), options.calibrated),
         images,
         top_k=options.top_k,
         attention=options.attention,

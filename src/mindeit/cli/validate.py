@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 from mindeit import files
 from mindeit.config import OF_TRAINING, option, parse
 from mindeit.errors import UserError, run_script
+from mindeit.export.onnx_session import PROVIDERS
 from mindeit.training import report
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Options:
         "square that crop_pct cuts from",
         choices=("flip", "5crop"),
     )
+    providers: tuple[str, ...] = option(
+        (), "on what onnxruntime runs an .onnx file, the most wanted first; none: CPU", choices=PROVIDERS
+    )
     summary: bool = option(False, "print the model's parameters and GFLOPs by module, then stop")
     show: bool = option(False, "print what is in the checkpoint, then stop")
 
@@ -57,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
         temperature.check(config)
     cluster = environment.start(config)
     detailed = bool(options.output or options.write_temperature)
-    found = evaluation.validate(config, cluster, detailed=detailed, tta=options.tta)
+    found = evaluation.validate(config, cluster, detailed=detailed, tta=options.tta, providers=options.providers)
     if cluster.main:
         skipped, data_wait = found.about["skipped"], found.about["data_wait"]
         print("\n".join(report.lines(found.result, skipped, data_wait, found.details)), flush=True)
@@ -70,9 +74,10 @@ def _check(options: Options) -> None:
     """What can be wrong with these options, before anything is loaded."""
     stops = next((name for name in ("summary", "show") if getattr(options, name)), None)
     if stops:
-        for name in ("write_temperature", "tta"):
-            if getattr(options, name):
-                raise UserError(f"command line: --{name} {getattr(options, name)} has no effect with --{stops} True")
+        for name in ("write_temperature", "tta", "providers"):
+            if value := getattr(options, name):
+                text = ",".join(value) if isinstance(value, tuple) else value
+                raise UserError(f"command line: --{name} {text} has no effect with --{stops} True")
         return
     if options.write_temperature and options.tta:
         raise UserError(

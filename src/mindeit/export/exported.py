@@ -14,6 +14,7 @@ from mindeit import typed
 from mindeit.errors import UserError
 from mindeit.export.file_digest import check_digest, sidecar, weights_beside
 from mindeit.export.metadata import ATTENTION, ATTENTION_HEADS, FEATURES, Description
+from mindeit.export.onnx_session import check_for_onnx, open_session
 from mindeit.files import PathLike, existing_file
 from mindeit.runtime import device
 from mindeit.weights.card import check_against_card
@@ -30,15 +31,21 @@ def is_exported(path: PathLike) -> bool:
 
 
 class Exported:
-    """A file that export.py wrote. ``card`` says how to prepare images. ``check``: refuse a changed file."""
+    """A file that export.py wrote. ``card`` says how to prepare images. ``check``: refuse a changed file;
+    ``providers``: of onnxruntime, see `open_session`."""
 
-    def __init__(self, path: PathLike, *, check: bool = True) -> None:
+    def __init__(self, path: PathLike, *, check: bool = True, providers: Sequence[str] = ()) -> None:
         self.path = existing_file(path)
-        on_cpu = self.path.suffix == ".onnx"
-        self._compute, self.description = (_open_onnx if on_cpu else _open_mind_ir)(self.path, check)
+        check_for_onnx(str(path), providers)
+        is_onnx = self.path.suffix == ".onnx"
+        if is_onnx:
+            self._compute, self.description = _open_onnx(self.path, check, providers)
+        else:
+            self._compute, self.description = _open_mind_ir(self.path, check)
         self.card = self.description.seen
+        on_cpu = is_onnx and tuple(providers[:1]) in ((), ("CPU",))
         self._piece = max(1, PIXELS // self.card.image_size**2) if on_cpu else None
-        self.compiles_each_batch = not on_cpu and self.description.batch is None
+        self.compiles_each_batch = not is_onnx and self.description.batch is None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(batch, 3, S, S), normalised by ``card`` -> (batch, num_classes), or features where there are no classes."""
@@ -103,27 +110,31 @@ def _fits(count: int, classes: int, name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and shape[0] == count and (name.endswith(FEATURES) or shape[1] == (classes or shape[1]))
 
 
-def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False, check: bool = True) -> Exported:
+def open_exported(
+    path: PathLike,
+    asked: Mapping[str, Any],
+    *,
+    use_ema: bool = False,
+    check: bool = True,
+    providers: Sequence[str] = (),
+) -> Exported:
     """``asked``: fields of `ModelCard` that the file has to agree with."""
-    file = Exported(path, check=check)
+    file = Exported(path, check=check, providers=providers)
     if use_ema:
         raise UserError(f"{path} holds one set of weights; use_ema is for training checkpoints")
     check_against_card(file.description.card, asked, path, "export anew (export.py)")
     return file
 
 
-def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
-    import onnxruntime  # optional: MindIR does without
-
+def _open_onnx(path: Path, check: bool, providers: Sequence[str]) -> tuple[Run, Description]:
     unchecked = check and not check_digest(path, {})
-    onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no idle threads that take a core
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, providers)
         texts = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError:
         raise UserError(f"{path}: its metadata are not UTF-8, so not what export.py writes") from None
+    except UserError:
+        raise
     except Exception as error:  # its exceptions have no common base
         raise UserError(f"{path}: onnxruntime cannot load it ({_first_line(error)})") from None
     description = Description.of(texts, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,15 @@ class Validation:
     details: Details | None
 
 
-def validate(config: Config, cluster: Cluster, *, detailed: bool, tta: str | None) -> Validation:
+def validate(
+    config: Config, cluster: Cluster, *, detailed: bool, tta: str | None, providers: Sequence[str] = ()
+) -> Validation:
     """Evaluate; ``detailed`` keeps the logits of all images, ``tta`` names the views of each that are averaged."""
     source = datasets.held_out_source(config, _division(config))
     agreement.check(
         config, cluster, images={config.data.val_split: source}, weights={"the model": trained_file(config)}
     )
-    model, card = trained_model(config)
+    model, card = trained_model(config, providers)
     if not card.num_classes:
         raise UserError(
             f"{config.model.ckpt_path} gives features, and classes are needed; export it without --num_classes 0"

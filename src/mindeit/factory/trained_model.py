@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mindeit.config import Config
 from mindeit.errors import UserError
 from mindeit.export.exported import Exported, is_exported, open_exported
+from mindeit.export.onnx_session import check_for_onnx
 from mindeit.factory import environment
 from mindeit.predict.predictor import Predictor
 from mindeit.weights.source import weights_file
@@ -16,18 +18,23 @@ if TYPE_CHECKING:
     from mindeit.weights.card import ModelCard
 
 
-def build_predictor(config: Config) -> Predictor:
-    """A device is set up where the model needs MindSpore."""
+def build_predictor(config: Config, providers: Sequence[str] = ()) -> Predictor:
+    """A device is set up where the model needs MindSpore. ``providers``: see `trained_model`."""
+    check_for_onnx(trained_file(config), providers)
     if trained_file(config).endswith(".onnx"):
         environment.join(config)
     else:
         environment.start(config)
-    return Predictor.of(*trained_model(config))
+    return Predictor.of(*trained_model(config, providers))
 
 
-def trained_model(config: Config) -> tuple[Model, ModelCard]:
-    """The model in evaluation mode, and its card; an option that contradicts the card is an error."""
+def trained_model(config: Config, providers: Sequence[str] = ()) -> tuple[Model, ModelCard]:
+    """The model in evaluation mode, and its card; an option that contradicts the card is an error.
+
+    ``providers``: on what onnxruntime runs an ONNX file.
+    """
     path = trained_file(config)
+    check_for_onnx(path, providers)
     asked = {
         "model": config.model.model,
         "num_classes": config.model.num_classes,
@@ -35,7 +42,7 @@ def trained_model(config: Config) -> tuple[Model, ModelCard]:
         **evaluation_options(config),
     }
     if is_exported(path):
-        return _exported(config, path, asked)
+        return _exported(config, path, asked, providers)
     from mindeit.runtime import precision  # MindSpore, which an exported ONNX file does without
     from mindeit.weights.load import load_for_use  # likewise
 
@@ -61,7 +68,7 @@ def evaluation_options(config: Config) -> dict[str, Any]:
     return options
 
 
-def _exported(config: Config, path: str, asked: dict[str, Any]) -> tuple[Exported, ModelCard]:
+def _exported(config: Config, path: str, asked: dict[str, Any], providers: Sequence[str]) -> tuple[Exported, ModelCard]:
     if config.run.amp_level != "O0":
         raise UserError(
             f"amp_level is {config.run.amp_level}, but {path} has a precision already (export.py --precision); leave "
@@ -69,8 +76,11 @@ def _exported(config: Config, path: str, asked: dict[str, Any]) -> tuple[Exporte
         )
     if path.endswith(".onnx") and config.run.device_target != "CPU":
         raise UserError(
-            f"device_target is {config.run.device_target}, but onnxruntime runs {path} on the CPU; leave it out"
+            f"device_target is {config.run.device_target}, but onnxruntime runs {path} on the CPU or by --providers; "
+            "leave it out"
         )
     stated = {name: value for name, value in asked.items() if value is not None}
-    file = open_exported(path, stated, use_ema=config.model.use_ema, check=not config.model.no_check)
+    file = open_exported(
+        path, stated, use_ema=config.model.use_ema, check=not config.model.no_check, providers=providers
+    )
     return file, file.card
