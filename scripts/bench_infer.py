@@ -5,8 +5,8 @@
     python scripts/bench_infer.py --providers CUDA                    # ONNX on a GPU, the others on CPU
 
 int8 is ONNX with products in eight bits; weights are random, so nothing is said of its accuracy. bf16 is PyTorch under
-autocast alone: MindSpore's CPU has no product of bf16, and neither has onnxruntime's. Processors without instructions for
-it (AVX2) convert back and forth, and the row says what that costs.
+autocast alone: neither MindSpore nor onnxruntime has a product of bf16 on CPU. Processors without instructions for it
+(AVX2) convert back and forth, and the row says what that costs.
 
 The candidates take turns, call by call, so that a machine's other work meets them all, with as many threads as cores.
 Latency is of one call, images to logits. Ratios are PyTorch's time over each one's: of medians, and in brackets of

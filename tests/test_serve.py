@@ -1,9 +1,8 @@
-"""scripts/serve.py: many requests at once, and bad ones."""
+"""mindeit serve: many requests at once, and bad ones."""
 
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import io
 import json
 import os
@@ -29,15 +28,7 @@ uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("serve", ROOT / "scripts" / "serve.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-serve = load_script()
+serve = pytest.importorskip("mindeit.cli.serve")
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +147,11 @@ def test_the_script_serves_an_onnx_file_and_leaves_no_process(tmp_path, monkeypa
         ask(port, png(60, 50))
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_health_is_answered(predictor):
+    with running(predictor) as port:
+        connection = http.client.HTTPConnection("localhost", port, timeout=10)
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (200, {"model": DEIT, "requests": 0})

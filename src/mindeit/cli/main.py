@@ -28,6 +28,7 @@ COMMANDS = {
     "embed": Command("write the features of a folder of images"),
     "probe": Command("measure what features know, and find labels that look wrong", "probe"),
     "average": Command("average the weights of several checkpoints of a model"),
+    "serve": Command("answer over HTTP what is in an image: mindeit serve FILE.onnx", "serve"),
     "models": Command("list the models and their official files: mindeit models 'deit3*'"),
     "env": Command("print versions and devices, for a report of a fault"),
 }
