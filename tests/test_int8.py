@@ -188,6 +188,7 @@ BAD_INPUT = [
     ),
     (["--dataset", "digits"], "command line: --dataset has no effect without --precision int8"),
     (["--calibrate", "x"], "command line: --calibrate has no effect without --precision int8"),
+    (["--tolerance", "0"], "command line: --tolerance has no effect without --precision int8"),
     ([*INT8, "--unchecked", "--tolerance", "1"], "command line: --tolerance has no effect with --unchecked"),
     ([*INT8, "--unchecked", "--calibrate", "nowhere"], "no images in nowhere, with which --calibrate is to "),
     ([*INT8, "--data_dir", "nowhere"], "data_dir nowhere is not a folder"),

@@ -86,7 +86,8 @@ def check_outputs(options: Options) -> None:
 
 def check_int8(options: Options) -> None:
     """That nothing is left to chance, and no option without effect."""
-    given = [name for name in ("calibrate", "data_dir", "dataset", "tolerance", "unchecked") if getattr(options, name)]
+    names = ("calibrate", "data_dir", "dataset", "tolerance", "unchecked")
+    given = [name for name in names if getattr(options, name) is not None and getattr(options, name) is not False]
     if options.precision != "int8":
         if given:
             raise UserError(f"command line: --{given[0]} has no effect without --precision int8")

@@ -59,7 +59,7 @@ def validate(
     model, card = trained_model(config, providers)
     if not card.num_classes:
         raise UserError(
-            f"{config.model.ckpt_path} gives features, and classes are needed; export it without --num_classes 0"
+            f"{config.model.ckpt_path} gives no logits, and classes are needed; export it without --num_classes 0"
         )
     places = _matched(source, card, config.data.data_dir or config.data.dataset)
     datasets.say_notes(source, cluster)
