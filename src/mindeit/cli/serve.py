@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Optional, cast
 
 import numpy as np
 import uvicorn
@@ -32,7 +32,7 @@ class Limits:
     queue: int = option(256, "requests at work or waiting; who comes then is told 503", at_least=1)
     megabytes: float = option(10, "of a body", above=0)
     megapixels: float = option(50, "of an image", above=0)
-    threads: int = option(os.cpu_count() or 1, "that decode and compute", at_least=1)
+    threads: Optional[int] = option(None, "that decode and compute; None: one for each core", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Service:
 
     def __init__(self, predictor: Predictor, limits: Limits) -> None:
         self._predictor, self._limits = predictor, limits
-        self._threads = ThreadPoolExecutor(limits.threads)
+        self._threads = ThreadPoolExecutor(limits.threads or os.cpu_count())
         self._present = 0
         Image.MAX_IMAGE_PIXELS = round(limits.megapixels * 1e6)
         self._predictor.predict(np.zeros((32, 32, 3), np.uint8))  # compiles, if anything does, before requests come
