@@ -45,6 +45,8 @@ class Exported:
         self.card = self.description.seen
         on_cpu = is_onnx and tuple(providers[:1]) in ((), ("CPU",))
         self._piece = max(1, PIXELS // self.card.image_size**2) if on_cpu else None
+        if self.description.precision == "int8":
+            self._piece = 1  # ranges are found anew in each call: no image is to change another's result
         self.compiles_each_batch = not is_onnx and self.description.batch is None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
