@@ -10,7 +10,7 @@ from typing import Optional
 from mindeit import files
 from mindeit.config import option, parse
 from mindeit.errors import UserError, run_script
-from mindeit.export.metadata import DYNAMIC
+from mindeit.export.metadata import DYNAMIC, KINDS
 from mindeit.runtime.libraries import missing_libraries
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
@@ -27,6 +27,7 @@ class Options:
     precision: str = option("fp32", "of weights and computing; fp16: norms stay fp32", choices=("fp32", "fp16"))
     preprocess: bool = option(False, "take uint8 images (batch, size, size, 3) and normalise them in the graph")
     heads: str = option("mean", "of a distilled model: their mean as one output, or both", choices=("mean", "both"))
+    outputs: tuple[str, ...] = option((), "several of these by comma; none: logits", choices=KINDS)
     num_classes: Optional[int] = option(None, "0: features; None: the checkpoint's classes", choices=(0,))
     image_size: Optional[int] = option(
         None,
@@ -45,6 +46,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     options = parse(argv, description=__doc__, script=Options, sections=()).script
     check_weights(options)
+    check_outputs(options)
     batch, target = read_batch(options), choose_target(options)
     from mindeit.factory.export import export_model  # MindSpore, which takes seconds to load
 
@@ -59,6 +61,13 @@ def check_weights(options: Options) -> None:
         raise UserError("--pretrained needs --model NAME, and no --ckpt_path")
     if not options.pretrained and not options.ckpt_path:
         raise UserError("no weights: give --ckpt_path FILE, or --pretrained True --model NAME for the official ones")
+
+
+def check_outputs(options: Options) -> None:
+    if options.outputs and options.num_classes == 0:
+        raise UserError("command line: --num_classes 0 says --outputs features; give one of the two")
+    if len(set(options.outputs)) < len(options.outputs):
+        raise UserError(f"command line: --outputs is {','.join(options.outputs)}; allowed: each once")
 
 
 def read_batch(options: Options) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
-from mindeit.export.metadata import Description
+from mindeit.errors import UserError
+from mindeit.export.metadata import ATTENTION, FEATURES, LOGITS, Description
 from mindeit.export.writer import ExportMismatch, export
 from mindeit.runtime import device
 from mindeit.runtime.memory import check_fits
@@ -21,7 +23,7 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     model, card = load_model(
         path,
         model=options.model,
-        num_classes=options.num_classes,
+        num_classes=0 if options.outputs == (FEATURES,) else options.num_classes,
         image_size=options.image_size,
         use_ema=options.use_ema,
         check=not options.no_check,
@@ -29,7 +31,12 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     if batch is not None:
         size = card.image_size
         check_fits(4 * 3 * size**2 * batch, f"--batch is {batch}: a batch of images of {size} pixels")
-    description = Description(card, batch, options.heads, options.precision, options.preprocess)
+    if LOGITS in options.outputs and not card.num_classes:
+        raise UserError(f"{path} has no classes, so no logits; allowed: --outputs {FEATURES}, {ATTENTION} or both")
+    if options.outputs and LOGITS not in options.outputs:
+        card = replace(card, num_classes=0, class_names=None, temperature=None)
+    asked = options.outputs if options.outputs not in ((LOGITS,), (FEATURES,)) else ()
+    description = Description(card, batch, options.heads, options.precision, options.preprocess, asked)
     try:
         export(model, description, target, options.format)
     except ExportMismatch as error:
