@@ -18,10 +18,9 @@ from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --remote-debugging-pipe --use-fake-device-for-media-stream "
-    "--use-fake-ui-for-media-stream"
-).split()
+    "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync remote-debugging-pipe use-fake-device-for-media-stream use-fake-ui-for-media-stream"
+)
 
 
 class Page:
@@ -112,7 +111,7 @@ def browser(profile: Path) -> Iterator[Page]:
     command = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
     assert CHROMIUM
     process = subprocess.Popen(
-        ["bash", "-c", command, CHROMIUM, *QUIET, f"--user-data-dir={profile}"],
+        ["bash", "-c", command, CHROMIUM, *(f"--{word}" for word in QUIET.split()), f"--user-data-dir={profile}"],
         pass_fds=(to_read, to_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from mindeit.files import PathLike, cache_folder
 from mindeit.weights.class_names import class_names
 from mindeit.weights.download import download
 
-MODEL = "model.onnx"
+MODEL, PAGE = "model.onnx", "index.html"
+TITLE = "What is in this image?"
 _ASSETS = Path(__file__).with_name("web")
 _VERSION = "1.30.0"
 _PACKAGE = f"onnxruntime-web-{_VERSION}"
@@ -48,25 +50,35 @@ def runtime_package() -> Path:
     return path
 
 
-def write(folder: PathLike, model: Path, title: str) -> None:
-    """The page appears whole or not at all; ``model`` is the ONNX file."""
-    path, package = Path(folder).absolute(), runtime_package()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
-        made = Path(temporary, path.name)
-        shutil.copytree(_ASSETS, made)
-        (made / "runtime").mkdir()
-        with tarfile.open(package) as archive:
-            for name in _RUNTIME:
-                content = archive.extractfile(f"package/dist/{name}")
-                assert content is not None
-                (made / "runtime" / name).write_bytes(content.read())
-        shutil.copyfile(model, made / MODEL)
-        text = json.dumps(card_of(made / MODEL, title), ensure_ascii=False, indent=1)
-        (made / "model.json").write_text(text, "utf-8")
-        if path.exists():
-            path.rmdir()  # an empty folder
-        os.replace(made, path)
+@contextmanager
+def made(folder: PathLike, title: str | None) -> Iterator[None]:
+    """Around what writes `MODEL` into ``folder``: adds the page, or takes all of it away after a failure.
+
+    The page itself comes last, so that none is there whose parts are not.
+    """
+    path, package = Path(folder), runtime_package()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+        if (path / MODEL).exists():
+            _add_page(path, package, title or TITLE)
+            print(f"page: {path}/{PAGE}; look at it with: python -m http.server --directory {path}", flush=True)
+    finally:
+        if not (path / PAGE).exists():
+            shutil.rmtree(path)
+
+
+def _add_page(path: Path, package: Path, title: str) -> None:
+    text = json.dumps(card_of(path / MODEL, title), ensure_ascii=False, indent=1)
+    (path / "model.json").write_text(text, "utf-8")
+    (path / "runtime").mkdir()
+    with tarfile.open(package) as archive:
+        for name in _RUNTIME:
+            content = archive.extractfile(f"package/dist/{name}")
+            assert content is not None
+            (path / "runtime" / name).write_bytes(content.read())
+    for asset in sorted(_ASSETS.iterdir(), key=lambda asset: asset.name == PAGE):
+        shutil.copyfile(asset, path / asset.name)
 
 
 def card_of(model: Path, title: str) -> dict[str, Any]:
