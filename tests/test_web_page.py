@@ -108,6 +108,17 @@ def test_images_are_prepared_to_the_same_bits(page, folder, name):
         assert np.array_equal(found.reshape(3, size, size), transform(image.convert("RGB")))
 
 
+def test_a_page_of_eight_bits_gives_its_files_scores(checkpoint, folder, tmp_path):
+    eight = tmp_path / "eight"
+    export_script("--ckpt_path", checkpoint, "--web", eight, "--precision", "int8", "--unchecked")
+    predictor = mindeit.Predictor(eight / "model.onnx")
+    with served(eight) as address, browser(tmp_path / "profile") as page:
+        page.open(address)
+        page.wait(READY)
+        shown = classified(page, folder, "large.png")
+    assert max(abs(shown[guess.name] - guess.score) for guess in predictor.predict(folder / "large.png")) < 1e-3
+
+
 def test_attention_is_shown_over_the_image(page, folder):
     classified(page, folder, "large.png")
     sum_of = "document.getElementById('image').toDataURL().length"
@@ -196,7 +207,7 @@ def test_weights_take_half_the_room(folder, checkpoint, tmp_path):
         ),
         (
             ["--web", "page", "--precision", "fp16"],
-            "command line: --precision is fp16, in which browsers do not compute; allowed: fp16-weights",
+            "command line: --precision is fp16, in which browsers do not compute; allowed: fp16-weights, fp32, int8",
         ),
         (["--web", "full"], "command line: --web is full, which exists; allowed: a new or an empty folder"),
         (

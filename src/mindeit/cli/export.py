@@ -31,10 +31,19 @@ class Options:
     batch: str = option("dynamic", "images at a time, or dynamic for any number")
     precision: Optional[str] = option(
         None,
-        "of weights and computing; fp16: norms stay fp32; fp16-weights: computed in fp32; None: fp32, of a page "
-        "fp16-weights",
-        choices=("fp32", "fp16", "fp16-weights"),
+        "of weights and computing; fp16: norms stay fp32; fp16-weights: computed in fp32; int8: products in eight bits, "
+        "kept by its accuracy; None: fp32, of a page fp16-weights",
+        choices=("fp32", "fp16", "fp16-weights", "int8"),
     )
+    calibrate: Optional[str] = option(
+        None, "folder of images that fix the ranges for int8; None: each call finds its own"
+    )
+    data_dir: Optional[str] = option(None, "held-out images for int8: a folder with val/, or a class folder")
+    dataset: Optional[str] = option(
+        None, "for int8, in place of a folder: the digits of scikit-learn", choices=("digits",)
+    )
+    tolerance: Optional[float] = option(None, "points of accuracy that int8 may lose; None: 0.5", at_least=0)
+    unchecked: bool = option(False, "write an int8 file without images to check it with")
     preprocess: bool = option(False, "take uint8 images (batch, size, size, 3) and normalise them in the graph")
     heads: str = option("mean", "of a distilled model: their mean as one output, or both", choices=("mean", "both"))
     outputs: tuple[str, ...] = option((), "several of these by comma; none: logits", choices=KINDS)
@@ -57,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     options = settled(parse(argv, description=__doc__, script=Options, sections=()).script)
     check_weights(options)
     check_outputs(options)
+    check_int8(options)
     batch, target = read_batch(options), choose_target(options)
     if options.web:
         web_page.check_folder(options.web)
@@ -77,7 +87,9 @@ def settled(options: Options) -> Options:
         if getattr(options, name) != getattr(Options(), name):
             raise UserError(f"command line: --{name} has no effect with --web, where the page decides it")
     if options.precision == "fp16":
-        raise UserError("command line: --precision is fp16, in which browsers do not compute; allowed: fp16-weights")
+        raise UserError(
+            "command line: --precision is fp16, in which browsers do not compute; allowed: fp16-weights, fp32, int8"
+        )
     target = str(Path(options.web, web_page.MODEL))
     return replace(options, format="ONNX", output=target, precision=options.precision or "fp16-weights")
 
@@ -97,6 +109,25 @@ def check_outputs(options: Options) -> None:
         raise UserError("command line: --num_classes 0 says --outputs features; give one of the two")
     if len(set(options.outputs)) < len(options.outputs):
         raise UserError(f"command line: --outputs is {','.join(options.outputs)}; allowed: each once")
+
+
+def check_int8(options: Options) -> None:
+    """That nothing is left to chance, and no option without effect."""
+    given = [name for name in ("calibrate", "data_dir", "dataset", "tolerance", "unchecked") if getattr(options, name)]
+    if options.precision != "int8":
+        if given:
+            raise UserError(f"command line: --{given[0]} has no effect without --precision int8")
+        return
+    if options.format != "ONNX":
+        raise UserError(f"command line: --precision int8 is for --format ONNX, not {options.format}")
+    checks = [f"--{name}" for name in given if name in ("data_dir", "dataset", "unchecked")]
+    if len(checks) != 1:
+        raise UserError(
+            "command line: --precision int8 needs one of --data_dir FOLDER (held-out images), --dataset digits and "
+            f"--unchecked, got {' and '.join(checks) or 'none'}"
+        )
+    if options.unchecked and options.tolerance is not None:
+        raise UserError("command line: --tolerance has no effect with --unchecked")
 
 
 def read_batch(options: Options) -> int | None:

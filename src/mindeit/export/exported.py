@@ -62,8 +62,7 @@ class Exported:
         A file with a fixed batch runs as often as needed. A file for any batch runs with ``at_once`` images, by default
         as many as are fastest on the device.
         """
-        if self.description.preprocess:
-            images = np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
+        images = self.as_taken(images)
         count = len(images)
         size = self.description.batch or at_once or self._piece or count
         if self.description.batch and count % size:
@@ -73,6 +72,12 @@ class Exported:
             self.check_gives(kind, f"export it with --outputs {kind}")
         parts = [self._run(images[start : start + size], names) for start in range(0, count, size)]
         return [check_finite(np.concatenate(part)[:count], self.path) for part in zip(*parts)]
+
+    def as_taken(self, images: np.ndarray) -> np.ndarray:
+        """(batch, 3, S, S), prepared by ``card`` -> the file's own input."""
+        if not self.description.preprocess:
+            return images
+        return np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
 
     def _run(self, images: np.ndarray, names: Sequence[str]) -> Sequence[np.ndarray]:
         whole = self.description.outputs

@@ -33,19 +33,23 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
     with fp16 its parameters.
     """
     card = description.card
-    _check_outputs(model, description)
-    wanted = _results(model, description)
-    cell = interface(model, description)
+    check_outputs(model, description)
     with atomic_group(target) as temporary:
-        _WRITERS[kind](cell, description, temporary)
-        write_digest(temporary)
-        _prove(temporary, description, wanted, kind)
+        write(model, description, temporary, kind)
         sizes = [file.stat().st_size for file in (temporary, weights_beside(temporary)) if file.exists()]
     written = target if len(sizes) == 1 else f"{target} and {weights_beside(Path(target)).name}"
     print(f"wrote {written}: {card.model}, {sum(sizes) / 1e6:.1f} MB, {description.as_dict()['input']}")
 
 
-def _check_outputs(model: nn.Cell, description: Description) -> None:
+def write(model: nn.Cell, description: Description, path: Path, kind: str) -> None:
+    """As `export`, in a folder that whoever calls throws away if this fails."""
+    wanted = _results(model, description)
+    _WRITERS[kind](interface(model, description), description, path)
+    write_digest(path)
+    _prove(path, description, wanted, kind)
+
+
+def check_outputs(model: nn.Cell, description: Description) -> None:
     name = description.card.model
     if description.heads == BOTH and not model.distilled:
         raise UserError(f"heads is both, but {name} has one head; allowed: mean")

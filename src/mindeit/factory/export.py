@@ -21,6 +21,11 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     """Export after all checks, for ``batch`` images at a time or any number; False if nothing was written."""
     path = weights_file(options.ckpt_path, pretrained=options.pretrained, model=options.model)
     assert path is not None  # the command line names one
+    export_int8 = None
+    if options.precision == "int8":
+        from mindeit.factory.int8 import Int8Export  # needs onnx, which MindIR does without
+
+        export_int8 = Int8Export(options, path)
     device.setup("Ascend" if options.format == "AIR" else "CPU")  # a traced graph runs anywhere
     model, card = load_model(
         path,
@@ -40,9 +45,13 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     asked = options.outputs if options.outputs not in ((LOGITS,), (FEATURES,)) else ()
     if options.web and has_attention(model):
         asked = (LOGITS, ATTENTION)
-    description = Description(card, batch, options.heads, options.precision, options.preprocess, asked)
+    precision = "fp32" if export_int8 else options.precision
+    description = Description(card, batch, options.heads, precision, options.preprocess, asked)
     try:
-        export(model, description, target, options.format)
+        if export_int8:
+            export_int8(model, description, target)
+        else:
+            export(model, description, target, options.format)
     except ExportMismatch as error:
         print(f"nothing was written to {target}: {error}", file=sys.stderr)
         return False
