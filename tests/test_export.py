@@ -295,7 +295,7 @@ def test_an_operator_without_an_onnx_form_is_named(checkpoints, tmp_path, monkey
 
 
 BAD_INPUT = [
-    (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX or AIR"),
+    (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX, AIR or None"),
     (["--format", None], "command line: give --format MINDIR, ONNX or AIR for a file, or --web FOLDER for a page"),
     (
         ["--format", "AIR", "--output", None],

@@ -31,7 +31,7 @@ class Options:
     batch: str = option("dynamic", "images at a time, or dynamic for any number")
     precision: Optional[str] = option(
         None,
-        "of weights and computing; fp16: norms stay fp32; fp16-weights: computed in fp32; int8: products in eight bits, "
+        "of weights and computing; fp16: norms stay fp32; fp16-weights: computed in fp32; int8: products in bytes, "
         "kept by its accuracy; None: fp32, of a page fp16-weights",
         choices=("fp32", "fp16", "fp16-weights", "int8"),
     )
