@@ -12,6 +12,7 @@ from mindeit.config import option, parse
 from mindeit.errors import UserError, run_script
 from mindeit.export.metadata import DYNAMIC
 from mindeit.runtime.libraries import missing_libraries
+from mindeit.weights.hub import is_on_hub
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 
@@ -76,7 +77,9 @@ def read_batch(options: Options) -> int | None:
 def choose_target(options: Options) -> str:
     """Fail early if the name does not fit the format, or cannot be written."""
     suffix = SUFFIXES[options.format]
-    target = Path(options.output or Path(options.ckpt_path or str(options.model)).with_suffix(suffix))
+    source = options.ckpt_path or str(options.model)
+    beside = Path(Path(source).name if is_on_hub(source) else source).with_suffix(suffix)
+    target = Path(options.output or beside)
     if target.suffix != suffix:
         raise UserError(f"output {target} ends in '{target.suffix}'; format {options.format} allows {suffix}")
     files.check_writable(target)
