@@ -45,7 +45,7 @@ def convert(
     )
     tensors = len(state) + (len(card.counters) if to_pt or to_timm else 0)
     if to_timm:
-        size = _write_folder(source, target, state, card, verify)
+        size = _write_folder(source, target, state, card, verify, use_ema)
     else:
         with atomic(target) as temporary:
             if to_pt:
@@ -61,13 +61,14 @@ def convert(
     )
 
 
-def _write_folder(source: str, target: str, state: State, card: ModelCard, verify: bool) -> int:
+def _write_folder(source: str, target: str, state: State, card: ModelCard, verify: bool, use_ema: bool) -> int:
     """Returns the size of the weights in bytes."""
     timm_folder.timm_form(card.model)
     with _folder(target) as folder:
         timm_folder.write(folder, to_official(state, card), card)
         report = _prove(folder, card) if verify else None
-        text = model_card(card, source=Path(hub.local_path(source)), target=target, report=report)
+        file = Path(hub.local_path(source))
+        text = model_card(card, source=file, target=target, report=report, use_ema=use_ema)
         (folder / "README.md").write_text(text, encoding="utf-8")
         return hub.weights_in(folder).stat().st_size
 

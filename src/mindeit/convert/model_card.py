@@ -24,7 +24,9 @@ _TRAINED = (  # settings of a run that a reader asks for first
 )
 
 
-def model_card(card: ModelCard, *, source: Path, target: str, report: Report | None) -> str:
+def model_card(
+    card: ModelCard, *, source: Path, target: str, report: Report | None = None, use_ema: bool = False
+) -> str:
     """Facts alone: of the card, of the training run that the checkpoint records, of the official file."""
     record = checkpoint.read_record(source) if source.suffix == ".ckpt" else None
     official = _official(card, source)
@@ -33,7 +35,7 @@ def model_card(card: ModelCard, *, source: Path, target: str, report: Report | N
         f"# {card.model}",
         _what(card),
         *(_published(card, official) if official else ()),
-        *(_run(record) if record else ()),
+        *(_run(card, source, record, use_ema) if record else ()),
         *(_parity(report) if report else ()),
         _usage(target),
         *([] if official else [_NO_LICENCE]),
@@ -78,27 +80,39 @@ def _published(card: ModelCard, file: Published) -> Iterator[str]:
         yield f"The authors report {file.top1:g} % top-1{top5} on ImageNet-1k (trained on: {file.trained_on})."
 
 
-def _run(record: Mapping[str, Any]) -> Iterator[str]:
+def _run(card: ModelCard, source: Path, record: Mapping[str, Any], use_ema: bool) -> Iterator[str]:
     """What a checkpoint of a training run says of it. Paths stay out, for they are the machine's own."""
     config, made = record.get("config") or {}, record.get("made") or {}
-    figures, prefix = record.get("figures") or {}, "ema_" if record["use"] == "ema" else ""
-    known = {key: figures.get(prefix + key) for key in ("acc1", "acc5")}
-    loss = figures.get("ema_loss" if prefix else "val_loss")
+    averaged, data = use_ema or record["use"] == "ema", (config.get("dataset"), _last(config.get("data_dir")))
     rows = {
-        "data": ", ".join(
-            str(part) for part in (config.get("dataset"), Path(config.get("data_dir") or "").name) if part
-        ),
+        "data": ", ".join(str(part) for part in data if part),
         "images to train on": record.get("images"),
-        f"top-1 on {config.get('val_split', 'val')}": _figure(known["acc1"], " %"),
-        f"top-5 on {config.get('val_split', 'val')}": _figure(known["acc5"], " %"),
-        "loss there": _figure(loss, ""),
+        **_figures(card, source, record, averaged, config.get("val_split", "val")),
         "epoch, updates": f"{record['epoch']}, {record['step']}",
-        "weights": "the average of the run's" if prefix else None,
+        "weights": "the average of the run's" if averaged else None,
         **{name: config.get(name) for name in _TRAINED.split()},
         "versions": made.get("versions"),
         "device": made.get("device"),
     }
     yield f"## Training\n\n{_table({name: value for name, value in rows.items() if value not in (None, '', 0, False)})}"
+
+
+def _figures(
+    card: ModelCard, source: Path, record: Mapping[str, Any], averaged: bool, split: str
+) -> dict[str, str | None]:
+    """None of them where the conversion changed the head or the resolution."""
+    saved, figures, prefix = checkpoint.read_card(source), record.get("figures") or {}, "ema_" if averaged else ""
+    if saved is None or (saved.num_classes, saved.image_size) != (card.num_classes, card.image_size):
+        return {}
+    return {
+        f"top-1 on {split}": _figure(figures.get(f"{prefix}acc1"), " %"),
+        f"top-5 on {split}": _figure(figures.get(f"{prefix}acc5"), " %"),
+        "loss there": _figure(figures.get("ema_loss" if averaged else "val_loss"), ""),
+    }
+
+
+def _last(path: Any) -> str:
+    return Path(path).name if isinstance(path, str) else ""
 
 
 def _figure(value: Any, unit: str) -> str | None:
