@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from convert_weights import official_shapes, official_state, same_bits, write_pth
 from timm_models import import_timm
 
@@ -114,6 +116,13 @@ def check_both_ways(timm, name, size, classes, tmp_path):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_folder_gives_the_same_logits_in_timm_and_comes_back_bit_for_bit(timm, name, tmp_path):
     check_both_ways(timm, name, *SMALL[name], tmp_path)
+
+
+def test_the_lines_of_the_docs_load_a_folder_in_timm(timm, folder):
+    lines = re.findall(r"^ {4}(.*)$", (ROOT / "docs" / "weights.md").read_text(), re.M)
+    found: dict = {}
+    exec("\n".join(lines).replace("flowers_timm", str(folder)), found)
+    assert found["model"].num_classes == 3
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ class Options:
     """Export"""
 
     format: str = option("", "kind of file", choices=("MINDIR", "ONNX", "AIR"), required=True)
-    ckpt_path: Optional[str] = option(None, "weights (.ckpt, .safetensors or official .pth)")
+    ckpt_path: Optional[str] = option(
+        None, "weights (.ckpt, .safetensors, official .pth, timm's folder, hf://owner/name)"
+    )
     output: Optional[str] = option(None, "file to write; None: beside the weights")
     batch: str = option("dynamic", "images at a time, or dynamic for any number")
     precision: str = option("fp32", "of weights and computing; fp16: norms stay fp32", choices=("fp32", "fp16"))
