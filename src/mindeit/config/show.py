@@ -29,7 +29,7 @@ def help_text(program: str, description: str, titles: Mapping[str, str], keys: I
 
 
 def _entry(key: Key) -> Iterator[str]:
-    default = "" if key.option.positional or key.option.required else f" (default: {_plain(key.default)})"
+    default = "" if key.option.positional or key.option.required else f" (default: {plain(key.default)})"
     yield "  " + (key.name if key.option.positional else ", ".join(key.flags))
     width = max(40, shutil.get_terminal_size().columns - 8)
     yield from textwrap.wrap(
@@ -37,7 +37,7 @@ def _entry(key: Key) -> Iterator[str]:
     )
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     return (
         " ".join(item if isinstance(item, str) else f"{item:g}" for item in value) or "none"
         if isinstance(value, tuple)

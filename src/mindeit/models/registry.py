@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 def register_model(spec: ModelSpec, builder: Builder | None = None) -> None:
     """Add a model of one's own: from now on it is built, trained, saved, read and exported by its name.
 
-    Without ``builder`` it is another size of a family of this package, whose arguments ``spec.variant`` holds::
+    Without ``builder`` it is another size of a family of this package, whose arguments ``spec.variant`` holds:
 
         row = ModelSpec("deit_micro", family="deit", image_size=64, variant={
             "embed_dim": 96, "depth": 4, "num_heads": 3, "patch_size": 8, "distilled": False})

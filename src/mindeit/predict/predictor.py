@@ -58,7 +58,7 @@ def on_arrays(model: Model) -> Run:
 
 
 class Predictor:
-    """Class names and scores of images, in one line and at a compiled model's speed::
+    """Class names and scores of images, in one line and at a compiled model's speed:
 
         predictor = mindeit.Predictor("deit.ckpt")              # any checkpoint or exported file the project reads
         predictor = mindeit.Predictor("deit_tiny_patch16_224")  # official weights, downloaded once
@@ -96,7 +96,7 @@ class Predictor:
     def predict(self, images: inputs.Images, top_k: int = 5) -> list[Prediction] | list[list[Prediction]]:
         """The ``top_k`` likeliest classes of an image, best first; of a folder or a list of images, a list of these.
 
-        An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3)::
+        An image is a path, a URL, bytes, a binary file, a Pillow image or a uint8 array (height, width, 3):
 
             for guess in predictor.predict("bird.jpg", top_k=3):
                 print(guess.name, guess.score)
@@ -110,7 +110,7 @@ class Predictor:
 
     def features(self, images: inputs.Images) -> np.ndarray:
         """What the model's head classifies, to compare images or to learn from: (dim,) of an image, (images, dim) of a
-        folder or a list. Images as for `predict`::
+        folder or a list. Images as for `predict`:
 
             one, other = predictor.features(["bird.jpg", "other.jpg"])
             likeness = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))

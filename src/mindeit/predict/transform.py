@@ -10,7 +10,7 @@ from mindeit.weights.hub import local_path
 
 
 def transform_for(checkpoint: PathLike) -> EvalTransform:
-    """From an RGB ``PIL.Image`` to the array (3, S, S), float32, that the model of ``checkpoint`` takes::
+    """From an RGB ``PIL.Image`` to the array (3, S, S), float32, that the model of ``checkpoint`` takes:
 
         pixels = mindeit.transform_for("deit_tiny.ckpt")(Image.open("bird.jpg").convert("RGB"))
 

@@ -31,7 +31,7 @@ def create_model(
     stem: str | None = None,
     **shape: Any,
 ) -> nn.Cell:
-    """A model by its official name, fresh or with the weights of a file of any kind that `load_weights` reads::
+    """A model by its official name, fresh or with the weights of a file of any kind that `load_weights` reads:
 
         model = mindeit.create_model("deit_tiny_patch16_224", checkpoint="deit_tiny.ckpt")
 
@@ -43,7 +43,7 @@ def create_model(
     ``model.card`` tells how images are prepared.
 
     MindSpore runs a model operator by operator unless told otherwise, which on a CPU takes 25 to 50 times as long.
-    `mindeit.Predictor` compiles it by itself; whoever calls it compiles it first::
+    `mindeit.Predictor` compiles it by itself; whoever calls it compiles it first:
 
         classify = mindspore.jit(model.set_train(False))  # compiles when it is called with a new shape
         logits = classify(images)                         # (batch, 3, 224, 224) -> (batch, 1000)
