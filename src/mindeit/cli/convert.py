@@ -81,7 +81,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     target = options.to_timm or options.output
     if not (options.input and target):
-        raise UserError("--input and --output (or --to_timm) are needed (or --list); --help shows the options")
+        raise UserError(
+            "--input and --output are needed (or --input and --to_timm, or --list); --help shows the options"
+        )
     if options.to_timm and (options.output or options.to_pt):
         raise UserError(f"--to_timm {target} stands in place of --output and --to_pt; leave them out")
     if options.to_timm:
