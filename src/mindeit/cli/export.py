@@ -15,6 +15,7 @@ from mindeit.errors import UserError, run_script
 from mindeit.export import web_page
 from mindeit.export.metadata import DYNAMIC, KINDS
 from mindeit.runtime.libraries import missing_libraries
+from mindeit.weights.hub import is_on_hub
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 
@@ -26,7 +27,9 @@ class Options:
     format: Optional[str] = option(None, "kind of file", choices=("MINDIR", "ONNX", "AIR"))
     web: Optional[str] = option(None, "in place of a file: a new folder, a page that classifies images in the browser")
     title: Optional[str] = option(None, "of that page; None: What is in this image?")
-    ckpt_path: Optional[str] = option(None, "weights (.ckpt, .safetensors or official .pth)")
+    ckpt_path: Optional[str] = option(
+        None, "weights (.ckpt, .safetensors, official .pth, timm's folder, hf://owner/name)"
+    )
     output: Optional[str] = option(None, "file to write; None: beside the weights")
     batch: str = option("dynamic", "images at a time, or dynamic for any number")
     precision: Optional[str] = option(
@@ -147,7 +150,9 @@ def read_batch(options: Options) -> int | None:
 def choose_target(options: Options) -> str:
     """Fail early if the name does not fit the format, or cannot be written."""
     suffix = SUFFIXES[str(options.format)]
-    target = Path(options.output or Path(options.ckpt_path or str(options.model)).with_suffix(suffix))
+    source = options.ckpt_path or str(options.model)
+    beside = Path(Path(source).name if is_on_hub(source) else source).with_suffix(suffix)
+    target = Path(options.output or beside)
     if target.suffix != suffix:
         raise UserError(f"output {target} ends in '{target.suffix}'; format {options.format} allows {suffix}")
     files.check_writable(target)
