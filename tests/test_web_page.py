@@ -127,7 +127,7 @@ def test_attention_is_shown_over_the_image(page, folder):
     page.value("document.getElementById('attention').value = 0")
     page.value("document.getElementById('attention').dispatchEvent(new Event('input'))")
     assert page.value(sum_of) != before
-    page.value("document.getElementById('attention').value = 50")
+    page.value("document.getElementById('attention').value = 60")
 
 
 def test_an_image_is_taken_from_a_drop_and_from_the_clipboard(page, folder):

@@ -76,7 +76,8 @@ function view(bitmap) {
   const [left, top] = [Math.floor((card.image_size - wide) / 2), Math.floor((card.image_size - high) / 2)];
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, box.x[0] * sx, box.y[0] * sy, wide * sx, high * sy, left * scale, top * scale, wide * scale, high * scale);
+  const from = [box.x[0] * sx, box.y[0] * sy, wide * sx, high * sy];
+  context.drawImage(bitmap, ...from, left * scale, top * scale, wide * scale, high * scale);
   return canvas;
 }
 
@@ -88,6 +89,10 @@ function draw() {
   context.drawImage(shown.image, 0, 0);
   const share = Number(part("attention").value) / 100;
   if (shown.attention && share > 0) {
+    context.globalAlpha = Math.min(1, 2 * share); // of grey: colours are the map's
+    context.globalCompositeOperation = "saturation";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.globalCompositeOperation = "source-over";
     context.globalAlpha = share;
     context.imageSmoothingQuality = "high";
     context.drawImage(heat(shown.attention), 0, 0, canvas.width, canvas.height);
@@ -103,7 +108,10 @@ function heat({ values, side }) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(side, side);
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  values.forEach((value, at) => pixels.data.set([...color((value - low) / Math.max(high - low, 1e-12)), 255], 4 * at));
+  values.forEach((value, at) => {
+    const share = (value - low) / Math.max(high - low, 1e-12);
+    pixels.data.set([...color(share), 255 * (0.6 + 0.4 * share)], 4 * at); // where little is seen, the image stays
+  });
   context.putImageData(pixels, 0, 0);
   return canvas;
 }
