@@ -19,7 +19,7 @@ from mindeit import load_model
 from mindeit.data import EvalTransform, open_source
 from mindeit.export import int8
 from mindeit.export.exported import Exported
-from mindeit.runtime.device import operator_by_operator
+from mindeit.runtime import device
 from mindeit.weights import checkpoint as checkpoints
 
 INT8 = ("--precision", "int8")
@@ -27,6 +27,7 @@ INT8 = ("--precision", "int8")
 
 def learnt(folder, name):
     """Random weights, large enough for features that differ, under a head that was fitted to 400 digits."""
+    device.seed(3)
     path = write_checkpoint(folder, name, class_names=tuple("0123456789"))
     state, card = checkpoints.read(path)
     state = {
@@ -37,7 +38,7 @@ def learnt(folder, name):
     source = open_source("digits", None, "train")
     transform = EvalTransform(32, card.crop_pct, card.mean, card.std, card.interpolation)
     images = np.stack([transform(source.read(index)) for index in range(400)])
-    with operator_by_operator():
+    with device.operator_by_operator():
         model.set_train(False)
         features = model.forward_head(model.forward_features(Tensor(images)), pre_logits=True).asnumpy()
     middle = features.mean(0)
@@ -118,7 +119,7 @@ def test_other_scripts_read_it_as_any_file(made, digits, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("batch", ["dynamic", "3"])
 def test_calibrated_files_have_fixed_ranges(batch, checkpoint, digits, tmp_path, monkeypatch):
     target = tmp_path / "a.onnx"
-    words = [*INT8, "--calibrate", str(digits / "val"), "--data_dir", str(digits), "--tolerance", "5"]
+    words = [*INT8, "--calibrate", str(digits / "val"), "--data_dir", str(digits), "--tolerance", "15"]
     assert export(monkeypatch, checkpoint, target, *words, "--preprocess", "--batch", batch) == 0
     kinds = Counter(node.op_type for node in onnx.load(target).graph.node)
     assert kinds["MatMulInteger"] == 0

@@ -51,6 +51,11 @@ class AttentionOutput(Float32):
         return seen
 
 
+def has_attention(model: nn.Cell) -> bool:
+    """Whether `AttentionOutput` can show it."""
+    return isinstance(model, (Transformer, LateClassTokens)) and not model.token_per_class
+
+
 def check_attention(model: nn.Cell, name: str) -> None:
     if not isinstance(model, (Transformer, LateClassTokens)):
         raise UserError(f"{name} has no attention to show; allowed: --outputs logits, features or both")

@@ -34,7 +34,7 @@ _FIELDS = {
     "outputs": tuple[str, ...],
     "batch": Union[Literal["dynamic"], Annotated[int, Bounds(at_least=1)]],
     "heads": Literal["mean", "both"],
-    "precision": Literal["fp32", "fp16", "int8"],
+    "precision": Literal["fp32", "fp16", "fp16-weights", "int8"],
     "preprocess": bool,
 }
 _TEXTS = ("model", "heads", "precision", "interpolation")

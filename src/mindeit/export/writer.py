@@ -94,13 +94,15 @@ def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
 
 
 def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
-    from mindeit.export import onnx_graph  # needs onnx, which MindIR does without
+    from mindeit.export import half_weights, onnx_graph  # need onnx, which MindIR does without
 
     sizes = (2, 3) if description.batch is None else (description.batch,)
     graphs = [mind_ir.trace(cell, (size, *description.image_shape), description.dtype, path.parent) for size in sizes]
     graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
     texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
     model = onnx_graph.build(graph, description.card.model, description.outputs, texts)
+    if description.precision == "fp16-weights":
+        half_weights.halve(model)
     held = sum(parameter.nbytes for parameter in cell.get_parameters())
     onnx_graph.save(model, path, weights_beside(path) if held > LARGEST_ONNX else None)
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from mindeit.errors import UserError
+from mindeit.export import web_page
+from mindeit.export.attention_output import has_attention
 from mindeit.export.metadata import ATTENTION, FEATURES, LOGITS, Description
 from mindeit.export.writer import ExportMismatch, export
 from mindeit.runtime import device
@@ -41,6 +43,8 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
     if options.outputs and LOGITS not in options.outputs:
         card = replace(card, num_classes=0, class_names=None, temperature=None)
     asked = options.outputs if options.outputs not in ((LOGITS,), (FEATURES,)) else ()
+    if options.web and has_attention(model):
+        asked = (LOGITS, ATTENTION)
     precision = "fp32" if export_int8 else options.precision
     description = Description(card, batch, options.heads, precision, options.preprocess, asked)
     try:
@@ -52,3 +56,9 @@ def export_model(options: Any, target: str, batch: int | None) -> bool:
         print(f"nothing was written to {target}: {error}", file=sys.stderr)
         return False
     return True
+
+
+def export_page(options: Any, target: str) -> bool:
+    """The same, with what makes a web page around it; what a failure leaves behind goes."""
+    with web_page.made(options.web, options.title):
+        return export_model(options, target, None)

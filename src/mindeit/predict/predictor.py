@@ -23,6 +23,7 @@ from mindeit.predict.attention_maps import AttentionMaps
 from mindeit.runtime import device
 from mindeit.weights.card import ModelCard
 from mindeit.weights.class_names import class_names
+from mindeit.weights.hub import local_path
 from mindeit.weights.integrity import check_finite
 
 if TYPE_CHECKING:
@@ -236,7 +237,8 @@ def _open(source: PathLike | Model, name: str | None, use_ema: bool, check: bool
 
 
 def _weights(source: str) -> str:
-    """A file, or the official weights of a model's name."""
+    """A file or folder, or the official weights of a model's name."""
+    source = local_path(source)
     if os.path.exists(source) or os.path.splitext(source)[1] or os.sep in source:
         return source
     if source not in list_models():
