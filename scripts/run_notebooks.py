@@ -1,0 +1,77 @@
+"""Execute the notebooks and write what they show anew: python scripts/run_notebooks.py [NAME ...]
+
+The text is notebooks/NAME.py (jupytext's percent format); NAME.ipynb beside it is made of it, with its outputs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jupytext
+from nbclient import NotebookClient
+from nbformat import NotebookNode, write
+
+from mindeit.errors import UserError, nearest, run_script
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.py"))}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def read(path: Path) -> NotebookNode:
+    """The text as a notebook without outputs; what changes from run to run, such as the cells' names, is left out."""
+    notebook = jupytext.read(path)
+    notebook.metadata = {**METADATA, "jupytext": {"formats": "ipynb,py:percent"}}
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.id, cell.metadata = f"cell-{number}", {}
+    return notebook
+
+
+def execute(path: Path) -> NotebookNode:
+    """In a folder of its own, by this Python and this checkout; an error in a cell is raised."""
+    notebook = read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            notebook, timeout=1200, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": folder}}
+        )
+        client.execute(env=_environment())
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _tells_of_compiling(output)]
+    return notebook
+
+
+def _tells_of_compiling(output: NotebookNode) -> bool:
+    """It is for those who wait."""
+    lines = output.get("text", "").splitlines()
+    return output.get("name") == "stderr" and all(line.startswith("compil") for line in lines)
+
+
+def _environment() -> dict[str, str]:
+    paths = (str(ROOT / "src"), os.environ.get("PYTHONPATH", ""))
+    commands = (str(Path(sys.executable).parent), os.environ["PATH"])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PATH": os.pathsep.join(commands)}
+
+
+@run_script
+def main(argv: Sequence[str]) -> None:
+    for name in argv or NOTEBOOKS:
+        if name not in NOTEBOOKS:
+            raise UserError(f"unknown notebook '{name}'{nearest(name, NOTEBOOKS)}; allowed: {', '.join(NOTEBOOKS)}")
+    for name in argv or NOTEBOOKS:
+        begun = time.monotonic()
+        target = NOTEBOOKS[name].with_suffix(".ipynb")
+        write(execute(NOTEBOOKS[name]), target)
+        print(f"{name}: {time.monotonic() - begun:.0f} s, {target.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
