@@ -6,6 +6,7 @@ The text is notebooks/NAME.py (jupytext's percent format); NAME.ipynb beside it 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from mindeit.errors import UserError, nearest, run_script
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.py"))}
+WAITING = re.compile(r"^(?:(?:still )?compil.*|.* left)\n?", re.M)  # that a graph is compiled; how far an epoch is
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -45,14 +47,16 @@ def execute(path: Path) -> NotebookNode:
         client.execute(env=_environment())
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _tells_of_compiling(output)]
+            cell.outputs = [output for output in cell.outputs if not _for_waiting_only(output)]
     return notebook
 
 
-def _tells_of_compiling(output: NotebookNode) -> bool:
-    """It is for those who wait."""
-    lines = output.get("text", "").splitlines()
-    return output.get("name") == "stderr" and all(line.startswith("compil") for line in lines)
+def _for_waiting_only(output: NotebookNode) -> bool:
+    """Takes out the lines for those who wait, which also depend on how fast the machine is; True if none is left."""
+    if output.output_type != "stream":
+        return False
+    output.text = WAITING.sub("", output.text).rstrip() + "\n"
+    return not output.text.strip()
 
 
 def _environment() -> dict[str, str]:
