@@ -63,8 +63,8 @@ torch.save({"model": twin.state_dict()}, "deit_tiny.pth")
 # The report compares logits of both frameworks on the same images, and the output of every block. Gaps are in units of the
 # logits' standard deviation. Above the limit nothing would have been written, and the first block that departs would be named.
 #
-# The same on two photographs, by hand. The guesses are the nonsense that random weights give, none of a thousand classes
-# gets as much as 1 %. What counts is that both frameworks agree on it.
+# The same on two photographs, by hand. The guesses are the nonsense that random weights give, the best of a thousand
+# classes gets about 1 %. What counts is that both frameworks agree on it.
 
 # %%
 predictor = mindeit.Predictor("deit_tiny.ckpt")
@@ -191,6 +191,6 @@ for name, patches in hidden.items():
     print(f"without {name:31} {still:6.1%} still right")
 
 # %% [markdown]
-# The patch with most attention counts more than one by chance, and that with least counts less: rollout points the right way. Part
-# of the reason is simple, though: patches with little attention are often black already. And most answers survive the loss of any
-# single patch, so no map is the whole explanation.
+# Without the patch that rollout names first, about one answer in five is lost; without a patch by chance, or the one that it names
+# last, one in twenty. So rollout points at something that counts. But four of five answers survive the loss of what it
+# names first: a map is a hint, and no explanation.

@@ -5,6 +5,8 @@ The text is notebooks/NAME.py (jupytext's percent format); NAME.ipynb beside it 
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import sys
@@ -16,12 +18,14 @@ from pathlib import Path
 import jupytext
 from nbclient import NotebookClient
 from nbformat import NotebookNode, write
+from PIL import Image
 
 from mindeit.errors import UserError, nearest, run_script
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.py"))}
 WAITING = re.compile(r"^(?:(?:still )?compil.*|.* left)\n?", re.M)  # that a graph is compiled; how far an epoch is
+PNG, JPEG = "image/png", "image/jpeg"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -45,18 +49,30 @@ def execute(path: Path) -> NotebookNode:
             notebook, timeout=1200, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": folder}}
         )
         client.execute(env=_environment())
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _for_waiting_only(output)]
+    tidy(notebook)
     return notebook
 
 
-def _for_waiting_only(output: NotebookNode) -> bool:
-    """Takes out the lines for those who wait, which also depend on how fast the machine is; True if none is left."""
-    if output.output_type != "stream":
-        return False
-    output.text = WAITING.sub("", output.text).rstrip() + "\n"
-    return not output.text.strip()
+def tidy(notebook: NotebookNode) -> None:
+    """Small outputs, that change as little as can be: no lines for those who wait, photographs as JPEG."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = WAITING.sub("", output.text).rstrip() + "\n"
+                elif PNG in output.get("data", ()):
+                    _smaller(output.data)
+            cell.outputs = [output for output in cell.outputs if output.get("text", "-").strip()]
+
+
+def _smaller(data: NotebookNode) -> None:
+    """As JPEG where that is less than half as long: photographs and maps, not charts."""
+    target = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(data[PNG]))).convert("RGB").save(target, "JPEG", quality=90, subsampling=0)
+    photograph = base64.b64encode(target.getvalue()).decode()
+    if 2 * len(photograph) < len(data[PNG]):
+        del data[PNG]
+        data[JPEG] = photograph
 
 
 def _environment() -> dict[str, str]:

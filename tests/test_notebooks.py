@@ -25,7 +25,11 @@ def committed(name: str) -> nbformat.NotebookNode:
 
 
 def kinds(cell: nbformat.NotebookNode) -> list:
-    return [(output.output_type, sorted(output.get("data", ()))) for output in cell.get("outputs", ())]
+    """A picture is a picture as PNG or as JPEG."""
+    return [
+        (output.output_type, sorted(kind.replace("jpeg", "png") for kind in output.get("data", ())))
+        for output in cell.get("outputs", ())
+    ]
 
 
 def texts(notebook: nbformat.NotebookNode) -> str:
