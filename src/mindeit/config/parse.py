@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -56,9 +57,7 @@ def parse(
     command = read_command_line(argv, used + general, unused=[key for key in schema if key not in used])
     asked = _resolve(command.written, general)
     if asked.values["help"]:
-        program = os.path.basename(sys.argv[0])
-        about = description.replace(f"python {program.split()[-1]}.py", program)  # of `mindeit train`
-        _print_and_exit(help_text(program, about, titles, used + general))
+        _print_and_exit(_help(description, titles, used + general))
     path = asked.values.get("config")
     source = read_files(path, schema) if path else Source()
     source += command
@@ -66,29 +65,36 @@ def parse(
     if derive is not None and not (source.mistakes or shared.mistakes):
         _choose(shared, derive)
     checked = {key.name for key in used if key.section != "script"} - shared.wrong
-    noted = drop_ineffective(
-        shared,
-        {key.name: key.default for key in schema},
-        checked,
-        lenient={origin for origin, _ in source.unfollowed if origin != COMMAND_LINE},
-    )
-    origins = {**shared.origins, **scripts.origins}
-    config = Config(
-        script=script(**scripts.values) if script else None,
-        origins=origins,
-        notes=tuple(_notes(source.unfollowed + noted, shared)),
-        **_groups(schema, shared.values),
-    )
+    ineffective = source.unfollowed + _dropped(shared, schema, checked, source)
+    origins, printed = {**shared.origins, **scripts.origins}, asked.values.get("print_config")
 
     mistakes = source.mistakes + asked.mistakes + shared.mistakes + scripts.mistakes
     mistakes += check_model(shared if "model" in checked else scripts) + check_combinations(shared, checked)
-    if not asked.values.get("print_config"):
-        mistakes += _missing(own, origins)
+    mistakes += [] if printed else _missing(own, origins)
     if mistakes:
         raise UserError(_all_in_one(mistakes))
-    if asked.values.get("print_config"):
+    if printed:
         _print_and_exit(config_text({**shared.values, **scripts.values}, origins, titles, used))
-    return config
+    return Config(
+        script=script(**scripts.values) if script else None,
+        origins=origins,
+        notes=tuple(_notes(ineffective, shared)),
+        **_groups(schema, shared.values),
+    )
+
+
+def _help(description: str, titles: Mapping[str, str], keys: Iterable[Key]) -> str:
+    program = os.path.basename(sys.argv[0])
+    about = description.replace(f"python {program.split()[-1]}.py", program)  # of `mindeit train`
+    return help_text(program, about, titles, keys)
+
+
+def _dropped(
+    resolved: ResolvedOptions, keys: Iterable[Key], checked: AbstractSet[str], source: Source
+) -> list[tuple[str, str]]:
+    """What a file of another project sets that another of its settings makes meaningless."""
+    lenient = {origin for origin, _ in source.unfollowed if origin != COMMAND_LINE}
+    return drop_ineffective(resolved, {key.name: key.default for key in keys}, checked, lenient=lenient)
 
 
 def _resolve(written: Iterable[Written], keys: Sequence[Key]) -> ResolvedOptions:

@@ -49,11 +49,7 @@ def open_folder(config: Config, cluster: Cluster) -> RunFolder:
 
 def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Training:
     resumed = folder.checkpoint(config.checkpoint.resume)
-    source, held_out = datasets.sources(config, cluster, resumed)
-    datasets.check_amount(config, source, cluster)
-    header.say_data(config, source, held_out)
-    _check_agreement(config, cluster, source, held_out, resumed)
-    found = datasets.checked(config, cluster, source, held_out) if resumed is None else {}
+    source, held_out, texts = _open_data(config, cluster, resumed)
     with seeded(config.run.seed):
         student, card, changes = build_student(config, source)
     division = _division(config, source, cluster)
@@ -66,12 +62,10 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
     stepper, variables, draws = build_stepper(config, objective, card, cluster, ema_warmup=warmup)
     scale, state = build_loss_scale(config), TrainState()
     if saved is not None:
-        scale.restore(saved.record["scale"])
-        state.restore(saved.record["train_state"])
-        variables.restore(saved.model, saved.ema, saved.optimizer, resumed, updates=state.step, scale=scale)
+        _restore(saved, resumed, state, variables, scale)
     cluster.broadcast(variables.all)
     variables.refresh()
-    facts, texts = {**division, "ema_warmup": warmup}, {**found, **datasets.split_text(source, held_out)}
+    facts = {**division, "ema_warmup": warmup}
     recorder = _recorder(config, cluster, folder, facts, card, state, variables, scale, texts)
     if saved is not None and cluster.main:
         recorder.check_bests()
@@ -83,8 +77,9 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         header.say_resumed(config, resumed, saved.record, state)
     workers = data_workers(config, cluster)  # of training and evaluation: they take turns
     evaluator = None if held_out is None else _evaluator(config, cluster, held_out, objective, card, workers)
-    parts = (config, folder.path, cluster, (source, held_out), card, evaluator, variables)
-    report = functools.partial(write_report, *parts)
+    report = functools.partial(
+        write_report, config, folder.path, cluster, (source, held_out), card, evaluator, variables
+    )
     return Training(
         plan=plan,
         stepper=stepper,
@@ -98,6 +93,24 @@ def build_training(config: Config, cluster: Cluster, folder: RunFolder) -> Train
         recorder=recorder,
         finished=functools.partial(_finish, config, folder.path, report),
     )
+
+
+def _open_data(config: Config, cluster: Cluster, resumed: Path | None) -> tuple[Source, Source | None, dict[str, str]]:
+    """What to train on, what is held out, and what the run's folder keeps about them; the ranks agree on it."""
+    source, held_out = datasets.sources(config, cluster, resumed)
+    datasets.check_amount(config, source, cluster)
+    header.say_data(config, source, held_out)
+    _check_agreement(config, cluster, source, held_out, resumed)
+    found = datasets.checked(config, cluster, source, held_out) if resumed is None else {}
+    return source, held_out, {**found, **datasets.split_text(source, held_out)}
+
+
+def _restore(
+    saved: RunCheckpoint, path: Path | None, state: TrainState, variables: TrainVariables, scale: LossScale
+) -> None:
+    scale.restore(saved.record["scale"])
+    state.restore(saved.record["train_state"])
+    variables.restore(saved.model, saved.ema, saved.optimizer, path, updates=state.step, scale=scale)
 
 
 def _finish(config: Config, folder: Path, report: Callable[[], None], seconds: float) -> None:
