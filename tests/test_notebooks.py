@@ -14,7 +14,7 @@ run_notebooks = importlib.util.module_from_spec(LOADER)
 LOADER.loader.exec_module(run_notebooks)
 QUICKEST = ("1_classify_and_attention", "4_probe_representation")
 LARGEST = 600_000  # bytes
-SHOWS = re.compile(r"print\(|plt\.show|^Picture|^HTML|^%%bash", re.M)  # what leaves an output
+SHOWS = re.compile(r"print\(|plt\.show|^Picture|^display|^%%bash", re.M)  # what leaves an output
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|usr|opt|var)/")
 
 each_notebook = pytest.mark.parametrize("name", run_notebooks.NOTEBOOKS)
