@@ -53,6 +53,7 @@ plt.rcParams.update({"figure.dpi": 80, "font.size": 10})
 # Beside it stands the same model untrained: what both show alike is no sign of learning.
 
 # %%
+np.random.seed(0)  # fresh weights are drawn from it
 trained = mindeit.Predictor("digits/best_ema.ckpt")
 untrained = mindeit.Predictor(mindeit.create_model(trained.card.model, num_classes=10))
 models = {"trained": trained, "untrained": untrained}
