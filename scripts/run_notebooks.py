@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from mindeit.errors import UserError, nearest, run_script
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.py"))}
 WAITING = re.compile(r"^(?:(?:still )?compil.*|.* left)\n?", re.M)  # that a graph is compiled; how far an epoch is
-PNG, JPEG = "image/png", "image/jpeg"
+PNG, JPEG, HTML = "image/png", "image/jpeg", "text/html"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -49,20 +50,31 @@ def execute(path: Path) -> NotebookNode:
             notebook, timeout=1200, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": folder}}
         )
         client.execute(env=_environment())
-    tidy(notebook)
+    tidy(
+        notebook, {f"{ROOT}/": "", folder: ".", f", {platform.node()}&": "&"}
+    )  # a page in a frame has its "<" as "&lt;"
     return notebook
 
 
-def tidy(notebook: NotebookNode) -> None:
-    """Small outputs, that change as little as can be: no lines for those who wait, photographs as JPEG."""
+def tidy(notebook: NotebookNode, places: dict[str, str]) -> None:
+    """Small outputs, that change as little as can be: no lines for those who wait, photographs as JPEG, and in place of
+    this machine's folders and name what ``places`` calls them."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             for output in cell.outputs:
                 if output.output_type == "stream":
-                    output.text = WAITING.sub("", output.text).rstrip() + "\n"
+                    output.text = _renamed(WAITING.sub("", output.text).rstrip() + "\n", places)
                 elif PNG in output.get("data", ()):
                     _smaller(output.data)
+                elif HTML in output.get("data", ()):
+                    output.data[HTML] = _renamed(output.data[HTML], places)
             cell.outputs = [output for output in cell.outputs if output.get("text", "-").strip()]
+
+
+def _renamed(text: str, places: dict[str, str]) -> str:
+    for folder, name in places.items():
+        text = text.replace(folder, name)
+    return text
 
 
 def _smaller(data: NotebookNode) -> None:
