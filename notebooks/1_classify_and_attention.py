@@ -14,7 +14,7 @@
 # From an official PyTorch file to a MindSpore checkpoint, with proof that both give the same numbers. Then what a model says of
 # images, where it looks, and whether that is what it decides by.
 #
-# Nothing is downloaded: the images come with scikit-learn. It takes about a minute on two CPU cores.
+# Nothing is downloaded: the images come with scikit-learn. It takes one to two minutes on two CPU cores.
 
 # %%
 import sys

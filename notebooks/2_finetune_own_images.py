@@ -13,7 +13,7 @@
 #
 # A folder with one sub-folder for each class is all that it takes: look at it, fine-tune on it, read the report.
 #
-# Nothing is downloaded: scikit-learn's digits stand in for your images. It takes about a minute on two CPU cores.
+# Nothing is downloaded: scikit-learn's digits stand in for your images. It takes one to two minutes on two CPU cores.
 
 # %%
 import sys

@@ -14,7 +14,7 @@
 # A convnet learns digits. Then the same small DeiT learns them twice: taught by the convnet, and alone, with the same seed, images
 # and number of steps. What does the teacher bring?
 #
-# Nothing is downloaded: the digits come with scikit-learn. It takes about a minute and a half on two CPU cores.
+# Nothing is downloaded: the digits come with scikit-learn. It takes one to two minutes on two CPU cores.
 
 # %%
 import sys
@@ -103,8 +103,8 @@ print(f"known to the taught student only: {taught}, to the other only: {alone}")
 print(f"p-value: {binomtest(int(taught), int(taught + alone)).pvalue:.2g}")
 
 # %% [markdown]
-# At this budget the teacher brings nothing that 360 images could show: the student that learned alone is even a little ahead, by less
-# than chance alone would part two equal students, and the taught one hardly agrees more with its teacher. And the teacher has its
+# At this budget the teacher brings nothing that 360 images could show: the student that learned alone is even a little ahead, but no
+# further than chance often parts two equal students, and the taught one hardly agrees more with its teacher. And the teacher has its
 # price: its own training, and a pass for every image.
 #
 # That is no contradiction to the paper, where distillation adds 2 points to DeiT-tiny: there it is a million images, 300 epochs

@@ -15,7 +15,7 @@
 # the ViT paper ([arXiv 2010.11929](https://arxiv.org/abs/2010.11929)) and of Keras' tutorial *Investigating Vision
 # Transformer representations*; they take any DeiT of this project.
 #
-# Nothing is downloaded: a small model learns scikit-learn's digits first, in about half a minute on two CPU cores. With a network,
+# Nothing is downloaded: a small model learns scikit-learn's digits first; all takes one to two minutes on two CPU cores. With a network,
 # `mindeit.Predictor("deit_base_patch16_224")` takes its place, and photographs that of the digits.
 
 # %%

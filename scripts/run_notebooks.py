@@ -50,9 +50,8 @@ def execute(path: Path) -> NotebookNode:
             notebook, timeout=1200, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": folder}}
         )
         client.execute(env=_environment())
-    tidy(
-        notebook, {f"{ROOT}/": "", folder: ".", f", {platform.node()}&": "&"}
-    )  # a page in a frame has its "<" as "&lt;"
+    host = f", {platform.node()}&"  # in a page that stands in a frame, whose "<" is "&lt;"
+    tidy(notebook, {f"{ROOT}/": "", folder: ".", host: "&"})
     return notebook
 
 

@@ -4,6 +4,11 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 
+# timm, for the tests that hand it weights: without torchvision, which fits one build of PyTorch alone (tests/timm_models.py).
+python -m pip show --quiet timm 2>/dev/null ||
+    python -m pip install --quiet --disable-pip-version-check --no-deps "timm>=1.0.31,<2" ||
+    echo "timm could not be installed: the tests that need it are skipped"
+
 chosen=(-m "not slow")
 if [ "${1:-}" = "--all" ]; then
     chosen=()

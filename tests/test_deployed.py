@@ -155,7 +155,7 @@ CONTRADICTIONS = [
         "predict.py",
         "any.onnx",
         ["--attention", "maps"],
-        "{path} gives logits only; attention is shown by the checkpoint it was made of",
+        "{path} gives logits only; attention is shown by a file of export.py --outputs logits,attention",
     ),
     ("predict.py", "nope.onnx", [], "{path}: no such file"),
 ]

@@ -169,6 +169,8 @@ def test_an_exported_file_gives_the_features_that_it_holds(few, capsys, tmp_path
     code, _, err = called(capsys, few, "--ckpt_path", tmp_path / "features.onnx", "--pool", "mean")
     assert err.splitlines()[-1].endswith("features.onnx gives its own features only; pool 'mean' needs a checkpoint")
     file = mindeit.Predictor(tmp_path / "features.onnx")
-    logits = mindeit.Predictor.of(file.model, dataclasses.replace(file.card, num_classes=3))
+    card = dataclasses.replace(file.card, num_classes=3)
+    file.model.description = dataclasses.replace(file.model.description, card=card)
+    logits = mindeit.Predictor.of(file.model, card)
     with pytest.raises(mindeit.UserError, match="gives logits only; export features with --num_classes 0"):
         logits.pooled(np.zeros((1, 3, 32, 32), np.float32))

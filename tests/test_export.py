@@ -295,8 +295,8 @@ def test_an_operator_without_an_onnx_form_is_named(checkpoints, tmp_path, monkey
 
 
 BAD_INPUT = [
-    (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX or AIR"),
-    (["--format", None], "command line: --format is missing (kind of file)"),
+    (["--format", "ONXX"], "command line: --format is 'ONXX', allowed: MINDIR, ONNX, AIR or None"),
+    (["--format", None], "command line: give --format MINDIR, ONNX or AIR for a file, or --web FOLDER for a page"),
     (
         ["--format", "AIR", "--output", None],
         "format AIR needs Ascend's toolkit, missing libascend_hal.so, "
@@ -313,7 +313,7 @@ BAD_INPUT = [
     (["--output", "model.mindir"], "output model.mindir ends in '.mindir'; format ONNX allows .onnx"),
     (["--batch", "0"], "command line: --batch is '0', allowed: a whole number, at least 1, or dynamic"),
     (["--batch", "many"], "command line: --batch is 'many', allowed: a whole number, at least 1, or dynamic"),
-    (["--precision", "int8"], "command line: --precision is 'int8', allowed: fp32 or fp16"),
+    (["--precision", "int4"], "command line: --precision is 'int4', allowed: fp32, fp16, fp16-weights, int8 or None"),
     (["--heads", "none"], "command line: --heads is 'none', allowed: mean or both"),
     (["--num_classes", "5"], "command line: --num_classes is '5', allowed: 0 or None"),
     (["--image_size", "33"], "image_size is 33; allowed: multiples of the patch size 8"),
@@ -329,7 +329,7 @@ BAD_INPUT = [
     (["--use_ema"], "{ckpt} holds one set of weights; use_ema is for training checkpoints"),
     (["--ckpt_path", "nameless.ckpt"], "nameless.ckpt: the weights fit no known model"),
     (["--ckpt_path", "{regnet}", "--heads", "both"], "heads is both, but regnety_mini_32 has one head; allowed: mean"),
-    (["--dataset", "digits"], "command line: '--dataset' is an option of other scripts, not of this one"),
+    (["--lr", "1"], "command line: '--lr' is an option of other scripts, not of this one"),
 ]
 
 

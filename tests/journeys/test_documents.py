@@ -125,6 +125,7 @@ def test_every_block_works_in_its_place(desk, monkeypatch, capfd):
             "own.html",
             "data.json",
             "features.npz",
+            "flowers_timm/README.md",
             "outputs/digits_student/curves.png",
             "outputs/deit_b_384/last.ckpt",
         ):

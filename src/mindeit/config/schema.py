@@ -151,7 +151,9 @@ class ModelConfig:
     plugin: tuple[str, ...] = option((), "Python files of your own that register models (mindeit.register_model)")
     num_classes: Optional[int] = option(None, "classes; None: the checkpoint's or the data's", at_least=1)
     pretrained: bool = option(False, "start from the official weights, downloaded once")
-    ckpt_path: Optional[str] = option(None, "start from these weights (.ckpt, .safetensors or official .pth)")
+    ckpt_path: Optional[str] = option(
+        None, "start from these weights (.ckpt, .safetensors, official .pth, timm's folder, hf://owner/name)"
+    )
     use_ema: bool = option(False, "take the averaged weights of that checkpoint")
     no_check: bool = option(False, "take files that do not match their digest", aliases=("no-check",))
     drop_rate: float = option(0.0, "dropout", at_least=0, below=1)

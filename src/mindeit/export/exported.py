@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,13 +13,13 @@ import numpy as np
 from mindeit import typed
 from mindeit.errors import UserError
 from mindeit.export.file_digest import check_digest, sidecar, weights_beside
-from mindeit.export.metadata import Description
+from mindeit.export.metadata import ATTENTION, ATTENTION_HEADS, FEATURES, Description
 from mindeit.files import PathLike, existing_file
 from mindeit.runtime import device
 from mindeit.weights.card import check_against_card
 from mindeit.weights.integrity import check_finite, warn_unchecked
 
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+Run = Callable[[np.ndarray, Sequence[int]], Sequence[np.ndarray]]  # of these outputs; of all where none is named
 SUFFIXES = (".mindir", ".onnx")
 PIXELS = 2 * 224 * 224  # at a time on a CPU: what two images become stays in its caches, what 32 become does not
 _ONNX_TYPES: dict[type, str] = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}
@@ -40,41 +41,66 @@ class Exported:
         self.compiles_each_batch = not on_cpu and self.description.batch is None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(batch, 3, S, S), normalised by ``card`` -> (batch, num_classes): the mean, where the file has two heads."""
-        results = self.outputs(images)
+        """(batch, 3, S, S), normalised by ``card`` -> (batch, num_classes), or features where there are no classes."""
+        return self.common(images, self.description.main)
+
+    def common(self, images: np.ndarray, kind: str) -> np.ndarray:
+        """Logits or features: the mean, where the file has them of two heads."""
+        results = self.outputs(images, kind=kind)
         return sum(results[1:], results[0]) / len(results) if len(results) > 1 else results[0]
 
-    def outputs(self, images: np.ndarray, at_once: int | None = None) -> list[np.ndarray]:
-        """Every output of the file, for any number of images.
+    def gives(self, kind: str) -> bool:
+        return kind in self.description.kinds
+
+    def check_gives(self, kind: str, remedy: str) -> None:
+        if not self.gives(kind):
+            raise UserError(f"{self.path} gives {' and '.join(self.description.kinds)} only; {remedy}")
+
+    def outputs(self, images: np.ndarray, at_once: int | None = None, kind: str | None = None) -> list[np.ndarray]:
+        """Every output of the file, or those of one ``kind``, for any number of images.
 
         A file with a fixed batch runs as often as needed. A file for any batch runs with ``at_once`` images, by default
         as many as are fastest on the device.
         """
-        if self.description.preprocess:
-            images = np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
+        images = self.as_taken(images)
         count = len(images)
         size = self.description.batch or at_once or self._piece or count
         if self.description.batch and count % size:
             images = np.concatenate([images, np.zeros((size - count % size, *images.shape[1:]), images.dtype)])
-        parts = [self._run(images[start : start + size]) for start in range(0, count, size)]
+        names = self.description.outputs_of(kind) if kind else self.description.outputs
+        if kind:
+            self.check_gives(kind, f"export it with --outputs {kind}")
+        parts = [self._run(images[start : start + size], names) for start in range(0, count, size)]
         return [check_finite(np.concatenate(part)[:count], self.path) for part in zip(*parts)]
 
-    def _run(self, images: np.ndarray) -> Sequence[np.ndarray]:
+    def as_taken(self, images: np.ndarray) -> np.ndarray:
+        """(batch, 3, S, S), prepared by ``card`` -> the file's own input."""
+        if not self.description.preprocess:
+            return images
+        return np.ascontiguousarray(np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1))
+
+    def _run(self, images: np.ndarray, names: Sequence[str]) -> Sequence[np.ndarray]:
+        whole = self.description.outputs
         try:
-            results = self._compute(images)
+            results = self._compute(images, [] if names == whole else [whole.index(name) for name in names])
         except Exception as error:  # the runtimes' exceptions have no common base
             raise UserError(
                 f"{self.path}: cannot be run on {images.dtype} {images.shape} ({_first_line(error)}); "
                 "export it anew (export.py)"
             ) from None
         classes, given = self.description.card.num_classes, [result.shape for result in results]
-        fits = all(len(shape) == 2 and shape[0] == len(images) and shape[1] == (classes or shape[1]) for shape in given)
-        if len(given) != len(self.description.outputs) or not fits:
+        if len(given) != len(names) or not all(map(partial(_fits, len(images), classes), names, given)):
             raise UserError(
                 f"{self.path}: gives {given} for {len(images)} images, but describes itself as giving "
-                f"{', '.join(self.description.outputs)} of {classes or 'any number of'} classes"
+                f"{', '.join(names)} of {classes or 'any number of'} classes"
             )
         return results
+
+
+def _fits(count: int, classes: int, name: str, shape: tuple[int, ...]) -> bool:
+    if name in (ATTENTION, ATTENTION_HEADS):
+        return len(shape) == (3 if name == ATTENTION else 4) and shape[0] == count and shape[-1] == shape[-2]
+    return len(shape) == 2 and shape[0] == count and (name.endswith(FEATURES) or shape[1] == (classes or shape[1]))
 
 
 def open_exported(path: PathLike, asked: Mapping[str, Any], *, use_ema: bool = False, check: bool = True) -> Exported:
@@ -110,7 +136,12 @@ def _open_onnx(path: Path, check: bool) -> tuple[Run, Description]:
         )
     if unchecked:
         warn_unchecked(path)
-    return lambda images: session.run(None, {taken[0].name: images}), description
+    names = [given.name for given in session.get_outputs()]
+
+    def run(images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
+        return session.run([names[place] for place in places] or None, {taken[0].name: images})
+
+    return run, description
 
 
 def _first_line(error: Exception) -> str:
@@ -136,9 +167,10 @@ def _open_mind_ir(path: Path, check: bool) -> tuple[Run, Description]:
     if unchecked:
         warn_unchecked(path)
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
+    def run(images: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
         with device.one_at_a_time:
             results = graph(ms.Tensor(images))
-            return [result.asnumpy().copy() for result in (results if isinstance(results, tuple) else (results,))]
+            results = results if isinstance(results, tuple) else (results,)
+            return [results[place].asnumpy().copy() for place in places or range(len(results))]
 
     return run, description

@@ -11,18 +11,19 @@ from PIL import Image
 from mindeit.comparison import gap
 from mindeit.data.transforms import Normalize
 from mindeit.export.exported import Exported
-from mindeit.export.metadata import Description
+from mindeit.export.metadata import ATTENTION, ATTENTION_HEADS, Description
 
 # Largest difference allowed, in standard deviations of the model's own results.
-LIMITS = {"fp32": 1e-4, "fp16": 3e-2}
+LIMITS = {"fp32": 1e-4, "fp16": 3e-2, "fp16-weights": 3e-2}
 
 
 @dataclass(frozen=True)
 class Report:
-    """``gaps``: the largest difference for each batch that was run."""
+    """``gaps``: the largest difference for each batch that was run, in ``unit``."""
 
     gaps: dict[int, float]
     limit: float
+    unit: str = "the results' spread"
 
     @property
     def ok(self) -> bool:
@@ -31,7 +32,7 @@ class Report:
     def __str__(self) -> str:
         found = ", ".join(f"{gap:.1e} (batch {size})" for size, gap in self.gaps.items())
         verdict = "ok" if self.ok else "DIFFERENT"
-        return f"largest difference from the model: {found} of the results' spread, limit {self.limit:.0e}: {verdict}"
+        return f"largest difference from the model: {found} of {self.unit}, limit {self.limit:.0e}: {verdict}"
 
 
 def images(image_size: int) -> np.ndarray:
@@ -54,15 +55,24 @@ def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> R
     if file.description.as_dict() != description.as_dict():
         raise ValueError(f"{path} says {file.description}, not {description}")
     batch = normalised(images(description.card.image_size), file.card.mean, file.card.std)
-    gaps = {}
+    gaps, maps = {}, [name in (ATTENTION, ATTENTION_HEADS) for name in description.outputs]
     for count in (2, 3) if description.batch is None else (2,):
-        gaps[count] = _gap(file.outputs(batch[:count], at_once=count), [output[:count] for output in wanted])
-    return Report(gaps, LIMITS[description.precision])
+        gaps[count] = _gap(file.outputs(batch[:count], at_once=count), [output[:count] for output in wanted], maps)
+    unit = f"{Report.unit}{' (attention: of its size)' * any(maps)}"
+    return Report(gaps, LIMITS[description.precision], unit)
 
 
-def _gap(got: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+def _gap(got: list[np.ndarray], wanted: list[np.ndarray], maps: list[bool]) -> float:
+    """In standard deviations; of ``maps``, which are nearly even before training, in their own size."""
     if [output.shape for output in got] != [output.shape for output in wanted]:
         raise ValueError(
             f"results of shape {[output.shape for output in got]}, wanted {[output.shape for output in wanted]}"
         )
-    return max(float(gap(result, own).max()) for result, own in zip(got, wanted))
+    sizes = [_size(own) if of_maps else 1.0 for own, of_maps in zip(wanted, maps)]
+    return max(float(gap(result, own).max()) / size for result, own, size in zip(got, wanted, sizes))
+
+
+def _size(maps: np.ndarray) -> float:
+    """In standard deviations."""
+    exact = maps.astype(np.float64)
+    return float(np.sqrt(np.square(exact).mean()) / max(exact.std(), np.finfo(np.float32).tiny))

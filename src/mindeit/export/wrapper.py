@@ -8,9 +8,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindeit.export.attention_output import AttentionOutput
+from mindeit.export.metadata import ATTENTION, BOTH, FEATURES, Description
 from mindeit.kernels.export_forms import make_portable
 from mindeit.runtime import precision
-from mindeit.weights.card import ModelCard
 
 
 class Normalise(nn.Cell):
@@ -34,6 +35,30 @@ class BothHeads(nn.Cell):
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.both_heads(images)
+
+
+class Outputs(nn.Cell):
+    """A model that gives several kinds of results, in the order of ``kinds``; ``both``: of its two heads."""
+
+    def __init__(self, model: nn.Cell, kinds: Sequence[str], both: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.model, self.kinds, self.both = model, tuple(kinds), both
+        self.attention = AttentionOutput(model) if ATTENTION in kinds else nn.Identity()
+
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        tokens = self.model.forward_features(images)
+        results: tuple[Tensor, ...] = ()
+        for kind in self.kinds:
+            if kind == ATTENTION:
+                results = results + self.attention(self.model.attentions(images))
+            elif self.both:
+                results = results + self.pair(tokens, kind)
+            else:
+                results = results + (self.model.forward_head(tokens, kind == FEATURES),)
+        return results
+
+    def pair(self, tokens: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        return (tokens[:, 0], tokens[:, 1]) if kind == FEATURES else self.model.heads_of(tokens)
 
 
 class Features(nn.Cell):
@@ -73,11 +98,20 @@ class Interface(nn.Cell):
         return results.astype(ms.float32)
 
 
-def interface(model: nn.Cell, card: ModelCard, *, both_heads: bool, half: bool, preprocess: bool) -> nn.Cell:
-    """The cell to export. Changes ``model``: its kernels become portable, with ``half`` its parameters float16."""
+def results_of(model: nn.Cell, description: Description) -> nn.Cell:
+    """The cell whose results the file gives."""
+    both = description.heads == BOTH
+    if description.asked:
+        return Outputs(model, description.asked, both)
+    return BothHeads(model) if both else model
+
+
+def interface(model: nn.Cell, description: Description) -> nn.Cell:
+    """The cell to export. Changes ``model``: its kernels become portable, with fp16 its parameters float16."""
     make_portable(model)
-    inner = BothHeads(model) if both_heads else model
-    if half:
+    inner, card = results_of(model, description), description.card
+    if description.precision == "fp16":
         precision.apply(inner, "O2")
         precision.store_halves(inner)
-    return Interface(Normalise(card.mean, card.std) if preprocess else nn.Identity(), inner).set_train(False)
+    prepare = Normalise(card.mean, card.std) if description.preprocess else nn.Identity()
+    return Interface(prepare, inner).set_train(False)

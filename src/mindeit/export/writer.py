@@ -10,11 +10,12 @@ from mindspore import Tensor, nn
 
 from mindeit.errors import UserError
 from mindeit.export import mind_ir
+from mindeit.export.attention_output import check_attention
 from mindeit.export.file_digest import EMPTY, sidecar, weights_beside, write_digest
 from mindeit.export.graph_fusion import simplify
-from mindeit.export.metadata import BOTH, Description
+from mindeit.export.metadata import ATTENTION, BOTH, FEATURES, Description
 from mindeit.export.verify import compare, images, normalised
-from mindeit.export.wrapper import BothHeads, interface
+from mindeit.export.wrapper import interface, results_of
 from mindeit.files import PathLike, atomic_group, write_json
 from mindeit.weights.integrity import DIGEST_KEY
 
@@ -32,30 +33,39 @@ def export(model: nn.Cell, description: Description, target: PathLike, kind: str
     with fp16 its parameters.
     """
     card = description.card
-    if description.heads == BOTH and not model.distilled:
-        raise UserError(f"heads is both, but {card.model} has one head; allowed: mean")
-    wanted = _results(model, description)
-    cell = interface(
-        model,
-        card,
-        both_heads=description.heads == BOTH,
-        half=description.precision == "fp16",
-        preprocess=description.preprocess,
-    )
+    check_outputs(model, description)
     with atomic_group(target) as temporary:
-        _WRITERS[kind](cell, description, temporary)
-        write_digest(temporary)
-        _prove(temporary, description, wanted, kind)
+        write(model, description, temporary, kind)
         sizes = [file.stat().st_size for file in (temporary, weights_beside(temporary)) if file.exists()]
     written = target if len(sizes) == 1 else f"{target} and {weights_beside(Path(target)).name}"
     print(f"wrote {written}: {card.model}, {sum(sizes) / 1e6:.1f} MB, {description.as_dict()['input']}")
+
+
+def write(model: nn.Cell, description: Description, path: Path, kind: str) -> None:
+    """As `export`, in a folder that whoever calls throws away if this fails."""
+    wanted = _results(model, description)
+    _WRITERS[kind](interface(model, description), description, path)
+    write_digest(path)
+    _prove(path, description, wanted, kind)
+
+
+def check_outputs(model: nn.Cell, description: Description) -> None:
+    name = description.card.model
+    if description.heads == BOTH and not model.distilled:
+        raise UserError(f"heads is both, but {name} has one head; allowed: mean")
+    if description.heads == BOTH and description.kinds == (ATTENTION,):
+        raise UserError("heads is both, which attention alone does not have; leave it out")
+    if ATTENTION in description.kinds:
+        check_attention(model, name)
+    if FEATURES in description.asked and model.token_per_class:
+        raise UserError(f"{name} has a token for each class, no common features; allowed: --outputs logits")
 
 
 def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
     """The model's own results for the images of `verify`."""
     card = description.card
     batch = normalised(images(card.image_size), card.mean, card.std)
-    results = (BothHeads(model) if description.heads == BOTH else model).set_train(False)(Tensor(batch))
+    results = results_of(model, description).set_train(False)(Tensor(batch))
     return [result.asnumpy().copy() for result in (results if isinstance(results, tuple) else (results,))]
 
 
@@ -84,13 +94,15 @@ def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
 
 
 def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
-    from mindeit.export import onnx_graph  # needs onnx, which MindIR does without
+    from mindeit.export import half_weights, onnx_graph  # need onnx, which MindIR does without
 
     sizes = (2, 3) if description.batch is None else (description.batch,)
     graphs = [mind_ir.trace(cell, (size, *description.image_shape), description.dtype, path.parent) for size in sizes]
     graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
     texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
     model = onnx_graph.build(graph, description.card.model, description.outputs, texts)
+    if description.precision == "fp16-weights":
+        half_weights.halve(model)
     held = sum(parameter.nbytes for parameter in cell.get_parameters())
     onnx_graph.save(model, path, weights_beside(path) if held > LARGEST_ONNX else None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import mindeit
 from mindeit.files import PathLike, existing_file
+from mindeit.weights.hub import weights_in
 
 if TYPE_CHECKING:
     from mindeit.config import Config
@@ -62,7 +63,7 @@ def _versions() -> dict[str, str]:
 
 def _digest(path: PathLike) -> str:
     content = hashlib.sha256()
-    with open(existing_file(path), "rb") as file:
+    with open(existing_file(weights_in(path)), "rb") as file:
         while block := file.read(2**22):
             content.update(block)
     return content.hexdigest()

@@ -14,7 +14,7 @@ from mindeit.data import EvalTransform, Source, Workers
 from mindeit.errors import UserError
 from mindeit.factory import datasets, evaluation
 from mindeit.files import atomic
-from mindeit.predict.attention_maps import rollout, unnormalised
+from mindeit.predict.attention_maps import unnormalised
 from mindeit.predict.predictor import Predictor
 from mindeit.report.page import Mistake, RunReport, render
 from mindeit.report.run_record import RunRecord
@@ -160,14 +160,9 @@ def _mistakes(details: Details, source: Source, predictor: Predictor) -> list[Mi
 
 def _attention(predictor: Predictor, images: np.ndarray, predicted: np.ndarray) -> list[np.ndarray]:
     """(grid, grid) for each image; [] of models without attention."""
-    if not hasattr(predictor.model, "attentions"):
+    if not predictor.shows_attention:
         return []
-    model = predictor.attention_model()
-    blocks = predictor.attentions_of(images)
-    return [
-        rollout([block[number] for block in blocks], model.extra_tokens, int(label) if model.token_per_class else 0)
-        for number, label in enumerate(predicted)
-    ]
+    return [maps.rollout for maps in predictor.attention_maps(images, predicted.tolist())]
 
 
 def _samples(config: Config, source: Source, card: ModelCard) -> list[str]:

@@ -78,7 +78,10 @@ class DeiT(Transformer):
 
     def both_heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """``(cls_logits, dist_logits)`` of a distilled model, in training or not."""
-        tokens = self.forward_features(images)
+        return self.heads_of(self.forward_features(images))
+
+    def heads_of(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward_features``' result -> ``(cls_logits, dist_logits)``."""
         return self.head(tokens[:, 0]), self.head_dist(tokens[:, 1])
 
     def reset_classifier(self, num_classes: int) -> None:

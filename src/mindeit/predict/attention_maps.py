@@ -5,9 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+
+class AttentionMaps(NamedTuple):
+    """Of one image: ``rollout`` (grid, grid), and ``heads`` (heads, grid, grid) of the last block."""
+
+    rollout: np.ndarray
+    heads: np.ndarray
+
+    @classmethod
+    def of(cls, blocks: Sequence[np.ndarray], extra_tokens: int, token: int = 0) -> AttentionMaps:
+        return cls(rollout(blocks, extra_tokens, token), class_token_heads(blocks[-1], extra_tokens, token))
 
 
 def class_token_heads(last_block: np.ndarray, extra_tokens: int, token: int = 0) -> np.ndarray:

@@ -26,7 +26,7 @@ def describe(
 ) -> list[dict[str, Any]]:
     """One entry an image. An unreadable image is an error, or is skipped and named with ``skip_bad_images``."""
     if attention:
-        predictor.attention_model()
+        predictor.check_attention()
     if predictor.temperature:
         print(f"scores are calibrated, by temperature {predictor.temperature:.4g}")
     results, skipped = list[dict[str, Any]](), 0
@@ -59,11 +59,9 @@ def draw_attention(predictor: Predictor, pixels: np.ndarray, path: Path, best: P
     """``style`` overlay: the image and one map; grid: the mean of the last block's heads and each of them as well."""
     from mindeit.predict import attention_figure  # matplotlib, which only these maps need
 
-    blocks, model = predictor.attentions(pixels), predictor.attention_model()
-    token = best.label if model.token_per_class else 0
-    heads = attention_maps.class_token_heads(blocks[-1], model.extra_tokens, token)
+    ((rollout, heads),) = predictor.attention_maps(pixels[None], [best.label])
     alone = len(heads) == 1
-    maps = {"rollout": attention_maps.rollout(blocks, model.extra_tokens, token), "mean of heads": heads.mean(0)}
+    maps = {"rollout": rollout, "mean of heads": heads.mean(0)}
     if alone:
         maps = {"class attention": heads[0]}
     if style == "overlay":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import TYPE_CHECKING, Callable, Union
 
 import numpy as np
 from PIL import Image
@@ -15,12 +15,15 @@ from PIL import Image
 from mindeit.data.transforms import EvalTransform
 from mindeit.errors import UserError, nearest
 from mindeit.export.exported import Exported, is_exported, open_exported
+from mindeit.export.metadata import ATTENTION, FEATURES
 from mindeit.files import PathLike
 from mindeit.models.registry import list_models
 from mindeit.predict import inputs
+from mindeit.predict.attention_maps import AttentionMaps
 from mindeit.runtime import device
 from mindeit.weights.card import ModelCard
 from mindeit.weights.class_names import class_names
+from mindeit.weights.hub import local_path
 from mindeit.weights.integrity import check_finite
 
 if TYPE_CHECKING:
@@ -143,13 +146,26 @@ class Predictor:
         scores, order = softmax(logits / (self.temperature or 1.0)), np.argsort(-logits, kind="stable")[:top_k]
         return [Prediction(int(label), self.class_names[label], float(scores[label])) for label in order]
 
-    def attention_model(self) -> Any:
-        """The model, if it has attention to show."""
+    @property
+    def shows_attention(self) -> bool:
+        return self.model.gives(ATTENTION) if isinstance(self.model, Exported) else hasattr(self.model, "attentions")
+
+    def check_attention(self) -> None:
         if isinstance(self.model, Exported):
-            raise UserError(f"{self.model.path} gives logits only; attention is shown by the checkpoint it was made of")
-        if not hasattr(self.model, "attentions"):
+            self.model.check_gives(ATTENTION, "attention is shown by a file of export.py --outputs logits,attention")
+        elif not self.shows_attention:
             raise UserError(f"{self.card.model} has no attention to show")
-        return self.model
+
+    def attention_maps(self, images: np.ndarray, labels: Sequence[int]) -> list[AttentionMaps]:
+        """(batch, 3, S, S) -> what each image's class token looked at; ``labels``: which class, where each has one."""
+        self.check_attention()
+        if isinstance(self.model, Exported):
+            return [AttentionMaps(*maps) for maps in zip(*self.model.outputs(images, kind=ATTENTION))]
+        blocks, extra, per_class = self.attentions_of(images), self.model.extra_tokens, self.model.token_per_class
+        return [
+            AttentionMaps.of([block[place] for block in blocks], extra, label if per_class else 0)
+            for place, label in enumerate(labels)
+        ]
 
     def attentions(self, pixels: np.ndarray) -> list[np.ndarray]:
         """(3, S, S) -> each block's weights, (heads, tokens, tokens)."""
@@ -157,11 +173,13 @@ class Predictor:
 
     def attentions_of(self, images: np.ndarray) -> list[np.ndarray]:
         """(batch, 3, S, S) -> each block's weights, (batch, heads, tokens, tokens)."""
-        model = self.attention_model()
+        self.check_attention()
+        if isinstance(self.model, Exported):
+            raise UserError(f"{self.model.path} gives attention as maps, not of each block; a checkpoint gives those")
         from mindeit.runtime import graph  # MindSpore, which an ONNX file does without
 
         with device.one_at_a_time, device.operator_by_operator():  # a compiled graph keeps its inner values to itself
-            return [block.asnumpy() for block in model.attentions(graph.to_device(images))]
+            return [block.asnumpy() for block in self.model.attentions(graph.to_device(images))]
 
     def _results(self, images: list[inputs.One], run: Run) -> Iterator[np.ndarray]:
         """The result of each image; as many run together as the largest batch holds."""
@@ -172,15 +190,15 @@ class Predictor:
     def _feature_graph(self, pool: str) -> Run:
         mean = pool == "mean"
         if isinstance(self.model, Exported):
-            if self.card.num_classes:
-                raise UserError(f"{self.model.path} gives logits only; export features with --num_classes 0")
+            self.model.check_gives(FEATURES, "export features with --num_classes 0")
             if mean:
                 raise UserError(f"{self.model.path} gives its own features only; pool 'mean' needs a checkpoint")
-        elif mean and not hasattr(self.model, "tokens_in_blocks"):
+            return partial(self.model.common, kind=FEATURES) if self.card.num_classes else self._logits
+        if mean and not hasattr(self.model, "tokens_in_blocks"):
             raise UserError(f"{self.card.model} has no patches; allowed: pool 'token', what its head classifies")
-        elif self.card.num_classes and not hasattr(self.model, "forward_head"):
+        if self.card.num_classes and not hasattr(self.model, "forward_head"):
             raise UserError(f"{self.card.model} has no forward_head to take features from")
-        elif not mean and getattr(self.model, "token_per_class", False):
+        if not mean and getattr(self.model, "token_per_class", False):
             raise UserError(f"{self.card.model} has a token for each class, no common one; allowed: pool 'mean'")
         if not (self.card.num_classes or mean):
             return self._logits
@@ -190,6 +208,8 @@ class Predictor:
 
     def _check_classes(self) -> None:
         if not self.card.num_classes:
+            if isinstance(self.model, Exported):
+                self.model.check_gives(FEATURES, "classes are named by a file that gives logits")
             raise UserError(f"{self._where()} gives features, no classes; ask for features(images)")
 
     def _where(self) -> str:
@@ -217,7 +237,8 @@ def _open(source: PathLike | Model, name: str | None, use_ema: bool, check: bool
 
 
 def _weights(source: str) -> str:
-    """A file, or the official weights of a model's name."""
+    """A file or folder, or the official weights of a model's name."""
+    source = local_path(source)
     if os.path.exists(source) or os.path.splitext(source)[1] or os.sep in source:
         return source
     if source not in list_models():

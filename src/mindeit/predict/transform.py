@@ -6,6 +6,7 @@ from mindeit.data.transforms import EvalTransform
 from mindeit.export.exported import is_exported, open_exported
 from mindeit.files import PathLike
 from mindeit.weights.card import ModelCard
+from mindeit.weights.hub import local_path
 
 
 def transform_for(checkpoint: PathLike) -> EvalTransform:
@@ -20,6 +21,7 @@ def transform_for(checkpoint: PathLike) -> EvalTransform:
 
 
 def _card(checkpoint: PathLike) -> ModelCard:
+    checkpoint = local_path(checkpoint)
     if is_exported(checkpoint):
         return open_exported(checkpoint, {}).card
     from mindeit.weights.load import load_weights  # MindSpore, which an ONNX file does without

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from mindeit.files import PathLike, existing_file
 from mindeit.training import run_checkpoints
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.card import ModelCard
+from mindeit.weights.hub import local_path, weights_in
 from mindeit.weights.load import load_weights
 
 _MOST_NAMES = 10
@@ -18,22 +20,23 @@ _MOST_NAMES = 10
 
 def show(path: PathLike) -> list[str]:
     """Lines on a training checkpoint, or any weights that `load_weights` reads. The whole file is read and checked."""
-    record = checkpoints.read_record(path) if existing_file(path).suffix == ".ckpt" else None
+    file = existing_file(weights_in(local_path(path)))
+    record = checkpoints.read_record(file) if file.suffix == ".ckpt" else None
     if record is None:
         weights, card = load_weights(path)
-        return [f"{path}: weights, {_size(path)}", *_card(card), f"weights: {_tensors(weights)}"]
-    state = run_checkpoints.load(path)
+        return [f"{path}: weights, {_size(file)}", *_card(card), f"weights: {_tensors(weights)}"]
+    state = run_checkpoints.load(file)
     average = "no average" if state.ema is None else "and their average"
     return [
-        f"{path}: training checkpoint, {_size(path)}, sound",
+        f"{path}: training checkpoint, {_size(file)}, sound",
         *_card(state.card),
         f"weights: {_tensors(state.model)}, {average}; used: {record['use']}",
         *_run(record),
     ]
 
 
-def _size(path: PathLike) -> str:
-    return f"{existing_file(path).stat().st_size / 1e6:.1f} MB"
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size / 1e6:.1f} MB"
 
 
 def _card(card: ModelCard) -> Iterator[str]:

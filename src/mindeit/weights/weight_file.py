@@ -10,9 +10,10 @@ from mindeit.errors import UserError
 from mindeit.files import PathLike, existing_file
 from mindeit.models.registry import spec
 from mindeit.weights import checkpoint as checkpoints
-from mindeit.weights import torch_files
+from mindeit.weights import timm_folder, torch_files
 from mindeit.weights.adapt import CLASSES, DISTILLATION, TABLE, State
 from mindeit.weights.card import ModelCard
+from mindeit.weights.hub import local_path
 from mindeit.weights.identify import head_classes
 from mindeit.weights.names import split_counters
 
@@ -46,10 +47,15 @@ class WeightFile:
 
 
 def open_weights(path: PathLike, model: str | None, use_ema: bool, check: bool) -> WeightFile:
-    """Read ``path``, of any kind."""
+    """Read ``path``, of any kind: a file, a folder as timm saves it, or either on the Hugging Face hub."""
     if model is not None:
         spec(model)  # so that a misspelt name is an error before a large file is read
-    path, kinds = Path(path), (*torch_files.TORCH_SUFFIXES, *checkpoints.SUFFIXES)
+    path, kinds = Path(local_path(path)), (*torch_files.TORCH_SUFFIXES, *checkpoints.SUFFIXES)
+    if path.is_dir():
+        if use_ema:
+            raise UserError(f"{path}: a folder of timm's holds one set of weights, so no EMA to take (use_ema)")
+        weights, said = timm_folder.read(path)
+        return WeightFile(path, weights, said, official=True, counters=said.counters)
     if existing_file(path).suffix not in kinds:
         raise UserError(f"{path}: unknown kind of file '{path.suffix}'; allowed: {', '.join(kinds)}")
     with_card = path.suffix == ".safetensors" and torch_files.has_metadata(path, checkpoints.CARD_KEY)
