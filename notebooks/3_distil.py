@@ -49,8 +49,8 @@ from mindeit.data import open_source
 # %% [markdown]
 # ## The student, taught and alone
 #
-# A distilled DeiT has two tokens to classify by: one learns from the labels, one from the teacher; answers are their mean. Alone,
-# both learn from the labels. All else is equal.
+# A distilled DeiT has two tokens to classify by: one learns from the labels, one from the teacher; answers are the mean of their
+# heads. Alone, the first learns from the labels, and the other head stays as it began, as in the official code. All else is equal.
 
 # %% language="bash"
 # set -e -o pipefail
