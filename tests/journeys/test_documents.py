@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import shlex
@@ -15,6 +16,8 @@ from PIL import Image
 from standins import fill_cache, small_models, write_official
 from training_runs import few_digits, without_pictures
 
+from mindeit.errors import UserError
+from mindeit.export.web_page import runtime_package
 from mindeit.models.registry import spec
 
 __all__ = ["few_digits", "small_models"]
@@ -46,7 +49,18 @@ def desk(tmp_path_factory):
     Image.new("RGB", (300, 200), (20, 90, 120)).save(folder / "bird.jpg")
     (folder / "configs").symlink_to(ROOT / "configs")
     fill_cache(folder / "home", lambda row: len(CLASSES))
+    if (package := browser_runtime()) is not None:
+        (folder / "home" / package.name).symlink_to(package)
     return folder
+
+
+@functools.cache
+def browser_runtime() -> Path | None:
+    """None: npm cannot be reached, and the command that writes a page is left out."""
+    try:
+        return runtime_package()
+    except UserError:
+        return None
 
 
 def in_this_process(script: str, words: list[str], monkeypatch) -> int:
@@ -62,6 +76,8 @@ def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
     """A command as it stands, over in seconds; of several processes it takes one, for ranks have tests of their own."""
     words = shlex.split(line.replace("/data/", f"{desk}/"), comments=True)
     if not words or words[0] in NOT_HERE or "serve" in words:
+        return
+    if "--web" in words and browser_runtime() is None:
         return
     start = words.index("mindeit") if "mindeit" in words else words.index("python") + 1
     script, words = words[start], words[start + 1 :]

@@ -18,6 +18,7 @@ def open_session(path: Path, providers: Sequence[str]) -> Any:
 
     wanted = [_NAME.format(name) for name in providers or ("CPU",)]
     _check_available(providers, onnxruntime.get_available_providers())
+    onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(4 if providers else 3)  # what cannot be loaded is told below, in one line
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no idle threads that take a core
