@@ -23,6 +23,7 @@ from bench_turns import OWN, STOCK, Turn, timed
 
 from mindeit.errors import run_script
 from mindeit.models.registry import build, spec
+from mindeit.models.timm_models import timm_model
 
 
 def ours(name: str, images: np.ndarray) -> Callable[[], object]:
@@ -58,14 +59,19 @@ def _graph(model, images: np.ndarray) -> Callable[[], object]:
 
 def torch_model(name: str, num_classes: int = 1000):
     """timm's, else the reference."""
+    row = spec(name)
+    form = timm_model(row)
     try:
+        if form is None:
+            raise ImportError("timm has no such model")
         from timm import create_model
 
-        return create_model(name, num_classes=num_classes)
+        size = {} if row.family in ("resmlp", "regnet") else {"img_size": row.image_size}
+        return create_model(form.architecture, num_classes=num_classes, **size, **form.model_args)
     except ImportError:
         from mindeit.torch_reference.build import build_reference
 
-        return build_reference(name, num_classes=num_classes, image_size=spec(name).image_size)
+        return build_reference(name, num_classes=num_classes, image_size=row.image_size)
 
 
 def pytorch(name: str, images: np.ndarray, *, compiled: bool = False, bf16: bool = False) -> Callable[[], object]:
