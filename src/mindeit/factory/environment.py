@@ -47,8 +47,11 @@ def _compile_cache(config: Config) -> str | None:
 
 def data_workers(config: Config, ranks: cluster.Cluster) -> Workers:
     """The workers that prepare batches: by default one for each core of this rank, processes if more than four."""
-    count = config.run.num_parallel_workers or _cores(ranks.local_ranks)
-    processes = config.run.python_multiprocessing
+    return workers(config.run.num_parallel_workers or _cores(ranks.local_ranks), config.run.python_multiprocessing)
+
+
+def workers(count: int | None = None, processes: bool | None = None) -> Workers:
+    count = count or _cores(1)
     if processes is None:
         processes = AVAILABLE and count > _THREADS_AT_ONCE
     return Processes(count) if processes else Threads(count)

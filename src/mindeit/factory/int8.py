@@ -26,6 +26,7 @@ from mindeit.export.exported import Exported
 from mindeit.export.file_digest import write_digest
 from mindeit.export.metadata import LOGITS, Description
 from mindeit.export.writer import ExportMismatch, check_outputs, write
+from mindeit.factory.environment import workers
 from mindeit.files import atomic_group
 from mindeit.runtime.progress import progress
 
@@ -122,7 +123,7 @@ def _figures(paths: dict[str, Path], source: Source | None) -> dict[str, Figures
     files = {name: Exported(path) for name, path in paths.items()}
     right = dict.fromkeys(files, 0)
     if source is not None:
-        batches = evaluation_batches(source, _transform(files["float32"]), _BATCH)
+        batches = evaluation_batches(source, _transform(files["float32"]), _BATCH, workers=workers())
         for images, labels in progress(batches, len(batches), "int8", images=len(source)):
             for name, file in files.items():
                 right[name] += int((file(images).argmax(1) == labels).sum())
