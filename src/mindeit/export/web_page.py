@@ -34,9 +34,9 @@ _FILTERS = ("bilinear", "bicubic", "lanczos")  # those of web/transform.js
 def check_folder(folder: PathLike) -> None:
     """It is new or empty, and can be made."""
     path = Path(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if os.path.exists(path) and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"command line: --web is {folder}, which exists; allowed: a new or an empty folder")
-    above = next(parent for parent in path.absolute().parents if parent.exists())
+    above = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     if not os.access(above, os.W_OK):
         raise UserError(f"command line: --web is {folder}, but {above} cannot be written to")
 

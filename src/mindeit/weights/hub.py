@@ -40,7 +40,7 @@ class HubPath:
 def weights_in(path: PathLike) -> Path:
     """``path``, or the file of weights in the folder ``path``."""
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False for a name that is too long as well
         return path
     if not (path / CONFIG).is_file():
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def open_weights(path: PathLike, model: str | None, use_ema: bool, check: bool) 
     if model is not None:
         spec(model)  # so that a misspelt name is an error before a large file is read
     path, kinds = Path(local_path(path)), (*torch_files.TORCH_SUFFIXES, *checkpoints.SUFFIXES)
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name that is too long as well
         if use_ema:
             raise UserError(f"{path}: a folder of timm's holds one set of weights, so no EMA to take (use_ema)")
         weights, said = timm_folder.read(path)

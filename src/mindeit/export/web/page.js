@@ -11,6 +11,7 @@ const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "modu
 const waiting = new Map(); // questions to the worker that have no answer yet
 let card = null;
 let camera = null; // the stream, while it is on
+let latest = 0; // number of the last image: answers about earlier ones come too late
 let shown = null; // the last image and its attention
 
 // -- the model ----------------------------------------------------------------
@@ -52,12 +53,14 @@ function ask(bitmap) {
 
 async function classify(source, name) {
   if (!card) return;
+  const number = ++latest;
   const bitmap = await createImageBitmap(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" }).catch(() => {
     throw new Error(`${name} is not an image that this browser can read`);
   });
   const image = view(bitmap);
   if (!camera) part("status").textContent = "Computing";
   const answer = await ask(bitmap);
+  if (number !== latest) return;
   shown = { image, attention: answer.attention };
   draw();
   list(answer.scores);
@@ -196,5 +199,6 @@ async function film() {
 function stop() {
   camera?.getTracks().forEach((track) => track.stop());
   camera = null;
+  latest++;
   part("camera").textContent = "Use the camera";
 }
