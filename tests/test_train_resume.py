@@ -122,3 +122,14 @@ def test_a_finished_run_has_nothing_left_to_do(whole, script, tmp_path):
     assert "next: python validate.py --ckpt_path " in err.splitlines()[-1]
     assert (folder / "last.ckpt").read_bytes() == before
     assert arrays(folder / "last.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [("--clip_grad", True), ("--opt", "lamb")], ids=["clipped", "lamb"])
+def test_a_run_with_the_norm_of_all_gradients_is_the_same_each_time(how, tmp_path):
+    """In processes of their own: how MindSpore splits a sum over threads changed from one to the next."""
+    options = ("-c", "deit3_digits_cpu", *how, "--loss", "CE", "--bce_target_threshold", None, "--epoch_size", 3)
+    for number in range(4):
+        folder = tmp_path / str(number)
+        finish(tmp_path / "log", *options, "--val_interval", 3, "--report", False, "--ckpt_save_dir", folder)
+        assert_same_run(tmp_path / "0", folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 
 from mindeit.kernels import gain
+from mindeit.kernels.common_norm import CommonNorm
 from mindeit.optim.base import Optimizer, bias_correction, kept, single
 from mindeit.optim.flat import FlatParameters
 
@@ -23,10 +24,11 @@ class Lamb(Optimizer):
         super().__init__(flat, "lamb", ("exp_avg", "exp_avg_sq"))
         self.beta1, self.beta2, self.eps = single(betas[0]), single(betas[1]), eps
         self.stacks = tuple(tuple(group.stacks) for group in flat.groups)
+        self.norm = CommonNorm([group.size for group in flat.groups])
         self.fused, self.over, self.gain = ops.AdamWeightDecay(), ops.RealDiv(), gain.choose()
 
     def update(self, grads: tuple[Tensor, ...], rates: tuple[Tensor, ...], step: Tensor, moving: Tensor) -> None:
-        clip = self.clip_factor(grads)
+        clip = MAX_GRAD_NORM / ops.maximum(self.norm(grads), MAX_GRAD_NORM)
         root = ops.sqrt(bias_correction(self.beta2, step))
         correction, eps = root / bias_correction(self.beta1, step), self.eps * root
         beta1, beta2 = kept(moving, self.beta1), kept(moving, self.beta2)
@@ -52,10 +54,3 @@ class Lamb(Optimizer):
             stretched = self.gain(ops.expand_dims(rows, 1), ops.expand_dims(trust, 1))
             parts += (ops.reshape(stretched, (-1,)),)
         return ops.concat(parts)
-
-    def clip_factor(self, grads: tuple[Tensor, ...]) -> Tensor:
-        """What brings the common norm of all gradients down to ``MAX_GRAD_NORM``, or 1."""
-        total = ops.square(grads[0]).sum()
-        for grad in grads[1:]:
-            total += ops.square(grad).sum()
-        return MAX_GRAD_NORM / ops.maximum(ops.sqrt(total), MAX_GRAD_NORM)

@@ -15,6 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindeit.kernels.common_norm import CommonNorm
 from mindeit.layers.drop_path import DropPathTable
 from mindeit.optim.flat import FlatParameters
 from mindeit.runtime.graph import compiled, to_device
@@ -73,6 +74,7 @@ class Update(nn.Cell):
         self.flat, self.optimizer, self.average, self.state = flat, optimizer, average, state
         self.clip, self.ranks, self.check_finite = clip, ranks, check_finite
         self.over_ranks = SumOverRanks(ranks)
+        self.norm = CommonNorm([group.size for group in flat.groups])
 
     def construct(self, loss: Tensor, stop: Tensor, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
         report = ops.stack((loss * (1 / self.ranks) if self.ranks > 1 else loss, stop))
@@ -80,7 +82,7 @@ class Update(nn.Cell):
         report, gradients = sums[-1], sums[:-1]
         step, finite = self.state.values[0] + 1, Tensor(True)
         if self.check_finite:
-            finite = ops.isfinite(norm(gradients))
+            finite = ops.isfinite(self.norm(gradients))
         self.optimizer(self.means(gradients, finite), lr, step, finite)
         self.flat()
         if self.average is not None:
@@ -113,7 +115,7 @@ class Update(nn.Cell):
         if self.ranks > 1:
             factor = factor * (1 / self.ranks)
         if self.clip.mode == "norm":
-            factor = factor * ops.minimum(self.clip.value / (norm(gradients) * factor + 1e-6), 1.0)
+            factor = factor * ops.minimum(self.clip.value / (self.norm(gradients) * factor + 1e-6), 1.0)
         if self.check_finite:
             factor = ops.select(finite, factor, Tensor(0.0, ms.float32))
         return factor
@@ -209,11 +211,3 @@ class Stepper:
                 self._accumulate(*map(to_device, batch), to_device(np.array(number == 0)))
             report = self._update(to_device(settings))
         return Pending(report, (batches, settings))
-
-
-def norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients together."""
-    total = ops.square(gradients[0]).sum()
-    for gradient in gradients[1:]:
-        total += ops.square(gradient).sum()
-    return ops.sqrt(total)
