@@ -19,8 +19,15 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
     "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
-    "disable-sync remote-debugging-pipe use-fake-device-for-media-stream use-fake-ui-for-media-stream"
+    "disable-sync"
 )
+STEERED = ("--remote-debugging-pipe", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+def command(profile: Path) -> list[str]:
+    """Headless Chromium that asks the network for nothing of its own."""
+    assert CHROMIUM
+    return [CHROMIUM, *(f"--{word}" for word in QUIET.split()), f"--user-data-dir={profile}"]
 
 
 class Page:
@@ -108,10 +115,9 @@ class Page:
 def browser(profile: Path) -> Iterator[Page]:
     """Chromium reads commands from its file descriptor 3 and answers on 4."""
     (to_read, write), (read, to_write) = os.pipe(), os.pipe()
-    command = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
-    assert CHROMIUM
+    redirected = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
     process = subprocess.Popen(
-        ["bash", "-c", command, CHROMIUM, *(f"--{word}" for word in QUIET.split()), f"--user-data-dir={profile}"],
+        ["bash", "-c", redirected, *command(profile), *STEERED],
         pass_fds=(to_read, to_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, command
 from PIL import Image
 from training_runs import STUDENT, few_digits, history, one_block, script, train_here
 
@@ -23,7 +24,6 @@ from mindeit.training.details import Details
 from mindeit.training.predictions import Predictions
 
 __all__ = ["few_digits", "script"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "img", "br", "circle", "rect", "line", "polyline"}
 
 
@@ -193,10 +193,8 @@ def test_a_line_reaches_from_its_first_value_to_its_last():
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
 def test_a_browser_shows_it_without_a_request_or_an_error(scheme, run, tmp_path):
     picture, log = tmp_path / "page.png", tmp_path / "net.json"
-    quiet = ("disable-gpu", "no-sandbox", "no-first-run", "disable-background-networking", "disable-component-update",
-             "disable-sync", "disable-quic", "hide-scrollbars", "headless")  # fmt: skip
     done = subprocess.run(
-        [CHROMIUM, *(f"--{word}" for word in quiet), f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}",
+        [*command(tmp_path / "profile"), f"--log-net-log={log}", "--hide-scrollbars",
          "--enable-logging=stderr", f"--blink-settings=preferredColorScheme={scheme}", "--window-size=1000,2400",
          f"--screenshot={picture}", f"file://{run}/report.html"],
         capture_output=True, text=True, timeout=120,

@@ -16,6 +16,7 @@ from typing import Any
 
 from mindeit.errors import UserError
 from mindeit.export.exported import Exported
+from mindeit.export.metadata import ATTENTION
 from mindeit.files import PathLike, cache_folder
 from mindeit.weights.class_names import class_names
 from mindeit.weights.download import download
@@ -57,6 +58,7 @@ def made(folder: PathLike, title: str | None) -> Iterator[None]:
     The page itself comes last, so that none is there whose parts are not.
     """
     path, package = Path(folder), runtime_package()
+    existed = path.exists()
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
@@ -66,6 +68,8 @@ def made(folder: PathLike, title: str | None) -> Iterator[None]:
     finally:
         if not (path / PAGE).exists():
             shutil.rmtree(path)
+            if existed:
+                path.mkdir()
 
 
 def _add_page(path: Path, package: Path, title: str) -> None:
@@ -97,7 +101,7 @@ def card_of(model: Path, title: str) -> dict[str, Any]:
         "bytes": size,
         "size": f"{size / 1e6:.1f} MB",
         "input": "images",
-        "attention": "attention" in description.outputs,
+        "attention": ATTENTION in description.outputs,
         "class_names": class_names(card),
         "image_size": card.image_size,
         "resize_to": int(card.image_size / card.crop_pct),

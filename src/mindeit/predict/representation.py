@@ -14,7 +14,7 @@ def attention_distances(blocks: Sequence[np.ndarray], patch_size: int) -> np.nda
     """Blocks of (images, heads, tokens, tokens) -> (blocks, heads): how far a patch looks on average, in pixels.
 
     Distances between the centres of patches, weighted by attention among patches alone, that is without what class
-    tokens get; mean over patches and images. As in figure 7 of https://arxiv.org/abs/2010.11929, with `Predictor`::
+    tokens get; mean over patches and images. As in figure 7 of https://arxiv.org/abs/2010.11929, with `Predictor`:
 
         distances = attention_distances(predictor.attentions_of(images), patch_size=16)
 
