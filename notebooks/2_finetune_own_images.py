@@ -102,7 +102,7 @@ Path("mine/eight/copy_of_a_seven.png").unlink()
 #     --log_interval 1000 --ckpt_save_dir run 2>&1
 
 # %% [markdown]
-# Loss, accuracy and learning rate by epoch, drawn by the run (`run/curves.png`). Accuracy rises to 85 to 90 % of 80 images, one image
+# Loss, accuracy and learning rate by epoch, drawn by the run (`run/curves.png`). Accuracy rises to about 90 % of 80 images, one image
 # being 1.25 points. The training loss stays above the other: labels are smoothed and images cropped there.
 
 # %%
@@ -145,7 +145,7 @@ for axis, image, guess, good in zip(axes.flat, images, guesses, right):
 plt.show()
 
 # %% [markdown]
-# On 180 images the accuracy is a little lower than in the report, as is to be expected: the report's is that of the best epoch, chosen
+# On 180 images the accuracy is lower than in the report, as is to be expected: the report's is that of the best epoch, chosen
 # on 80 images. The more that is held out, the less luck there is in it.
 #
 # Next steps: `--resume auto` goes on with a run that was stopped, `mindeit report run other_run` puts runs side by side,
