@@ -65,7 +65,7 @@ def validate(monkeypatch, capsys):
 
     def call(dataset: str, data: str, *words: str, classes: int = 1000, names=None) -> str:
         card = replace(card_for(spec("resmlp_12"), classes, 32, names), mean=(0, 0, 0), std=(1, 1, 1))
-        monkeypatch.setattr(evaluation, "trained_model", lambda config: (Known(classes), card))
+        monkeypatch.setattr(evaluation, "trained_model", lambda config, providers: (Known(classes), card))
         options = ["--dataset", dataset, "--data_dir", data, "--ckpt_path", "known.onnx", "--batch_size", "2", *words]
         code = run_main("validate.py", options, monkeypatch)
         out, err = capsys.readouterr()
