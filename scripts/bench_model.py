@@ -4,10 +4,11 @@
     python scripts/bench_model.py --model deit_small_patch16_224 --batch_size 8 --rounds 10
     python scripts/bench_model.py --avx2 --only MinDeiT "PyTorch eager"
 
-MinDeiT runs with its fused operators, and with MindSpore's own. PyTorch's model is timm's, with its fused attention,
-where timm is installed, else the reference that conversions are verified with: eager, through torch.compile, and eager
-under bf16 autocast. Each candidate is a process of its own. They take turns, round by round, so that a machine's other
-work meets them all; medians count. A peer that is not installed is left out with a word.
+MinDeiT runs with its fused operators, with MindSpore's own, and with products in bfloat16 where the CPU has them.
+PyTorch's model is timm's, with its fused attention, where timm is installed, else the reference that conversions are
+verified with: eager, through torch.compile, and eager under bf16 autocast. Each candidate is a process of its own.
+They take turns, round by round, so that a machine's other work meets them all; medians count. A peer that is not
+installed is left out with a word.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from typing import Callable
 
 import bench_turns
 import numpy as np
-from bench_turns import OWN, STOCK, Turn, timed
+from bench_turns import BF16, OWN, STOCK, Turn, at_level, timed
 
 from mindeit.errors import run_script
 from mindeit.models.registry import build, spec
 from mindeit.models.timm_models import timm_model
 
 
-def ours(name: str, images: np.ndarray) -> Callable[[], object]:
+def ours(name: str, images: np.ndarray, *, amp_level: str = "O0") -> Callable[[], object]:
     from mindeit.runtime import device
 
     device.setup("CPU")
-    return _graph(build(name), images)
+    return _graph(at_level(build(name), amp_level), images)
 
 
 def mindcv(name: str, images: np.ndarray) -> Callable[[], object]:
@@ -91,6 +92,7 @@ def pytorch(name: str, images: np.ndarray, *, compiled: bool = False, bf16: bool
 CANDIDATES = {
     OWN: ours,
     STOCK: ours,
+    BF16: functools.partial(ours, amp_level="bf16"),
     "PyTorch eager": pytorch,
     "torch.compile": functools.partial(pytorch, compiled=True),
     "PyTorch bf16": functools.partial(pytorch, bf16=True),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import numpy as np
-from bench_turns import OWN, STOCK
+from bench_turns import BF16, OWN, STOCK, at_level
 
 from mindeit.models.registry import spec
 
@@ -18,7 +18,7 @@ Batch = tuple[np.ndarray, np.ndarray]  # images, labels
 Step = Callable[[np.ndarray, np.ndarray], object]
 
 
-def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
+def ours(options: argparse.Namespace, *, amp_level: str = "O0") -> tuple[Step, Iterator[Batch]]:
     from mindeit import optim
     from mindeit.models.registry import build
     from mindeit.objectives import Supervised, losses
@@ -30,7 +30,7 @@ def ours(options: argparse.Namespace) -> tuple[Step, Iterator[Batch]]:
 
     device.setup("CPU")
     here = cluster.start(options.ranks > 1, "CPU")
-    model = build(options.model, num_classes=CLASSES)
+    model = at_level(build(options.model, num_classes=CLASSES), amp_level)
     flat, state = FlatParameters(trained_parameters(model, 0.05)), StepState(LossScale())
     objective = Supervised(model, losses.cross_entropy).set_train(True)
     update = Update(flat, optim.create("adamw", flat), None, state, clip=Clip(), ranks=here.ranks, check_finite=False)
@@ -154,6 +154,7 @@ def batches(options: argparse.Namespace, epoch: Callable[[int], Iterable[Batch]]
 CANDIDATES = {
     OWN: ours,
     STOCK: ours,
+    BF16: functools.partial(ours, amp_level="bf16"),
     "PyTorch eager": pytorch,
     "torch.compile": functools.partial(pytorch, compiled=True),
     "PyTorch bf16": functools.partial(pytorch, bf16=True),

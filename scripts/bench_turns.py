@@ -12,13 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from mindeit.errors import UserError
 from mindeit.runtime.environment import machine
 
+if TYPE_CHECKING:
+    from mindspore import nn
+
 OWN = "MinDeiT"
 STOCK = "MinDeiT, stock"  # MindSpore's own operators
+BF16 = "MinDeiT bf16"
 ENVIRONMENT = {STOCK: {"MINDEIT_NATIVE": "0"}}
 # What makes everyone use AVX2 on a machine that has more.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "CXXFLAGS": "-march=x86-64-v3"}
@@ -42,6 +46,16 @@ def timed(step: Callable[[], object]) -> tuple[float, float]:
     start, start_cpu = time.perf_counter(), time.process_time()
     step()
     return time.perf_counter() - start, time.process_time() - start_cpu
+
+
+def at_level(model: nn.Cell, amp_level: str) -> nn.Cell:
+    """For `serve`: a CPU that has no products in bfloat16 is left out."""
+    from mindeit.kernels import precision
+    from mindeit.kernels.native import bfloat16
+
+    if amp_level == "bf16" and bfloat16.unavailable():
+        raise ImportError(bfloat16.unavailable())
+    return precision.apply(model, amp_level)
 
 
 def serve(make: Callable[[], Turn], turns: Iterable = sys.stdin) -> None:

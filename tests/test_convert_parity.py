@@ -3,7 +3,7 @@ from __future__ import annotations
 import mindspore as ms
 import numpy as np
 import pytest
-from convert_weights import DISTILLED, TINY, official_state, write_pth
+from convert_weights import TINY, official_state, write_pth
 
 from mindeit.convert import parity
 from mindeit.errors import UserError
@@ -21,13 +21,13 @@ def converted(tmp_path_factory):
 
 def test_converted_weights_give_pytorchs_logits_and_blocks(tmp_path):
     mode = ms.get_context("mode")
-    report = parity.verify(*load_weights(write_pth(tmp_path / "a.pth", official_state(DISTILLED, 20, SIZE))))
+    report = parity.verify(*load_weights(write_pth(tmp_path / "a.pth", official_state(MINI, 20, SIZE))))
     assert ms.get_context("mode") == mode
     assert report.ok
     assert report.mean_gap <= report.max_gap <= 2e-5
     assert report.departs is None
-    assert (report.model, report.tensors) == (DISTILLED, len(official_state(DISTILLED)))
-    assert report.bytes == sum(array.nbytes for array in official_state(DISTILLED, 20, SIZE).values())
+    assert (report.model, report.tensors) == (MINI, len(official_state(MINI)))
+    assert report.bytes == sum(array.nbytes for array in official_state(MINI, 20, SIZE).values())
 
 
 def test_first_block_that_departs_is_named(converted, monkeypatch):

@@ -11,8 +11,7 @@ import torch
 from mindspore import Tensor, nn, ops
 from zoo import GradientOf
 
-from mindeit.kernels import attention, bias, gain, gelu, heads, norm
-from mindeit.runtime import precision
+from mindeit.kernels import attention, bias, gain, gelu, heads, norm, precision
 
 SCALE, EPSILON = 0.125, 1e-6
 TOLERANCE = {np.float32: 3e-6, np.float16: 4e-3}  # of each gradient's largest entry

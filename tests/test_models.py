@@ -301,7 +301,7 @@ def test_attentions_give_each_blocks_weights():
 @pytest.mark.parametrize("level", ["O2", "O3"])
 def test_half_precision_stays_near_float32(level, mode):
     """In graph mode that of the smaller models is checked always (test_models_zoo.py)."""
-    from mindeit.runtime import precision
+    from mindeit.kernels import precision
 
     model = build(DISTILLED)
     load_strict(model, {p.name: p.asnumpy() for p in with_reference_weights(DISTILLED).get_parameters()}, "reference")

@@ -227,7 +227,7 @@ def test_dropout_acts_in_training_only_and_features_need_no_head(name):
 @pytest.mark.parametrize("level", ["O2", pytest.param("O3", marks=pytest.mark.slow)])
 def test_half_precision_stays_near_float32(name, level):
     """Halves in a graph, as they are meant to run; the truth operator by operator, which costs no compiling."""
-    from mindeit.runtime import precision
+    from mindeit.kernels import precision
 
     batch, model = Tensor(images(2, 32)), fill(shallow(name, num_classes=10))
     want = model(batch).asnumpy()
@@ -240,7 +240,7 @@ def test_half_precision_stays_near_float32(name, level):
 @pytest.mark.parametrize("name", ["deit_mini_patch8_32_LS", "resmlp_mini_patch8_32"])
 def test_a_gain_of_a_millionth_learns_in_half_precision(name, level):
     """As CaiT-M, ResMLP-36 and most PatchConvnets start, with the loss scale that training starts from."""
-    from mindeit.runtime import precision
+    from mindeit.kernels import precision
 
     batch, labels = Tensor(images(4, 32)), Tensor(np.arange(4, dtype=np.int32))
 

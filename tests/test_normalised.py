@@ -33,7 +33,8 @@ def test_float32_images_stay_as_they_are(mode):
     assert np.array_equal(Normalised(nn.Identity(), IMAGENET_MEAN, IMAGENET_STD)(Tensor(images)).asnumpy(), images)
 
 
-@pytest.mark.parametrize("mode", [0, 1], ids=["graph", "pynative"])
+# The graph of the cell itself has a test above.
+@pytest.mark.parametrize("mode", [pytest.param(0, marks=pytest.mark.slow), 1], ids=["graph", "pynative"])
 def test_a_run_on_uint8_images_is_the_same_run(mode, script, tmp_path, monkeypatch):
     """CutMix included, which moves pixels; with evaluation."""
     images, seen = write_images(tmp_path / "images", train=24), []

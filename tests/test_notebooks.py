@@ -12,7 +12,6 @@ from conftest import ROOT
 LOADER = importlib.util.spec_from_file_location("run_notebooks", ROOT / "scripts" / "run_notebooks.py")
 run_notebooks = importlib.util.module_from_spec(LOADER)
 LOADER.loader.exec_module(run_notebooks)
-QUICKEST = ("4_probe_representation",)  # the usual set is to stay short; the others are in --all
 LARGEST = 600_000  # bytes
 SHOWS = re.compile(r"print\(|plt\.show|^Picture|^display|^%%bash", re.M)  # what leaves an output
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|usr|opt|var)/")
@@ -70,10 +69,8 @@ def test_outputs_are_clean_and_small(name):
     assert (ROOT / "notebooks" / f"{name}.ipynb").stat().st_size < LARGEST
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in run_notebooks.NOTEBOOKS],
-)
+@pytest.mark.slow  # of the workflow (.github) a job of its own
+@each_notebook
 def test_it_runs_from_start_to_end(name):
     """And shows as much as what was committed."""
     executed = run_notebooks.execute(run_notebooks.NOTEBOOKS[name])

@@ -8,12 +8,12 @@ import pytest
 from mindspore import Parameter, Tensor
 from training_runs import one_block
 
+from mindeit.kernels import precision
 from mindeit.models.registry import build
 from mindeit.objectives import Supervised
 from mindeit.objectives.losses import cross_entropy
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import Trained, trained_parameters
-from mindeit.runtime import precision
 from mindeit.training.loss_scale import LossScale, StepState
 from mindeit.training.step import Gradients
 

@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from training_runs import SMALL, arrays, one_block, script, write_images
 
 from mindeit.errors import UserError
+from mindeit.kernels import precision
 from mindeit.layers.drop_path import share_draws
 from mindeit.layers.recompute import recompute_blocks
 from mindeit.models.cait import CaiT
@@ -21,7 +22,7 @@ from mindeit.models.deit import DeiT
 from mindeit.models.registry import build
 from mindeit.objectives import CoSub, Distilled, Supervised
 from mindeit.objectives.losses import binary_cross_entropy, cross_entropy
-from mindeit.runtime import device, precision
+from mindeit.runtime import device
 
 __all__ = ["script"]
 BATCH, SIZE, CLASSES = 4, 32, 5
@@ -86,7 +87,7 @@ def gradients(objective: nn.Cell) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("kind", "level"),
     [
-        ("supervised", "O2"),
+        pytest.param("supervised", "O2", marks=pytest.mark.slow),  # a whole run at O0 has a test below
         pytest.param("distilled", "O0", marks=pytest.mark.slow),
         pytest.param("class attention", "O0", marks=pytest.mark.slow),
         pytest.param("two submodels", "O0", marks=pytest.mark.slow),

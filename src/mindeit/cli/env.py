@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mindeit.config import parse
 from mindeit.errors import run_script
+from mindeit.kernels.native import bfloat16
 from mindeit.kernels.native.library import library
 from mindeit.runtime.environment import report
 
@@ -15,3 +16,4 @@ def main(argv: Sequence[str]) -> None:
     parse(argv, description=__doc__, sections=())
     print(report())
     print(f"operators on CPU: {library().form}")
+    print(f"amp_level bf16 on CPU: {bfloat16.unavailable() or 'products of linear layers'}")

@@ -10,8 +10,8 @@ from mindspore import Tensor, nn, ops
 
 from mindeit.export.attention_output import AttentionOutput
 from mindeit.export.metadata import ATTENTION, BOTH, FEATURES, Description
+from mindeit.kernels import precision
 from mindeit.kernels.export_forms import make_portable
-from mindeit.runtime import precision
 
 
 class Normalise(nn.Cell):

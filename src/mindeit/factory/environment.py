@@ -10,6 +10,7 @@ import sys
 from mindeit.config import Config
 from mindeit.data import Processes, Threads, Workers
 from mindeit.data.processes import AVAILABLE
+from mindeit.kernels.native import bfloat16
 from mindeit.kernels.native.library import library
 from mindeit.runtime import cluster, device
 
@@ -19,6 +20,8 @@ _THREADS_AT_ONCE = 4  # Python's lock lets hardly more of them compute: each hol
 def start(config: Config) -> cluster.Cluster:
     """Set up device, mode, seeds and ranks, in that order."""
     run = config.run
+    if run.amp_level == "bf16" and run.device_target == "CPU":
+        bfloat16.require()
     device.setup(run.device_target, device_id=run.device_id, graph=run.mode == 0, compile_cache=_compile_cache(config))
     device.seed(run.seed)
     return join(config)

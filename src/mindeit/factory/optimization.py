@@ -10,6 +10,7 @@ from mindeit.config import Config
 from mindeit.data import Source
 from mindeit.errors import UserError
 from mindeit.factory.teacher import load_teacher
+from mindeit.kernels import precision
 from mindeit.layers.normalised import Normalised
 from mindeit.layers.sync_batch_norm import batch_norms, official_norms, over_ranks
 from mindeit.objectives import (
@@ -26,7 +27,7 @@ from mindeit.objectives import (
 )
 from mindeit.optim.flat import FlatParameters
 from mindeit.optim.groups import trained_parameters
-from mindeit.runtime import log, precision
+from mindeit.runtime import log
 from mindeit.runtime.cluster import Cluster
 from mindeit.runtime.reduce import several_fit_a_graph
 from mindeit.training.average import Average

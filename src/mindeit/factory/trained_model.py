@@ -43,7 +43,7 @@ def trained_model(config: Config, providers: Sequence[str] = ()) -> tuple[Model,
     }
     if is_exported(path):
         return _exported(config, path, asked, providers)
-    from mindeit.runtime import precision  # MindSpore, which an exported ONNX file does without
+    from mindeit.kernels import precision  # MindSpore, which an exported ONNX file does without
     from mindeit.weights.load import load_for_use  # likewise
 
     model, card = load_for_use(path, use_ema=config.model.use_ema, check=not config.model.no_check, **asked)

@@ -71,3 +71,11 @@ def choose() -> nn.Cell:
 
 def choose_with_gelu() -> nn.Cell:
     return FusedProductGelu() if operators.available() else ProductThenGelu(choose(), gelu.choose())
+
+
+def multiply_in_bfloat16(model: nn.Cell) -> nn.Cell:
+    """On CPU: the products of its linear layers. Parameters, sums and all between the products stay float32."""
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, (ProductAndBias, BareProduct, FusedProductGelu)):
+            cell.matmul = operators.bfloat16_product()
+    return model

@@ -89,3 +89,14 @@ def attention() -> Any:
         return grad(qkv, bias, dout)
 
     return _custom("attention", lambda x, bias: [x[0], x[1], x[3] * x[4]], lambda x, bias: x, bprop)
+
+
+@functools.cache
+def bfloat16_product() -> Any:
+    """(rows (n, in), weight (out, in)) -> (n, out), all float32; multiplied in bfloat16, summed in float32."""
+    grad = _custom("bfloat16_product_grad", lambda x, weight, dy: (x, weight), lambda x, weight, dy: (x, x))
+
+    def bprop(x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return grad(x, weight, dout)
+
+    return _custom("bfloat16_product", lambda x, weight: [x[0], weight[0]], lambda x, weight: x, bprop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -16,9 +16,9 @@ TOLERANCE = 1e-5  # of the largest element; what is right differs by 1e-6
 EPSILON = 1e-3
 
 
-def first_wrong(library: ctypes.CDLL) -> str | None:
-    """The name of an operator whose results are wrong."""
-    for name, inputs, wanted in _cases(np.random.default_rng(0)):
+def first_wrong(library: ctypes.CDLL, cases: Iterable[Case] | None = None) -> str | None:
+    """The name of an operator whose results are wrong. By default of those that every CPU has."""
+    for name, inputs, wanted in cases or _cases(np.random.default_rng(0)):
         outputs = tuple(np.full(result.shape, np.nan, np.float32) for result in wanted)
         if call(library, name, *inputs, *outputs) != 0:
             return name
@@ -94,3 +94,17 @@ def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Ca
     mixed = (shares @ value).swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
     yield "attention", (qkv, bias), (mixed,)
     yield "attention_grad", (qkv, bias, dy), (dqkv, dqkv.sum((0, 1)))
+
+
+def bfloat16_cases(random: np.random.Generator) -> Iterator[Case]:
+    """Products of what is rounded to bfloat16: exact in float32, where they are summed."""
+    rows, weight, dy = (random.standard_normal(shape).astype(np.float32) for shape in ((53, 24), (40, 24), (53, 40)))
+    x, w, g = (_bfloat16(array).astype(np.float64) for array in (rows, weight, dy))
+    yield "bfloat16_product", (rows, weight), (x @ w.T,)
+    yield "bfloat16_product_grad", (rows, weight, dy), (g @ w, g.T @ x)
+
+
+def _bfloat16(array: np.ndarray) -> np.ndarray:
+    """The nearest ones, as float32."""
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)

@@ -7,20 +7,29 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Parameter, nn
 
+from mindeit.kernels import linear
+from mindeit.runtime import device
+
 HALVES = {"O2": ms.float16, "O3": ms.float16, "bf16": ms.bfloat16}
 NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
     """O0: float32. O2 and bf16: half precision except for norms and cells that say ``float32`` (and softmax, see
-    kernels). O3: these as well."""
+    kernels). O3: these as well. CPU has no other operators for bfloat16 than products."""
     if amp_level == "O0":
         return model
+    if _in_products_alone(amp_level):
+        return linear.multiply_in_bfloat16(model)
     model.to_float(HALVES[amp_level])
     if amp_level != "O3":
         for cell in model.cells():
             _keep_float32(cell)
     return model
+
+
+def _in_products_alone(amp_level: str) -> bool:
+    return amp_level == "bf16" and device.target() == "CPU"
 
 
 def overflows(amp_level: str) -> bool:
@@ -38,7 +47,7 @@ def storage(model: nn.Cell, amp_level: str) -> Callable[[Parameter], ms.Type]:
     """In which type training keeps a parameter of ``model``: weights and biases that only ever meet halves become
     halves, so that no step casts them; what is computed in float32 stays. To be asked after `apply`."""
     halves: set[int] = set()
-    if amp_level != "O0":
+    if amp_level != "O0" and not _in_products_alone(amp_level):
         for _, cell in model.cells_and_names():
             if not isinstance(cell, NORMS) and not getattr(cell, "float32", False):
                 own = cell.parameters_dict(recurse=False).values()

@@ -1,0 +1,52 @@
+"""Products in bfloat16 for CPU, by the oneDNN that comes with MindSpore. Does not load MindSpore.
+
+Where the CPU multiplies bfloat16 itself they take half of float32's time. Elsewhere oneDNN takes about a thousand times
+as long, so they are refused there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from mindeit.errors import UserError
+from mindeit.kernels.native import selftest
+from mindeit.kernels.native.library import library
+
+_WANTED = 0xE7  # bits of oneDNN's instruction sets: AVX-512 with bfloat16; AMX has them, too
+
+
+def require() -> None:
+    """Raise a UserError that says why there are none, or make them ready."""
+    reason = unavailable()
+    if reason:
+        raise UserError(f"amp_level is bf16, and {reason}; allowed on this CPU: O0, O2 or O3")
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why there are none; None: they are ready."""
+    path = library().path
+    if path is None:
+        return f"its CPU operators are {library().form}"
+    try:
+        onednn = _onednn()
+        supported, gemm = onednn.dnnl_get_effective_cpu_isa(), onednn.dnnl_gemm_bf16bf16f32
+    except (OSError, AttributeError) as error:
+        return f"MindSpore's oneDNN has no products in bfloat16: {error}"
+    if supported & _WANTED != _WANTED:
+        return "this CPU has no products in bfloat16 (AVX512_BF16 or AMX)"
+    operators = ctypes.CDLL(str(path))
+    operators.use_gemm(ctypes.cast(gemm, ctypes.c_void_p))
+    wrong = selftest.first_wrong(operators, selftest.bfloat16_cases(np.random.default_rng(0)))
+    return f"{path} computes {wrong} wrongly" if wrong else None
+
+
+def _onednn() -> ctypes.CDLL:
+    found = importlib.util.find_spec("mindspore")
+    folder = Path(found.origin).parent / "lib" if found and found.origin else Path()
+    return ctypes.CDLL(str(next(folder.glob("libdnnl.so*"), folder / "libdnnl.so")))
