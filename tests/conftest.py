@@ -57,6 +57,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     """MindSpore looks for garbage before each compilation: not among what is imported by now, for that stays. And in
     PyNative mode its threads would spin while they wait for one another, which takes longer than what they compute."""
+    # Else each worker would make every file's fixtures anew, in silence.
     for item in session.items if session.config.getoption("loadgroup", False) else ():
         if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
             raise pytest.UsageError("pytest-xdist does not see groups with this pytest; pip install 'pytest<9.2'")
