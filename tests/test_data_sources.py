@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import datasets, model_selection
 
 from mindeit.data import open_source
 from mindeit.errors import UserError
@@ -209,8 +210,16 @@ def test_digits_have_a_fixed_stratified_split():
     assert (len(train), len(val)) == (1437, 360) and train.class_names == tuple("0123456789")
     assert np.bincount(val.labels).min() >= 34
     assert train.read(0).size == (8, 8) and max(train.read(i).getextrema()[0][1] for i in range(20)) == 255
-    again = open_source("digits", None, "val")
-    assert np.array_equal(val.labels, again.labels) and val.read(5).tobytes() == again.read(5).tobytes()
+
+
+def test_the_digits_and_their_split_are_those_of_scikit_learn():
+    scans, labels = datasets.load_digits(return_X_y=True)
+    split = model_selection.train_test_split(range(1797), test_size=360, stratify=labels, random_state=0)
+    for rows, name in zip(split, ("train", "val")):
+        ours = open_source("digits", None, name)
+        assert np.array_equal(ours.labels, labels[rows])
+        pixels = np.stack([np.asarray(ours.read(i))[..., 0] for i in range(len(ours))])
+        assert np.array_equal(pixels, np.rint(scans[rows].reshape(-1, 8, 8) * 255 / 16))
 
 
 # ---------------------------------------------------------------- CIFAR

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import functools
+import gc
 import io
 import sys
 from collections.abc import Iterable, Sequence
@@ -52,6 +54,7 @@ def run_script(main: Callable[[Sequence[str]], int | None]) -> Callable[..., Non
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> None:
         _print_any_text()
+        atexit.register(gc.freeze)  # else Python looks for garbage among all of MindSpore's objects in the end, for 1 s
         try:
             code = main(sys.argv[1:] if argv is None else argv)
         except UserError as error:

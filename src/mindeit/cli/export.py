@@ -43,7 +43,7 @@ class Options:
     )
     data_dir: Optional[str] = option(None, "held-out images for int8: a folder with val/, or a class folder")
     dataset: Optional[str] = option(
-        None, "for int8, in place of a folder: the digits of scikit-learn", choices=("digits",)
+        None, "for int8, in place of a folder: the digits in the package", choices=("digits",)
     )
     tolerance: Optional[float] = option(None, "points of accuracy that int8 may lose; None: 0.5", at_least=0)
     unchecked: bool = option(False, "write an int8 file without images to check it with")
