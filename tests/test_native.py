@@ -15,7 +15,8 @@ import pytest
 from mindspore import Tensor, nn, ops
 from zoo import GradientOf, shallow
 
-from mindeit.kernels import attention, bias, gelu, heads, linear, norm, residual
+import mindeit
+from mindeit.kernels import attention, bias, depthwise, gain, gelu, heads, linear, mean, norm, residual
 from mindeit.kernels.export_forms import make_portable
 from mindeit.kernels.native import library as native
 from mindeit.kernels.native import operators, selftest
@@ -68,6 +69,14 @@ FORMS = {
     "product, bias, GELU": (linear.FusedProductGelu, stock_gelu, ((37, 20), (75, 20), (75,))),
     "attention": (lambda: attention.FusedAttention(2), StockMix, ((2, 53, 144), (144,))),
     "attention of few tokens, odd heads": (lambda: attention.FusedAttention(2), StockMix, ((3, 5, 66), (66,))),
+    "GELU": (gelu.FusedGelu, gelu.ErfGelu, ((3, 5, 27),)),
+    "convolution and GELU": (
+        lambda: depthwise.FusedDepthwiseGelu(27, 5),
+        lambda: depthwise.PlainDepthwiseGelu(27, 5, gelu.ErfGelu()),
+        ((3, 25, 27), (27, 1, 3, 3), (27,)),
+    ),
+    "mean": (mean.FusedTokenMean, mean.PlainTokenMean, ((3, 7, 27),)),
+    "gain by image": (gain.FusedGain, gain.ProductGain, ((3, 7, 27), (3, 1, 27))),
     "residual": (residual.FusedResidual, ScaledSum, ((4, 9, 27), (4, 9, 27), (27,), (4,))),
 }
 
@@ -90,7 +99,9 @@ def test_fused_operators_and_their_gradients_are_those_of_the_stock_forms(name, 
         assert np.abs(gradient.asnumpy() - stock_gradient).max() <= 5e-6 * np.abs(stock_gradient).max()
 
 
-@pytest.mark.parametrize("name", ["norm", "product, bias, GELU", "attention"])
+@pytest.mark.parametrize(
+    "name", ["norm", "product, bias, GELU", "GELU", "convolution and GELU", "mean", "gain by image", "attention"]
+)
 def test_halves_take_the_stock_form(name):
     make, make_stock, shapes = FORMS[name]
     draw = np.random.default_rng(0).standard_normal
@@ -226,6 +237,19 @@ def test_exported_graphs_hold_none_of_them(tmp_path, graph_mode):
     paths = [str(file), str(tmp_path / "logits.npy"), str(tmp_path / "images.npy")]
     subprocess.run([sys.executable, "-c", program, *paths], check=True)
     assert np.abs(np.load(tmp_path / "logits.npy") - wanted).max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("patchconvnet_mini_32", {}), ("deit_small_patch16_LS", {"depth": 1, "stem": "hmlp"})]
+)
+def test_sequences_give_them_up_as_well(name, more):
+    """They keep a list of their cells besides the named ones."""
+    model = mindeit.create_model(name, **more)
+    make_portable(model)
+    for _, cell in model.cells_and_names():
+        assert not type(cell).__name__.startswith("Fused")
+        if isinstance(cell, nn.SequentialCell):
+            assert cell.cell_list == list(cell.name_cells().values())
 
 
 # -- building and fallback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
-from mindeit.kernels import attention, gain, gelu, heads, linear, norm, residual
+from mindeit.kernels import attention, depthwise, gain, gelu, heads, linear, mean, norm, residual
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
 # forms that other runtimes know by name.
@@ -16,6 +16,10 @@ _PLAIN = {
     ),
     linear.BareProduct: lambda cell: linear.ProductAndBias(),  # whose bias a fused attention added
     linear.FusedProductGelu: lambda cell: linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu()),
+    depthwise.FusedDepthwiseGelu: lambda cell: cell.plain,
+    mean.FusedTokenMean: lambda cell: mean.PlainTokenMean(),
+    gelu.FusedGelu: lambda cell: gelu.ErfGelu(),
+    gain.FusedGain: lambda cell: gain.BroadcastGain(),
     residual.FusedResidual: lambda cell: residual.PlainResidual(),
     norm.FusedLayerNorm: lambda cell: norm.NativeLayerNorm(cell.plain.rows.epsilon),
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),
@@ -32,6 +36,11 @@ _PLAIN = {
 def make_portable(model: nn.Cell) -> None:
     """Replace the kernels inside ``model``; its parameters stay. Set the precision afterwards."""
     for parent in [cell for _, cell in model.cells_and_names()]:
-        for name, child in list(parent.name_cells().items()):
-            if type(child) in _PLAIN:
-                setattr(parent, name, _PLAIN[type(child)](child))
+        for place, (name, child) in enumerate(list(parent.name_cells().items())):
+            if type(child) not in _PLAIN:
+                continue
+            plain = _PLAIN[type(child)](child)
+            if isinstance(parent, nn.SequentialCell):  # it keeps a list of its cells as well
+                parent[place] = plain
+            else:
+                setattr(parent, name, plain)

@@ -7,7 +7,7 @@ from typing import Any
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
-from mindeit.kernels import bias, gain, gelu
+from mindeit.kernels import depthwise, gain, gelu, linear, mean
 from mindeit.layers.class_attention import ClassBlock
 from mindeit.layers.counted import Counted
 from mindeit.layers.layer_scale import layer_scale
@@ -51,23 +51,19 @@ def _halving(channels: int, out: int) -> nn.SequentialCell:
     return nn.SequentialCell(nn.Conv2d(channels, out, 3, 2, "pad", 1, has_bias=False, weight_init=weight))
 
 
-class DepthwiseConv(Counted, nn.Cell):
-    """3x3, each channel for itself, on patches of a square grid: (batch, patches, dim) -> the same."""
+class DepthwiseGelu(Counted, nn.Cell):
+    """GELU of a 3x3 convolution of each channel for itself, on patches of a square grid: (batch, patches, dim) -> the
+    same."""
 
     def __init__(self, dim: int, grid: int) -> None:
         super().__init__()
-        self.grid, self.fan_in = grid, 9
+        self.fan_in = 9
         self.weight = Parameter(uniform((dim, 1, 3, 3), 1 / 3), name="weight")
         self.bias = Parameter(uniform((dim,), 1 / 3), name="bias")
-        self.conv = ops.Conv2D(dim, 3, pad_mode="pad", pad=1, group=dim)
-        self.bias_add = bias.choose()
+        self.conv = depthwise.choose(dim, grid)
 
     def construct(self, x: Tensor) -> Tensor:
-        batch, patches, dim = x.shape
-        image = ops.reshape(ops.transpose(x, (0, 2, 1)), (batch, dim, self.grid, self.grid))
-        seen = ops.reshape(self.conv(image, self.weight.astype(x.dtype)), (batch, dim, patches))
-        rows = ops.reshape(ops.transpose(seen, (0, 2, 1)), (-1, dim))
-        return ops.reshape(self.bias_add(rows, self.bias), x.shape)
+        return self.conv(x, self.weight, self.bias)
 
 
 class SqueezeExcite(nn.Cell):
@@ -77,10 +73,10 @@ class SqueezeExcite(nn.Cell):
         super().__init__()
         self.conv_reduce = NestedConv(dim, round(dim * 0.25))
         self.conv_expand = NestedConv(round(dim * 0.25), dim)
-        self.gain = gain.choose()
+        self.mean, self.gain = mean.choose(), gain.choose()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.gain(x, ops.sigmoid(self.conv_expand(ops.relu(self.conv_reduce(ops.mean(x, 1, True))))))
+        return self.gain(x, ops.sigmoid(self.conv_expand(ops.relu(self.conv_reduce(self.mean(x))))))
 
 
 class Convolutions(nn.Cell):
@@ -89,10 +85,10 @@ class Convolutions(nn.Cell):
     def __init__(self, dim: int, grid: int) -> None:
         super().__init__()
         self.qkv_pos = nn.SequentialCell(
-            NestedConv(dim, dim),
-            gelu.choose(),
-            DepthwiseConv(dim, grid),
-            gelu.choose(),
+            NestedConv(dim, dim, product=linear.choose_with_gelu()),
+            nn.Identity(),  # where the official model has the GELU
+            DepthwiseGelu(dim, grid),
+            nn.Identity(),  # likewise
             SqueezeExcite(dim),
             NestedConv(dim, dim),
         )

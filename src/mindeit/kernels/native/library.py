@@ -26,7 +26,8 @@ from mindeit.kernels.native import selftest
 from mindeit.runtime import log
 
 SWITCH = "MINDEIT_NATIVE"  # 0: MindSpore's own operators
-SOURCE = Path(__file__).with_name("operators.cpp")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADER = Path(__file__).with_name("common.h")
 # Not -ffast-math: a library that is linked with it makes its whole process flush small numbers to zero.
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast"),
@@ -89,7 +90,7 @@ def _compiled(compiler: list[str], vectors: str, macros: str) -> Path:
     if vectors == "AVX-512":
         compiler = [*compiler, *WIDE_FLAGS]
     try:
-        parts = [SOURCE.read_text(), macros, *compiler, metadata.version("mindspore")]
+        parts = [*(file.read_text() for file in (HEADER, *SOURCES)), macros, *compiler, metadata.version("mindspore")]
     except metadata.PackageNotFoundError:
         raise _UnavailableError("MindSpore is not installed") from None
     path = cache_folder() / "native" / f"operators-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"
@@ -102,7 +103,7 @@ def _compiled(compiler: list[str], vectors: str, macros: str) -> Path:
             if not path.exists():
                 log.note(f"compiling the CPU operators, once, into {path}")
                 with atomic(path) as temporary:
-                    _run([*compiler, "-o", str(temporary), str(SOURCE)], "compiling")
+                    _run([*compiler, "-o", str(temporary), *map(str, SOURCES)], "compiling")
                 log.note(f"compiled the CPU operators in {time.monotonic() - started:.1f} s")
     except OSError as error:
         raise _UnavailableError(f"{path.parent} (MINDEIT_HOME): {error.strerror or error}") from None

@@ -92,6 +92,42 @@ def attention() -> Any:
 
 
 @functools.cache
+def depthwise_gelu() -> Any:
+    """Places of a square (batch, n, dim), weight (dim, 1, 3, 3), bias (dim,) -> GELU of the convolution, as the first.
+
+    Each channel for itself, zeros around the square.
+    """
+    grad = _custom("depthwise_gelu_grad", lambda x, weight, bias, dy: (x, weight, bias), lambda x, *rest: (x, x, x))
+
+    def bprop(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return grad(x, weight, bias, dout)
+
+    return _again(_custom("depthwise_gelu", lambda x, *rest: x, lambda x, *rest: x, bprop))
+
+
+@functools.cache
+def token_mean() -> Any:
+    """(batch, tokens, dim) -> (batch, 1, dim)."""
+    grad = _custom("token_mean_grad", lambda x, dy: x, lambda x, dy: x)
+
+    def bprop(x: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return (grad(x, dout),)
+
+    return _custom("token_mean", lambda x: [x[0], 1, x[2]], lambda x: x, bprop)
+
+
+@functools.cache
+def token_gain() -> Any:
+    """(batch, tokens, dim), gain (batch, 1, dim) -> their product, as the first."""
+    grad = _custom("token_gain_grad", lambda x, gain, dy: (x, gain), lambda x, gain, dy: (x, x))
+
+    def bprop(x: Tensor, gain: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return grad(x, gain, dout)
+
+    return _again(_custom("token_gain", lambda x, gain: x, lambda x, gain: x, bprop))
+
+
+@functools.cache
 def bfloat16_product() -> Any:
     """(rows (n, in), weight (out, in)) -> (n, out), all float32; multiplied in bfloat16, summed in float32."""
     grad = _custom("bfloat16_product_grad", lambda x, weight, dy: (x, weight), lambda x, weight, dy: (x, x))

@@ -61,6 +61,8 @@ def _cases(random: np.random.Generator) -> Iterator[Case]:
     dscaled = dsum * by_image
     yield "residual_grad", (branch, gain, factors, dsum), (dscaled * gain, (dscaled * branch).sum((0, 1)))
     yield from _layer_norm(rows, bias, dy, draw(27))
+    yield from _tokens(x.astype(np.float64), draw(3, 1, 27), dsum)
+    yield from _depthwise(draw(2, 25, 27), draw(27, 1, 3, 3), draw(27), draw(2, 25, 27))
     yield from _attention(draw(2, 53, 3, 2, 24), draw(3, 2, 24), draw(2, 53, 48))
 
 
@@ -78,6 +80,32 @@ def _layer_norm(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray, beta: np.ndarr
     dx = r * (u - u.mean(1, keepdims=True) - hat * (u * hat).mean(1, keepdims=True))
     yield "layer_norm", (x, gamma, beta, epsilon), (hat * gamma + beta,)
     yield "layer_norm_grad", (x, gamma, dy, epsilon), (dx, np.stack([(dy * hat).sum(0), dy.sum(0, dtype=np.float64)]))
+
+
+def _tokens(x: np.ndarray, gain: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
+    single, tokens = x.astype(np.float32), x.shape[1]
+    dmean = np.broadcast_to(gain.astype(np.float64) / tokens, x.shape)
+    yield "token_mean", (single,), (x.mean(1, keepdims=True),)
+    yield "token_mean_grad", (single, gain), (dmean,)
+    yield "token_gain", (single, gain), (x * gain,)
+    yield "token_gain_grad", (single, gain, dy), (gain * dy.astype(np.float64), (x * dy).sum(1, keepdims=True))
+
+
+def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
+    """On 5 x 5 places. Shifted squares are added up, and their gradients taken from the same slices."""
+    batch, _, dim = x.shape
+    framed = np.pad(x.astype(np.float64).reshape(batch, 5, 5, dim), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [(i, j, weight[:, 0, i, j].astype(np.float64)) for i in range(3) for j in range(3)]
+    seen = sum(framed[:, i : i + 5, j : j + 5] * w for i, j, w in taps) + bias
+    phi, density = _normal(seen)
+    dseen = dy.reshape(seen.shape) * (phi + seen * density)
+    dframed, dweight = np.zeros_like(framed), np.zeros(weight.shape)
+    for i, j, w in taps:
+        dframed[:, i : i + 5, j : j + 5] += dseen * w
+        dweight[:, 0, i, j] = (dseen * framed[:, i : i + 5, j : j + 5]).sum((0, 1, 2))
+    dx = dframed[:, 1:-1, 1:-1].reshape(x.shape)
+    yield "depthwise_gelu", (x, weight, bias), ((seen * phi).reshape(x.shape),)
+    yield "depthwise_gelu_grad", (x, weight, bias, dy), (dx, dweight, dseen.sum((0, 1, 2)))
 
 
 def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Case]:

@@ -1,0 +1,208 @@
+// Attention and its gradient, and the small matrix products that they consist of.
+
+#include "common.h"
+
+constexpr int64_t COLUMNS = W == 16 ? 4 : 2;  // vectors in a row of a tile
+constexpr int64_t ROWS = 6;                   // of a tile: with its columns, what the registers hold
+constexpr int64_t BLOCK = 8 * ROWS;           // queries at a time: their scores stay in the first caches
+constexpr int64_t AHEAD = 8;                  // rows that are fetched before they are needed
+
+// ---------------------------------------------------------------------------------------------------- small products
+
+struct Matrix {  // element (i, j) at data[i * row + j * column]
+  const float* data;
+  int64_t row, column;
+};
+
+// c (R x C vectors) = a (R x k) times b (k x C vectors), or added to c.
+template <int64_t R, int64_t C, bool ADD>
+INLINE void tile(Matrix a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t k) {
+  Vector s[R][C];
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < C; v++) s[r][v] = ADD ? load(c + r * c_row + v * W) : Vector{};
+  for (int64_t i = 0; i < k; i++) {
+    Vector x[C];
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < C; v++) x[v] = load(b + i * b_row + v * W);
+#pragma GCC unroll 8
+    for (int64_t r = 0; r < R; r++) {
+      const Vector y = Vector{} + a.data[r * a.row + i * a.column];
+#pragma GCC unroll 8
+      for (int64_t v = 0; v < C; v++) s[r][v] += y * x[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < C; v++) store(c + r * c_row + v * W, s[r][v]);
+}
+
+template <int64_t R, bool ADD>
+static __attribute__((noinline)) void tiles(Matrix a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t n,
+                                            int64_t k) {
+  int64_t j = 0;
+  for (; j + COLUMNS * W <= n; j += COLUMNS * W) tile<R, COLUMNS, ADD>(a, b + j, b_row, c + j, c_row, k);
+  for (; j + 2 * W <= n; j += 2 * W) tile<R, 2, ADD>(a, b + j, b_row, c + j, c_row, k);
+  if (j < n) tile<R, 1, ADD>(a, b + j, b_row, c + j, c_row, k);
+}
+
+// c (m x n) = a (m x k) times b (k x n), or added to c; n a multiple of W.
+template <bool ADD = false, int64_t R = ROWS>
+static void product(Matrix a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t m, int64_t n, int64_t k) {
+  for (; m >= R; m -= R, a.data += R * a.row, c += R * c_row) tiles<R, ADD>(a, b, b_row, c, c_row, n, k);
+  if constexpr (R > 1)
+    if (m) product<ADD, R - 1>(a, b, b_row, c, c_row, m, n, k);
+}
+
+// --------------------------------------------------------------------------------------------------------- attention
+
+// Scores (m rows of n, padded to a multiple of W) -> probabilities, zero in the padding.
+static void softmax(float* scores, int64_t m, int64_t n) {
+  const int64_t padded = whole_vectors(n);
+  for (float* s = scores; s < scores + m * padded; s += padded) {
+    for (int64_t j = n; j < padded; j++) s[j] = -INFINITY;
+    Vector top = load(s), total{};
+    for (int64_t j = W; j < padded; j += W) top = larger(top, load(s + j));
+    const float most = largest(top);
+    for (int64_t j = 0; j < padded; j += W) {
+      const Vector e = exponential(load(s + j) - most);
+      store(s + j, e);
+      total += e;
+    }
+    for (int64_t j = n; j < padded; j++) s[j] = 0.f;
+    const float share = 1.f / sum(total);  // the padding counts exp(-87): nothing
+    for (int64_t j = 0; j < padded; j += W) store(s + j, load(s + j) * share);
+  }
+}
+
+// Of qkv (batch, n, 3, heads, d), to which a bias (3, heads, d) is added first. Query, key and value of a head (`which`
+// is 0, 1 or 2) are n rows, `row` floats apart.
+struct Attention {
+  int64_t batch, n, heads, d, row, padded_n, padded_d;
+  float scale;
+  const float *qkv, *bias;
+
+  explicit Attention(const Tensors& t)
+      : batch(t.size(0, 0)), n(t.size(0, 1)), heads(t.size(0, 3)), d(t.size(0, 4)), row(3 * heads * d),
+        padded_n(whole_vectors(n)), padded_d(whole_vectors(d)), scale(1.f / sqrtf(d)), qkv(t[0]), bias(t[1]) {}
+
+  int64_t start(int64_t b, int64_t h, int64_t which) const { return b * n * row + (which * heads + h) * d; }
+
+  int64_t offset(int64_t h, int64_t which) const { return (which * heads + h) * d; }
+
+  // A head's rows from the i-th on, m of them, times a factor -> rows (m, padded_d), zero in the padding.
+  void gather(int64_t b, int64_t h, int64_t which, int64_t i, int64_t m, float factor, float* rows) const {
+    const float *from = qkv + start(b, h, which) + i * row, *added = bias + offset(h, which);
+    for (int64_t r = 0; r < m; r++) {
+      const float* ahead = from + (r + AHEAD) * row;  // rows lie far apart: the processor does not foresee them
+      for (int64_t k = 0; k < d; k += 16) __builtin_prefetch(ahead + k);
+      along(d, [&](int64_t k, int64_t count) {
+        store(rows + r * padded_d + k, (load(from + r * row + k, count) + load(added + k, count)) * factor);
+      });
+    }
+  }
+  // Rows (n, padded_d) -> columns (d, padded_n), zero in the padding.
+  void transpose(const float* rows, float* columns) const {
+    for (int64_t first = 0; first < padded_n; first += W)
+      for (int64_t k = 0; k < d; k++)
+        for (int64_t j = first; j < first + W; j++) columns[k * padded_n + j] = j < n ? rows[j * padded_d + k] : 0.f;
+  }
+  // Rows (m, padded_d) times a factor -> a head's rows, `to_row` floats apart; adds them up in sums (d).
+  void scatter(const float* rows, int64_t m, float factor, float* to, int64_t to_row, float* sums) const {
+    for (int64_t r = 0; r < m; r++)
+      along(d, [&](int64_t k, int64_t count) {
+        const Vector v = load(rows + r * padded_d + k, count) * factor;
+        store(to + r * to_row + k, v, count);
+        store(sums + k, load(sums + k, count) + v, count);
+      });
+  }
+};
+
+OPERATOR(attention) {
+  const Attention a(t);
+  const int64_t dim = a.heads * a.d;
+  if (!t.are({{a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}, {a.batch, a.n, dim}}) || !a.n) return MISSHAPEN;
+  const int64_t blocks = (a.n + BLOCK - 1) / BLOCK, parts = a.batch * a.heads < 4 * omp_get_max_threads() ? blocks : 1;
+#pragma omp parallel for collapse(3) schedule(dynamic)
+  for (int64_t b = 0; b < a.batch; b++)
+    for (int64_t h = 0; h < a.heads; h++)
+      for (int64_t part = 0; part < parts; part++) {
+        Scratch scratch(a.d * a.padded_n + a.n * a.padded_d + BLOCK * (a.padded_n + 2 * a.padded_d) + 128);
+        float *keys = scratch.take(a.d * a.padded_n), *values = scratch.take(a.n * a.padded_d);
+        float *scores = scratch.take(BLOCK * a.padded_n), *queries = scratch.take(BLOCK * a.padded_d);
+        float* mixed = scratch.take(BLOCK * a.padded_d);
+        a.gather(b, h, 1, 0, a.n, 1.f, values);
+        a.transpose(values, keys);
+        a.gather(b, h, 2, 0, a.n, 1.f, values);
+        for (int64_t block = part * blocks / parts; block < (part + 1) * blocks / parts; block++) {
+          const int64_t i = block * BLOCK, m = a.n - i < BLOCK ? a.n - i : BLOCK;
+          a.gather(b, h, 0, i, m, a.scale, queries);
+          product({queries, a.padded_d, 1}, keys, a.padded_n, scores, a.padded_n, m, a.padded_n, a.d);
+          softmax(scores, m, a.n);
+          product({scores, a.padded_n, 1}, values, a.padded_d, mixed, a.padded_d, m, a.padded_d, a.n);
+          for (int64_t r = 0; r < m; r++)
+            memcpy(t[2] + (b * a.n + i + r) * dim + h * a.d, mixed + r * a.padded_d, 4 * a.d);
+        }
+      }
+  return DONE;
+}
+
+// The probabilities are computed again. With P of them, G of the output and T = G V^T: dS = P (T - sum(P T)).
+OPERATOR(attention_grad) {
+  const Attention a(t);
+  const int64_t dim = a.heads * a.d, size = a.n * a.padded_d, biases = 3 * dim;
+  if (!t.are({{a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}, {a.batch, a.n, dim}, {a.batch, a.n, 3, a.heads, a.d},
+              {3, a.heads, a.d}}) || !a.n)
+    return MISSHAPEN;
+  const float* grad = t[2];
+  float* dqkv = t[3];
+  Scratch of_images(a.batch * biases);
+  float* sums = of_images.take(a.batch * biases);  // of each image's own dqkv
+  memset(sums, 0, 4 * a.batch * biases);
+#pragma omp parallel for collapse(2) schedule(dynamic)
+  for (int64_t b = 0; b < a.batch; b++)
+    for (int64_t h = 0; h < a.heads; h++) {
+      Scratch scratch(2 * a.d * a.padded_n + 3 * size + BLOCK * (2 * a.padded_n + 3 * a.padded_d) + 256);
+      float *keys = scratch.take(a.d * a.padded_n), *values = scratch.take(a.d * a.padded_n);
+      float *key_rows = scratch.take(size), *dkeys = scratch.take(size), *dvalues = scratch.take(size);
+      float *shares = scratch.take(BLOCK * a.padded_n), *dscores = scratch.take(BLOCK * a.padded_n);
+      float *queries = scratch.take(BLOCK * a.padded_d), *dout = scratch.take(BLOCK * a.padded_d);
+      float *dqueries = scratch.take(BLOCK * a.padded_d), *dbias = sums + b * biases;
+      a.gather(b, h, 2, 0, a.n, 1.f, key_rows);
+      a.transpose(key_rows, values);
+      a.gather(b, h, 1, 0, a.n, 1.f, key_rows);
+      a.transpose(key_rows, keys);
+      memset(dkeys, 0, 4 * size);
+      memset(dvalues, 0, 4 * size);
+      for (int64_t i = 0; i < a.n; i += BLOCK) {
+        const int64_t m = a.n - i < BLOCK ? a.n - i : BLOCK;
+        a.gather(b, h, 0, i, m, a.scale, queries);
+        for (int64_t r = 0; r < m; r++)
+          along(a.d, [&](int64_t k, int64_t count) {
+            store(dout + r * a.padded_d + k, load(grad + (b * a.n + i + r) * dim + h * a.d + k, count));
+          });
+        product({queries, a.padded_d, 1}, keys, a.padded_n, shares, a.padded_n, m, a.padded_n, a.d);
+        softmax(shares, m, a.n);
+        product({dout, a.padded_d, 1}, values, a.padded_n, dscores, a.padded_n, m, a.padded_n, a.d);
+        for (int64_t r = 0; r < m; r++) {
+          float *p = shares + r * a.padded_n, *s = dscores + r * a.padded_n;
+          Vector total{};
+          for (int64_t j = 0; j < a.padded_n; j += W) total += load(p + j) * load(s + j);
+          const float mean = sum(total);
+          for (int64_t j = 0; j < a.padded_n; j += W) store(s + j, load(p + j) * (load(s + j) - mean));
+        }
+        product({dscores, a.padded_n, 1}, key_rows, a.padded_d, dqueries, a.padded_d, m, a.padded_d, a.n);
+        a.scatter(dqueries, m, a.scale, dqkv + a.start(b, h, 0) + i * a.row, a.row, dbias + a.offset(h, 0));
+        product<true>({shares, 1, a.padded_n}, dout, a.padded_d, dvalues, a.padded_d, a.n, a.padded_d, m);
+        product<true>({dscores, 1, a.padded_n}, queries, a.padded_d, dkeys, a.padded_d, a.n, a.padded_d, m);
+      }
+      a.scatter(dkeys, a.n, 1.f, dqkv + a.start(b, h, 1), a.row, dbias + a.offset(h, 1));
+      a.scatter(dvalues, a.n, 1.f, dqkv + a.start(b, h, 2), a.row, dbias + a.offset(h, 2));
+    }
+  memset(t[4], 0, 4 * biases);
+  for (int64_t b = 0; b < a.batch; b++)
+    for (int64_t k = 0; k < biases; k++) t[4][k] += sums[b * biases + k];
+  return DONE;
+}
