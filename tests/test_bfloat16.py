@@ -14,7 +14,7 @@ from training_runs import SMALL, arrays, one_block, train_here, write_images
 from zoo import GradientOf
 
 from mindeit.kernels import linear, precision
-from mindeit.kernels.native import bfloat16, library, operators, selftest
+from mindeit.kernels.native import bfloat16, library, onednn, operators, selftest
 from mindeit.layers.weight_init import seeded
 from mindeit.models.registry import build
 
@@ -33,7 +33,7 @@ class Onednn:
 
 
 try:
-    REAL = bfloat16._onednn()
+    REAL = onednn.load()
     MISSING = None if hasattr(REAL, "dnnl_gemm_bf16bf16f32") else "has no products in bfloat16"
 except OSError as problem:
     MISSING = str(problem)
@@ -47,7 +47,7 @@ def on(monkeypatch):
     """``on(instructions)``: what a process on such a CPU finds."""
 
     def call(instructions: int) -> str | None:
-        monkeypatch.setattr(bfloat16, "_onednn", lambda: Onednn(instructions))
+        monkeypatch.setattr(onednn, "load", lambda: Onednn(instructions))
         bfloat16.unavailable.cache_clear()
         return bfloat16.unavailable()
 
@@ -142,7 +142,7 @@ def test_other_tensors_are_refused(able):
 
 def test_without_onednn_an_operator_ends_in_an_error(able):
     library = opened()
-    library.use_gemm(None)
+    library.use_bfloat16_gemm(None)
     arrays = np.ones((3, 8), np.float32), np.ones((5, 8), np.float32), np.ones((3, 5), np.float32)
     assert selftest.call(library, "bfloat16_product", *arrays) == 2
 
@@ -185,7 +185,7 @@ def test_parameters_and_all_but_the_products_stay_float32(able):
     stored = precision.storage(model, "bf16")
     assert {str(stored(parameter)) for parameter in model.get_parameters()} == {"Float32"}
     products = [cell for _, cell in model.cells_and_names() if isinstance(cell, linear.FusedProductGelu)]
-    assert products and all(cell.matmul is operators.bfloat16_product() for cell in products)
+    assert products and all(isinstance(cell.matmul, linear.Bfloat16Product) for cell in products)
     assert not precision.overflows("bf16")
 
 

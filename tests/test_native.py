@@ -19,7 +19,7 @@ import mindeit
 from mindeit.kernels import attention, bias, depthwise, gain, gelu, heads, linear, mean, norm, residual
 from mindeit.kernels.export_forms import make_portable
 from mindeit.kernels.native import library as native
-from mindeit.kernels.native import operators, selftest
+from mindeit.kernels.native import onednn, operators, selftest
 from mindeit.layers.residual import Residual
 
 LIBRARY = native.library()
@@ -66,6 +66,8 @@ FORMS = {
         lambda: norm.ProductLayerNorm(1e-3),
         ((70, 384),) + ((384,),) * 2,
     ),
+    "product and bias": (linear.FusedProductAndBias, linear.ProductAndBias, ((37, 20), (75, 20), (75,))),
+    "product and bias of few rows": (linear.FusedProductAndBias, linear.ProductAndBias, ((1, 20), (300, 20), (300,))),
     "product, bias, GELU": (linear.FusedProductGelu, stock_gelu, ((37, 20), (75, 20), (75,))),
     "attention": (lambda: attention.FusedAttention(2), StockMix, ((2, 53, 144), (144,))),
     "attention of few tokens, odd heads": (lambda: attention.FusedAttention(2), StockMix, ((3, 5, 66), (66,))),
@@ -99,9 +101,7 @@ def test_fused_operators_and_their_gradients_are_those_of_the_stock_forms(name, 
         assert np.abs(gradient.asnumpy() - stock_gradient).max() <= 5e-6 * np.abs(stock_gradient).max()
 
 
-@pytest.mark.parametrize(
-    "name", ["norm", "product, bias, GELU", "GELU", "convolution and GELU", "mean", "gain by image", "attention"]
-)
+@pytest.mark.parametrize("name", [name for name in FORMS if " of " not in name and name != "residual"])
 def test_halves_take_the_stock_form(name):
     make, make_stock, shapes = FORMS[name]
     draw = np.random.default_rng(0).standard_normal
@@ -176,6 +176,25 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert all(result == found[0] for result in found)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_products_are_the_same_bits_for_the_same_number_of_threads(count):
+    threads = ctypes.CDLL("libgomp.so.1")
+    before = threads.omp_get_max_threads()
+    cases = [*selftest.product_cases(np.random.default_rng(0))]
+    try:
+        threads.omp_set_num_threads(count)
+        found = []
+        for _ in range(3):
+            outputs = [np.empty(wanted[0].shape, np.float32) for _, _, wanted in cases]
+            for (name, inputs, _), output in zip(cases, outputs):
+                assert selftest.call(opened(), name, *inputs, output) == 0
+            found.append([output.tobytes() for output in outputs])
+        assert found[0] == found[1] == found[2]
+        assert selftest.first_wrong(opened(), cases) is None
+    finally:
+        threads.omp_set_num_threads(before)
+
+
 def test_what_is_not_a_number_stays_one():
     rows = np.ones((40, 24), np.float32)
     rows[7, 3] = np.nan
@@ -191,7 +210,8 @@ def test_what_is_not_a_number_stays_one():
 
 def test_nothing_is_written_beyond_an_output():
     """Whose last vector may be filled in part only."""
-    for name, inputs, wanted in selftest._cases(np.random.default_rng(0)):
+    draw = np.random.default_rng(0)
+    for name, inputs, wanted in [*selftest.cases(draw), *selftest.product_cases(draw)]:
         wider = [np.full(result.size + 64, 7, np.float32) for result in wanted]
         outputs = [array[32 : 32 + result.size].reshape(result.shape) for array, result in zip(wider, wanted)]
         assert selftest.call(opened(), name, *inputs, *outputs) == 0
@@ -285,6 +305,18 @@ def test_where_they_cannot_be_built_the_reason_is_said_once(
     said = [line for line in capsys.readouterr().err.splitlines() if "which are slower" in line]
     assert len(said) == 1 and said[0].startswith("CPU operators: MindSpore's own, ") and reason in said[0]
     assert not list(tmp_path.glob("native/*.so"))
+
+
+def test_without_onednn_products_are_mindspores(monkeypatch, fresh):
+    def missing(name: str) -> None:
+        raise OSError("libdnnl.so: cannot open shared object file")
+
+    monkeypatch.setattr(onednn, "function", missing)
+    found = native.library()
+    assert found.path == LIBRARY.path and not found.multiplies
+    assert found.form == LIBRARY.form.replace("fused", "fused, but for products", 1)
+    assert type(linear.choose()) is linear.ProductAndBias
+    assert type(linear.BareProduct().matmul) is ops.MatMul
 
 
 def test_an_operator_that_computes_wrongly_is_not_used(monkeypatch, fresh):

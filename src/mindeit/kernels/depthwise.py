@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindeit.kernels import bias, gelu
+from mindeit.kernels.fused import Fused
 from mindeit.kernels.native import operators
 
 
@@ -26,7 +27,7 @@ class PlainDepthwiseGelu(nn.Cell):
         return self.activation(ops.reshape(self.bias_add(rows, offset), x.shape))
 
 
-class FusedDepthwiseGelu(nn.Cell):
+class FusedDepthwiseGelu(Fused):
     """One operator, for float32."""
 
     def __init__(self, dim: int, side: int) -> None:
@@ -35,7 +36,7 @@ class FusedDepthwiseGelu(nn.Cell):
         self.plain = PlainDepthwiseGelu(dim, side, gelu.ErfGelu())
 
     def construct(self, x: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-        if x.dtype != ms.float32:
+        if self.halves or x.dtype != ms.float32:
             return self.plain(x, weight, offset)
         return self.fused(x, weight, offset)
 

@@ -14,6 +14,7 @@ _PLAIN = {
     attention.FusedAttention: lambda cell: attention.StackedAttention(
         heads.TransposedHeads(cell.num_heads), attention.MatmulAttention()
     ),
+    linear.FusedProductAndBias: lambda cell: linear.ProductAndBias(),
     linear.BareProduct: lambda cell: linear.ProductAndBias(),  # whose bias a fused attention added
     linear.FusedProductGelu: lambda cell: linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu()),
     depthwise.FusedDepthwiseGelu: lambda cell: cell.plain,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels.fused import Fused
 from mindeit.kernels.native import operators
 from mindeit.runtime import device
 
@@ -37,7 +38,7 @@ class ProductGain(nn.Cell):
         return (x.astype(ms.float32) * ops.reshape(spread, x.shape)).astype(x.dtype)
 
 
-class FusedGain(nn.Cell):
+class FusedGain(Fused):
     """By an operator of its own where the gain is (batch, 1, dim), for float32."""
 
     def __init__(self) -> None:
@@ -45,9 +46,9 @@ class FusedGain(nn.Cell):
         self.fused, self.plain = operators.token_gain(), ProductGain()
 
     def construct(self, x: Tensor, gain: Tensor) -> Tensor:
-        if x.dtype == ms.float32 and gain.dtype == ms.float32 and gain.shape == (x.shape[0], 1, x.shape[2]):
-            return self.fused(x, gain)
-        return self.plain(x, gain)
+        if self.halves or x.dtype != ms.float32 or gain.shape != (x.shape[0], 1, x.shape[2]):
+            return self.plain(x, gain)
+        return self.fused(x, gain)
 
 
 def choose() -> nn.Cell:

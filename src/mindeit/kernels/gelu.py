@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, mint, nn, ops
 
 from mindeit.kernels.float32 import Float32
+from mindeit.kernels.fused import Fused
 from mindeit.kernels.native import operators
 from mindeit.runtime import device
 
@@ -75,7 +76,7 @@ class NativeGelu(nn.Cell):
         return mint.nn.functional.gelu(x)
 
 
-class FusedGelu(nn.Cell):
+class FusedGelu(Fused):
     """One operator, for float32: that of a bias and GELU, without a bias."""
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class FusedGelu(nn.Cell):
         self.fused, self.plain = operators.bias_gelu(), ErfGelu()
 
     def construct(self, x: Tensor) -> Tensor:
-        if x.dtype != ms.float32:
+        if self.halves or x.dtype != ms.float32:
             return self.plain(x)
         rows = ops.reshape(x, (-1, x.shape[-1]))
         return ops.reshape(self.fused(rows, ops.zeros((x.shape[-1],), ms.float32)), x.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels.fused import Fused
 from mindeit.kernels.native import operators
 
 
@@ -13,7 +14,7 @@ class PlainTokenMean(nn.Cell):
         return ops.mean(x, 1, True)
 
 
-class FusedTokenMean(nn.Cell):
+class FusedTokenMean(Fused):
     """For float32."""
 
     def __init__(self) -> None:
@@ -21,7 +22,7 @@ class FusedTokenMean(nn.Cell):
         self.fused = operators.token_mean()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.fused(x) if x.dtype == ms.float32 else ops.mean(x, 1, True)
+        return ops.mean(x, 1, True) if self.halves or x.dtype != ms.float32 else self.fused(x)
 
 
 def choose() -> nn.Cell:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
-from mindeit.kernels import bias
+from mindeit.kernels import linear
 from mindeit.layers.counted import Counted
 from mindeit.layers.weight_init import uniform
 
@@ -20,8 +20,7 @@ class PatchProjection(Counted, nn.Cell):
         bound = self.fan_in**-0.5
         self.weight = Parameter(uniform((embed_dim, channels, patch_size, patch_size), bound), name="weight")
         self.bias = Parameter(uniform((embed_dim,), bound), name="bias")
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.bias_add = bias.choose()
+        self.product = linear.choose()
 
     def construct(self, images: Tensor) -> Tensor:
         batch, channels, height, width = images.shape
@@ -32,7 +31,7 @@ class PatchProjection(Counted, nn.Cell):
         grid = ops.reshape(images, (batch, channels, rows, size, columns, size))
         patches = ops.reshape(ops.transpose(grid, (0, 2, 4, 1, 3, 5)), (-1, self.fan_in))
         weight = ops.reshape(self.weight, (-1, self.fan_in)).astype(patches.dtype)
-        return ops.reshape(self.bias_add(self.matmul(patches, weight), self.bias), (batch, rows * columns, -1))
+        return ops.reshape(self.product(patches, weight, self.bias), (batch, rows * columns, -1))
 
 
 class PatchEmbed(nn.Cell):

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 
 from mindeit.errors import UserError
-from mindeit.kernels.native import selftest
+from mindeit.kernels.native import onednn, selftest
 from mindeit.kernels.native.library import library
 
 _WANTED = 0xE7  # bits of oneDNN's instruction sets: AVX-512 with bfloat16; AMX has them, too
@@ -34,19 +32,12 @@ def unavailable() -> str | None:
     if path is None:
         return f"its CPU operators are {library().form}"
     try:
-        onednn = _onednn()
-        supported, gemm = onednn.dnnl_get_effective_cpu_isa(), onednn.dnnl_gemm_bf16bf16f32
+        supported, gemm = onednn.load().dnnl_get_effective_cpu_isa(), onednn.function("dnnl_gemm_bf16bf16f32")
     except (OSError, AttributeError) as error:
         return f"MindSpore's oneDNN has no products in bfloat16: {error}"
     if supported & _WANTED != _WANTED:
         return "this CPU has no products in bfloat16 (AVX512_BF16 or AMX)"
     operators = ctypes.CDLL(str(path))
-    operators.use_gemm(ctypes.cast(gemm, ctypes.c_void_p))
+    operators.use_bfloat16_gemm(gemm)
     wrong = selftest.first_wrong(operators, selftest.bfloat16_cases(np.random.default_rng(0)))
     return f"{path} computes {wrong} wrongly" if wrong else None
-
-
-def _onednn() -> ctypes.CDLL:
-    found = importlib.util.find_spec("mindspore")
-    folder = Path(found.origin).parent / "lib" if found and found.origin else Path()
-    return ctypes.CDLL(str(next(folder.glob("libdnnl.so*"), folder / "libdnnl.so")))

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from mindeit.errors import UserError
 from mindeit.files import atomic, cache_folder
-from mindeit.kernels.native import selftest
+from mindeit.kernels.native import onednn, selftest
 from mindeit.runtime import log
 
 SWITCH = "MINDEIT_NATIVE"  # 0: MindSpore's own operators
@@ -46,10 +47,12 @@ class _UnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Library:
-    """``path`` is None where MindSpore's own operators are used; ``form`` says which are, and why."""
+    """``path`` is None where MindSpore's own operators are used; ``form`` says which are, and why. ``multiplies``: it
+    has oneDNN for products of matrices."""
 
     path: Path | None
     form: str
+    multiplies: bool = False
 
 
 @functools.cache
@@ -61,11 +64,12 @@ def library() -> Library:
         compiler = _compiler()
         vectors, macros = _target(compiler)
         path = _compiled(compiler, vectors, macros)
-        _test(path)
+        multiplies = _tested(path)
     except _UnavailableError as problem:
         log.note(f"CPU operators: MindSpore's own, which are slower: {problem}")
         return Library(None, f"MindSpore's own ({problem})")
-    return Library(path, f"fused ({vectors}, {path})")
+    products = "" if multiplies else ", but for products"
+    return Library(path, f"fused{products} ({vectors}, {path})", multiplies)
 
 
 def _compiler() -> list[str]:
@@ -123,10 +127,18 @@ def _run(command: list[str], what: str) -> str:
         raise _UnavailableError(f"{command[0]}, {what}, ended in: {first}") from None
 
 
-def _test(path: Path) -> None:
+def _tested(path: Path) -> bool:
+    """Whether it multiplies, too."""
+    cases = selftest.cases(np.random.default_rng(0))
     try:
-        wrong = selftest.first_wrong(ctypes.CDLL(str(path)))
+        operators = ctypes.CDLL(str(path))
+        wrong = selftest.first_wrong(operators, cases)
     except (OSError, AttributeError) as error:
         raise _UnavailableError(str(error)) from None
     if wrong:
         raise _UnavailableError(f"{path} computes {wrong} wrongly")
+    try:
+        operators.use_gemm(onednn.function("dnnl_sgemm"))
+    except (OSError, AttributeError):  # MindSpore has it on x86 only
+        return False
+    return selftest.first_wrong(operators, selftest.product_cases(np.random.default_rng(0))) is None

@@ -22,6 +22,10 @@ def available() -> bool:
     return device.target() == "CPU" and library().path is not None
 
 
+def multiplies() -> bool:
+    return available() and library().multiplies
+
+
 def _custom(name: str, shapes: Callable[..., Any], dtypes: Callable[..., Any], bprop: Bprop | None = None) -> Any:
     return ops.Custom(f"{library().path}:{name}", shapes, dtypes, "aot", bprop)
 
@@ -125,6 +129,24 @@ def token_gain() -> Any:
         return grad(x, gain, dout)
 
     return _again(_custom("token_gain", lambda x, gain: x, lambda x, gain: x, bprop))
+
+
+@functools.cache
+def product(has_bias: bool) -> Any:
+    """(rows (n, in), weight (out, in)) -> (n, out), and with ``has_bias`` plus a bias (out,)."""
+    rows_grad = _custom("product_rows_grad", lambda dy, weight: [dy[0], weight[1]], lambda dy, weight: dy)
+    weight_grad = _custom("product_weight_grad", lambda dy, x: [dy[1], x[1]], lambda dy, x: dy)
+    sums = column_sums()
+
+    def bprop(x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return rows_grad(dout, weight), weight_grad(dout, x)
+
+    def bprop_with_bias(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return rows_grad(dout, weight), weight_grad(dout, x), sums(dout)
+
+    if has_bias:
+        return _custom("product_bias", lambda x, w, bias: [x[0], w[0]], lambda x, w, bias: x, bprop_with_bias)
+    return _custom("product", lambda x, weight: [x[0], weight[0]], lambda x, weight: x, bprop)
 
 
 @functools.cache
