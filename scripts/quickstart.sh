@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a trained DeiT: a small convnet learns the digits that come with scikit-learn, a small DeiT
+# From a fresh checkout to a trained DeiT: a small convnet learns the digits in the package, a small DeiT
 # learns them from it, is validated, and predicts. Run again, it goes on where it stopped, or only validates and predicts.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"

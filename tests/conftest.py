@@ -34,6 +34,15 @@ def graph_mode():
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
+@pytest.fixture(autouse=True)
+def forget_commands():
+    """A command that runs in the tests' process decides whether graphs are compiled: not for the tests after it, which
+    would take ten times as long, and would not run operator by operator as they say."""
+    yield
+    if "mindeit.runtime.device" in sys.modules:
+        sys.modules["mindeit.runtime.device"]._graphs["wanted"] = None
+
+
 ROOT = Path(__file__).parents[1]
 # For facts that are not the graph's own, where other tests compile the same cells: compiling is most of a test's time.
 graph_is_slow = pytest.mark.parametrize(

@@ -25,7 +25,7 @@ __all__ = ["data", "script", "official_files", "official_weights", "small_models
 ON_CPU = ("--device_target", "CPU", "--num_parallel_workers", 1, "--batch_size", 4)
 STEP = (*ON_CPU, "--epoch_size", 1)
 FINE_TUNING = [name for name in CONFIGS if re.fullmatch(r".*_(384|224|21k_1k)_gpu", name)]
-FAST = (("deit3_h_224_gpu", "our"), ("cait_xs24_384_gpu", "official"))
+FAST = (("deit3_h_224_gpu", "our"), ("deit_b_384_gpu", "official"))
 QUICK = ("--mode", "pynative", "--amp_level", "O0", "--recompute", False)  # nothing is compiled to train
 
 
