@@ -194,8 +194,8 @@ def test_a_run_in_it_follows_that_in_float32(able, tmp_path):
     for level in ("O0", "bf16"):
         with one_block():
             shown[level] = train_here(
-                *SMALL, "--data_dir", images, "--image_size", 16, "--epoch_size", 1, "--lr", "2e-3", "--mode", 1, "--amp_level",
-                level, "--ckpt_save_dir", tmp_path / level,
+                *SMALL, "--data_dir", images, "--image_size", 16, "--epoch_size", 1, "--lr", "2e-3", "--mode", 1,
+                "--amp_level", level, "--ckpt_save_dir", tmp_path / level,
             )  # fmt: skip
     exact, near = ([float(loss) for loss in re.findall(r"images, loss ([\d.]+)", text)] for text in shown.values())
     assert exact != near == pytest.approx(exact, rel=0.01)
