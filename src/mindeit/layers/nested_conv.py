@@ -22,7 +22,7 @@ class NestedConv(Counted, nn.Cell):
         bound = self.fan_in**-0.5
         self.weight = Parameter(uniform((out, channels, kernel, kernel), bound), name="weight")
         self.bias = Parameter(uniform((out,), bound), name="bias")
-        self.product = product or linear.choose()
+        self.product = product or linear.choose_convolution()
 
     def construct(self, x: Tensor) -> Tensor:
         rows = ops.reshape(x, (-1, self.fan_in))

@@ -20,7 +20,7 @@ class PatchProjection(Counted, nn.Cell):
         bound = self.fan_in**-0.5
         self.weight = Parameter(uniform((embed_dim, channels, patch_size, patch_size), bound), name="weight")
         self.bias = Parameter(uniform((embed_dim,), bound), name="bias")
-        self.product = linear.choose()
+        self.product = linear.choose_convolution()
 
     def construct(self, images: Tensor) -> Tensor:
         batch, channels, height, width = images.shape

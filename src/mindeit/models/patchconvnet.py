@@ -85,7 +85,7 @@ class Convolutions(nn.Cell):
     def __init__(self, dim: int, grid: int) -> None:
         super().__init__()
         self.qkv_pos = nn.SequentialCell(
-            NestedConv(dim, dim, product=linear.choose_with_gelu()),
+            NestedConv(dim, dim, product=linear.choose_with_gelu(linear.choose_convolution)),
             nn.Identity(),  # where the official model has the GELU
             DepthwiseGelu(dim, grid),
             nn.Identity(),  # likewise
