@@ -29,7 +29,8 @@ struct Factor {
 
 // c (m, n) = a (m, k) b (k, n), or added to what c holds.
 template <class T>
-static int multiply(Gemm<T>* gemm, Factor<T> a, Factor<T> b, float* c, int64_t m, int64_t n, int64_t k, bool add = false) {
+static int multiply(Gemm<T>* gemm, Factor<T> a, Factor<T> b, float* c, int64_t m, int64_t n, int64_t k,
+                    bool add = false) {
   if (!gemm) return NO_PRODUCT;
   if (!m || !n) return DONE;
   const bool by_rows = m >= n;

@@ -127,8 +127,8 @@ def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Ca
 
 
 def product_cases(random: np.random.Generator) -> Iterator[Case]:
-    """Tall and wide results."""
-    for count, out in ((53, 20), (20, 53)):
+    """Tall and wide results, large enough for threads to share them."""
+    for count, out in ((83, 40), (40, 83)):
         rows, weight, bias, dy = (
             random.standard_normal(shape).astype(np.float32) for shape in ((count, 27), (out, 27), (out,), (count, out))
         )
