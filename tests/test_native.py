@@ -16,13 +16,17 @@ from mindspore import Tensor, nn, ops
 from zoo import GradientOf, shallow
 
 import mindeit
-from mindeit.kernels import attention, bias, depthwise, gain, gelu, heads, linear, mean, norm, residual
+from mindeit.kernels import attention, bias, block, depthwise, gain, gelu, heads, linear, mean, norm, residual
 from mindeit.kernels.export_forms import make_portable
 from mindeit.kernels.native import library as native
 from mindeit.kernels.native import onednn, operators, selftest
+from mindeit.layers.block import TransformerBlock
+from mindeit.layers.linear import Linear
 from mindeit.layers.residual import Residual
+from mindeit.layers.weight_init import seeded
 
 LIBRARY = native.library()
+needs_products = pytest.mark.skipif(not LIBRARY.multiplies, reason="oneDNN does not multiply here")
 pytestmark = pytest.mark.skipif(LIBRARY.path is None and not shutil.which("c++"), reason="no C++ compiler here")
 
 
@@ -186,14 +190,39 @@ def test_products_are_the_same_bits_for_the_same_number_of_threads(count):
         threads.omp_set_num_threads(count)
         found = []
         for _ in range(3):
-            outputs = [np.empty(wanted[0].shape, np.float32) for _, _, wanted in cases]
-            for (name, inputs, _), output in zip(cases, outputs):
-                assert selftest.call(opened(), name, *inputs, output) == 0
-            found.append([output.tobytes() for output in outputs])
+            found.append([])
+            for name, inputs, wanted in cases:
+                outputs = [np.empty(result.shape, np.float32) for result in wanted]
+                assert selftest.call(opened(), name, *inputs, *outputs) == 0
+                found[-1] += [output.tobytes() for output in outputs]
         assert found[0] == found[1] == found[2]
         assert selftest.first_wrong(opened(), cases) is None
     finally:
         threads.omp_set_num_threads(before)
+
+
+@needs_products
+def test_a_block_s_gradients_are_the_sums_of_those_of_its_images():
+    """It takes as many images at a time as a cache holds: all 20, and 40 in two parts."""
+    random = np.random.default_rng(0)
+    *weights, epsilon = next(selftest._block(random, (1, 198, 48), 3, hidden=48))[1][1:]
+    weights, sizes = weights[:14], ((40, 198, 48), (40,), (40,), (40, 198, 48))
+    x, first, second, dy = (random.standard_normal(size).astype(np.float32) for size in sizes)
+    kept_shapes = ((198, 3, 3, 16), (198, 48), (198, 48), (198, 48))
+
+    def gradients(images: slice) -> list[np.ndarray]:
+        batch = len(x[images])
+        inputs = (x[images], *weights, first[images], second[images], epsilon)
+        kept = [np.empty((batch, *shape), np.float32) for shape in kept_shapes]
+        assert selftest.call(opened(), "transformer_block_kept", *inputs, np.empty_like(x[images]), *kept) == 0
+        grads = [np.full_like(array, np.nan) for array in inputs[:15]]
+        assert selftest.call(opened(), "transformer_block_grad", dy[images], *inputs, *kept, *grads) == 0
+        return grads
+
+    whole, one, other = (gradients(images) for images in (slice(None), slice(0, 20), slice(20, None)))
+    for place, (all_of_them, first_part, second_part) in enumerate(zip(whole, one, other)):
+        wanted = first_part + second_part if place else np.concatenate([first_part, second_part])
+        assert np.abs(all_of_them - wanted).max() <= 2e-6 * np.abs(wanted).max()
 
 
 def test_what_is_not_a_number_stays_one():
@@ -223,8 +252,6 @@ def test_nothing_is_written_beyond_an_output():
 
 
 def test_a_model_takes_them_and_gives_the_stock_model_s_logits(monkeypatch, graph_mode):
-    from mindeit.layers.weight_init import seeded
-
     def made():
         with seeded(0):
             return shallow("deit_tiny_distilled_patch16_224", 2, num_classes=7, image_size=32).set_train(False)
@@ -232,11 +259,77 @@ def test_a_model_takes_them_and_gives_the_stock_model_s_logits(monkeypatch, grap
     images = Tensor(np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
     fused = made()
     kinds = {type(cell) for _, cell in fused.cells_and_names()}
-    assert {norm.FusedLayerNorm, attention.FusedAttention, linear.FusedProductGelu, residual.FusedResidual} <= kinds
+    parts = {norm.FusedLayerNorm, attention.FusedAttention, linear.FusedProductGelu, residual.FusedResidual}
+    assert parts <= kinds
+    assert (block.FusedBlock in kinds) == LIBRARY.multiplies
     monkeypatch.setattr(operators, "available", lambda: False)
     stock = made()
     assert not any(type(cell).__name__.startswith("Fused") for _, cell in stock.cells_and_names())
     assert np.abs(fused(images).asnumpy() - stock(images).asnumpy()).max() < 2e-6
+
+
+def block_and_tokens(init_scale: float | None = None, drop_path: float = 0.0) -> tuple[TransformerBlock, Tensor]:
+    with seeded(0):
+        cell = TransformerBlock(48, 3, drop_path=drop_path, init_scale=init_scale)
+    draw = np.random.default_rng(0).standard_normal
+    for parameter in cell.get_parameters():
+        parameter.set_data(Tensor(draw(parameter.shape).astype(np.float32)))
+    return cell, Tensor(draw((3, 53, 48)).astype(np.float32))
+
+
+@needs_products
+@pytest.mark.parametrize("training", [False, True])
+def test_graphs_alone_take_a_block_whole(training):
+    cell, x = block_and_tokens()
+    seen = []
+    cell.mlp.fc1.register_forward_hook(lambda cell, inputs, output: seen.append(output.shape))
+    cell.set_train(training)
+    wanted = cell(x).asnumpy()  # operator by operator: by its parts
+    assert seen == [(3, 53, 192)]
+    cell.by_parts = None  # which a graph would need else
+    assert np.abs(ms.jit(cell)(x).asnumpy() - wanted).max() <= 1e-6 * np.abs(wanted).max()
+
+
+class Doubled(Linear):
+    def construct(self, x):
+        return 2.0 * super().construct(x)
+
+
+@needs_products
+def test_a_block_with_a_layer_of_somebody_else_s_runs_by_its_parts():
+    cell, x = block_and_tokens()
+    cell.mlp.fc2 = Doubled(192, 48)  # a Linear, too: it has a weight and a bias
+    cell.set_train(False)
+    by_graph, by_operator = ms.jit(cell)(x).asnumpy(), cell(x).asnumpy()
+    assert np.abs(by_graph - by_operator).max() <= 1e-6 * np.abs(by_operator).max()
+
+
+class SumOfSquares(nn.Cell):
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, x):
+        return ops.sum(ops.square(self.cell(x)))
+
+
+@needs_products
+@pytest.mark.parametrize("init_scale", [None, 0.1])
+@pytest.mark.parametrize("how", ["training", "keeping nothing", "evaluation"])
+def test_a_whole_block_and_its_gradients_are_those_of_its_parts(how, init_scale, graph_mode):
+    cell, x = block_and_tokens(init_scale, drop_path=0.25)
+    factors = ms.Parameter(np.array([[0, 4 / 3, 4 / 3], [4 / 3, 0, 4 / 3]], np.float32), "factors", requires_grad=False)
+    for row, path in enumerate((cell.residual1.drop_path, cell.residual2.drop_path)):
+        path.factors, path.row = factors, row
+    cell.whole.keeps = how != "keeping nothing"
+    loss, weights, found = SumOfSquares(cell).set_train(how != "evaluation"), cell.trainable_params(), {}
+    for whole in (True, False):
+        cell.whole.fuses = whole
+        value, (dx, dweights) = ms.value_and_grad(loss, 0, weights)(x)
+        found[whole] = [array.asnumpy() for array in (cell(x), value, dx, *dweights)]
+    assert len(weights) == 12 + 2 * (init_scale is not None)
+    for one, other in zip(found[True], found[False]):
+        assert np.abs(one - other).max() <= 3e-6 * np.abs(other).max()
 
 
 def test_exported_graphs_hold_none_of_them(tmp_path, graph_mode):

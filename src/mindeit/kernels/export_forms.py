@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
-from mindeit.kernels import attention, depthwise, gain, gelu, heads, linear, mean, norm, residual
+from mindeit.kernels import attention, block, depthwise, gain, gelu, heads, linear, mean, norm, residual
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
 # forms that other runtimes know by name.
@@ -21,6 +21,7 @@ _PLAIN = {
     mean.FusedTokenMean: lambda cell: mean.PlainTokenMean(),
     gelu.FusedGelu: lambda cell: gelu.ErfGelu(),
     gain.FusedGain: lambda cell: gain.BroadcastGain(),
+    block.FusedBlock: lambda cell: block.PlainBlock(),
     residual.FusedResidual: lambda cell: residual.PlainResidual(),
     norm.FusedLayerNorm: lambda cell: norm.NativeLayerNorm(cell.plain.rows.epsilon),
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),

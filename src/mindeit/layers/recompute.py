@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import nn
 
 from mindeit.errors import UserError
+from mindeit.kernels.block import FusedBlock
 
 
 def recompute_blocks(model: nn.Cell) -> None:
@@ -20,3 +21,5 @@ def recompute_blocks(model: nn.Cell) -> None:
         for _, cell in block.cells_and_names():
             if isinstance(cell, nn.Dropout):
                 cell.dropout.recompute(False)
+            if isinstance(cell, FusedBlock):
+                cell.keeps = False

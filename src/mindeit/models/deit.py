@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindeit.layers.attention import Attention
-from mindeit.layers.block import Block
+from mindeit.layers.block import TransformerBlock
 from mindeit.layers.linear import classifier
-from mindeit.layers.mlp import Mlp
 from mindeit.layers.norm import LayerNorm
 from mindeit.layers.patch_embed import PatchEmbed, check_whole_patches
 from mindeit.layers.weight_init import truncated_normal
@@ -51,15 +49,7 @@ class DeiT(Transformer):
         self.pos_drop = nn.Dropout(p=drop_rate)
         drop_paths = np.linspace(0, drop_path_rate, depth).tolist()  # linear over depth, none in the first block
         self.blocks = nn.CellList(
-            [
-                Block(
-                    embed_dim,
-                    Attention(embed_dim, num_heads, drop_rate),
-                    Mlp(embed_dim, 4 * embed_dim, drop_rate),
-                    rate,
-                )
-                for rate in drop_paths
-            ]
+            [TransformerBlock(embed_dim, num_heads, rate, drop_rate=drop_rate) for rate in drop_paths]
         )
         self.norm = LayerNorm(embed_dim)
         self.head = classifier(embed_dim, num_classes)

@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindeit.errors import UserError
 from mindeit.layers.attention import Attention
-from mindeit.layers.block import Block, ParallelBlock
+from mindeit.layers.block import ParallelBlock, TransformerBlock
 from mindeit.layers.hmlp_stem import HMLPStem
 from mindeit.layers.linear import classifier
 from mindeit.layers.mlp import Mlp
@@ -49,7 +49,7 @@ class DeiT3(Transformer):
         self.patch_embed = PatchEmbed(image_size, patch_size, embed_dim, stem, in_channels)
         self.cls_token = Parameter(truncated_normal((1, 1, embed_dim)), name="cls_token")
         self.pos_embed = Parameter(truncated_normal((1, self.patch_embed.num_patches, embed_dim)), name="pos_embed")
-        make = _parallel_block if parallel else _block
+        make = _parallel_block if parallel else TransformerBlock
         self.blocks = nn.CellList([make(embed_dim, num_heads, drop_path_rate, init_scale) for _ in range(depth)])
         self.norm = LayerNorm(embed_dim)
         self.drop = nn.Dropout(p=drop_rate)
@@ -63,10 +63,6 @@ class DeiT3(Transformer):
         patches = self.patch_embed(images)
         patches = patches + self.pos_embed.astype(patches.dtype)
         return ops.concat((repeated(self.cls_token, patches), patches), 1)
-
-
-def _block(dim: int, num_heads: int, drop_path: float, init_scale: float | None) -> Block:
-    return Block(dim, Attention(dim, num_heads), Mlp(dim, 4 * dim), drop_path, init_scale)
 
 
 def _parallel_block(dim: int, num_heads: int, drop_path: float, init_scale: float | None) -> ParallelBlock:

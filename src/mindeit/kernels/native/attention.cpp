@@ -84,9 +84,10 @@ struct Attention {
   float scale;
   const float *qkv, *bias;
 
-  explicit Attention(const Tensors& t)
-      : batch(t.size(0, 0)), n(t.size(0, 1)), heads(t.size(0, 3)), d(t.size(0, 4)), row(3 * heads * d),
-        padded_n(whole_vectors(n)), padded_d(whole_vectors(d)), scale(1.f / sqrtf(d)), qkv(t[0]), bias(t[1]) {}
+  Attention(const float* qkv, const float* bias, int64_t batch, int64_t n, int64_t heads, int64_t d)
+      : batch(batch), n(n), heads(heads), d(d), row(3 * heads * d), padded_n(whole_vectors(n)),
+        padded_d(whole_vectors(d)), scale(1.f / sqrtf(d)), qkv(qkv), bias(bias) {}
+  explicit Attention(const Tensors& t) : Attention(t[0], t[1], t.size(0, 0), t.size(0, 1), t.size(0, 3), t.size(0, 4)) {}
 
   int64_t start(int64_t b, int64_t h, int64_t which) const { return b * n * row + (which * heads + h) * d; }
 
@@ -120,44 +121,51 @@ struct Attention {
   }
 };
 
+// Queries first..last of one head.
+static void attend(const Attention& a, int64_t b, int64_t h, int64_t first, int64_t last, float* out) {
+  const int64_t dim = a.heads * a.d;
+  Scratch scratch(a.d * a.padded_n + a.n * a.padded_d + BLOCK * (a.padded_n + 2 * a.padded_d) + 128);
+  float *keys = scratch.take(a.d * a.padded_n), *values = scratch.take(a.n * a.padded_d);
+  float *scores = scratch.take(BLOCK * a.padded_n), *queries = scratch.take(BLOCK * a.padded_d);
+  float* mixed = scratch.take(BLOCK * a.padded_d);
+  a.gather(b, h, 1, 0, a.n, 1.f, values);
+  a.transpose(values, keys);
+  a.gather(b, h, 2, 0, a.n, 1.f, values);
+  for (int64_t i = first; i < last; i += BLOCK) {
+    const int64_t m = last - i < BLOCK ? last - i : BLOCK;
+    a.gather(b, h, 0, i, m, a.scale, queries);
+    product({queries, a.padded_d, 1}, keys, a.padded_n, scores, a.padded_n, m, a.padded_n, a.d);
+    softmax(scores, m, a.n);
+    product({scores, a.padded_n, 1}, values, a.padded_d, mixed, a.padded_d, m, a.padded_d, a.n);
+    for (int64_t r = 0; r < m; r++)
+      memcpy(out + (b * a.n + i + r) * dim + h * a.d, mixed + r * a.padded_d, 4 * a.d);
+  }
+}
+
+void attend(const float* qkv, const float* bias, float* mixed, int64_t n, int64_t heads, int64_t d, int64_t first,
+            int64_t last) {
+  const Attention a(qkv, bias, last / n + 1, n, heads, d);
+  for (int64_t b = first / n; b * n < last; b++)
+    for (int64_t h = 0; h < heads; h++)
+      attend(a, b, h, b * n < first ? first - b * n : 0, (b + 1) * n < last ? n : last - b * n, mixed);
+}
+
 OPERATOR(attention) {
   const Attention a(t);
-  const int64_t dim = a.heads * a.d;
-  if (!t.are({{a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}, {a.batch, a.n, dim}}) || !a.n) return MISSHAPEN;
+  if (!t.are({{a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}, {a.batch, a.n, a.heads * a.d}}) || !a.n)
+    return MISSHAPEN;
   const int64_t blocks = (a.n + BLOCK - 1) / BLOCK, parts = a.batch * a.heads < 4 * omp_get_max_threads() ? blocks : 1;
 #pragma omp parallel for collapse(3) schedule(dynamic)
   for (int64_t b = 0; b < a.batch; b++)
     for (int64_t h = 0; h < a.heads; h++)
-      for (int64_t part = 0; part < parts; part++) {
-        Scratch scratch(a.d * a.padded_n + a.n * a.padded_d + BLOCK * (a.padded_n + 2 * a.padded_d) + 128);
-        float *keys = scratch.take(a.d * a.padded_n), *values = scratch.take(a.n * a.padded_d);
-        float *scores = scratch.take(BLOCK * a.padded_n), *queries = scratch.take(BLOCK * a.padded_d);
-        float* mixed = scratch.take(BLOCK * a.padded_d);
-        a.gather(b, h, 1, 0, a.n, 1.f, values);
-        a.transpose(values, keys);
-        a.gather(b, h, 2, 0, a.n, 1.f, values);
-        for (int64_t block = part * blocks / parts; block < (part + 1) * blocks / parts; block++) {
-          const int64_t i = block * BLOCK, m = a.n - i < BLOCK ? a.n - i : BLOCK;
-          a.gather(b, h, 0, i, m, a.scale, queries);
-          product({queries, a.padded_d, 1}, keys, a.padded_n, scores, a.padded_n, m, a.padded_n, a.d);
-          softmax(scores, m, a.n);
-          product({scores, a.padded_n, 1}, values, a.padded_d, mixed, a.padded_d, m, a.padded_d, a.n);
-          for (int64_t r = 0; r < m; r++)
-            memcpy(t[2] + (b * a.n + i + r) * dim + h * a.d, mixed + r * a.padded_d, 4 * a.d);
-        }
-      }
+      for (int64_t part = 0; part < parts; part++)
+        attend(a, b, h, part * a.n / parts, (part + 1) * a.n / parts, t[2]);
   return DONE;
 }
 
 // The probabilities are computed again. With P of them, G of the output and T = G V^T: dS = P (T - sum(P T)).
-OPERATOR(attention_grad) {
-  const Attention a(t);
+static void attend_grad(const Attention& a, const float* grad, float* dqkv, float* dtotal) {
   const int64_t dim = a.heads * a.d, size = a.n * a.padded_d, biases = 3 * dim;
-  if (!t.are({{a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}, {a.batch, a.n, dim}, {a.batch, a.n, 3, a.heads, a.d},
-              {3, a.heads, a.d}}) || !a.n)
-    return MISSHAPEN;
-  const float* grad = t[2];
-  float* dqkv = t[3];
   Scratch of_images(a.batch * biases);
   float* sums = of_images.take(a.batch * biases);  // of each image's own dqkv
   memset(sums, 0, 4 * a.batch * biases);
@@ -201,8 +209,21 @@ OPERATOR(attention_grad) {
       a.scatter(dkeys, a.n, 1.f, dqkv + a.start(b, h, 1), a.row, dbias + a.offset(h, 1));
       a.scatter(dvalues, a.n, 1.f, dqkv + a.start(b, h, 2), a.row, dbias + a.offset(h, 2));
     }
-  memset(t[4], 0, 4 * biases);
+  memset(dtotal, 0, 4 * biases);
   for (int64_t b = 0; b < a.batch; b++)
-    for (int64_t k = 0; k < biases; k++) t[4][k] += sums[b * biases + k];
+    for (int64_t k = 0; k < biases; k++) dtotal[k] += sums[b * biases + k];
+}
+
+void attend_grad(const float* qkv, const float* bias, const float* dmixed, float* dqkv, float* dbias, int64_t images,
+                 int64_t n, int64_t heads, int64_t d) {
+  attend_grad(Attention(qkv, bias, images, n, heads, d), dmixed, dqkv, dbias);
+}
+
+OPERATOR(attention_grad) {
+  const Attention a(t);
+  if (!t.are({{a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}, {a.batch, a.n, a.heads * a.d},
+              {a.batch, a.n, 3, a.heads, a.d}, {3, a.heads, a.d}}) || !a.n)
+    return MISSHAPEN;
+  attend_grad(a, t[2], t[3], t[4]);
   return DONE;
 }

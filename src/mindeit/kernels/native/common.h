@@ -41,8 +41,11 @@ struct Tensors {  // inputs, then outputs
 
   // Whether these are all the tensors there are, float32 and of these shapes.
   bool are(std::initializer_list<std::initializer_list<int64_t>> wanted) const {
-    if (count != (int)wanted.size()) return false;
-    int i = 0;
+    return count == (int)wanted.size() && fit(0, wanted);
+  }
+  // Whether those from the i-th on are so.
+  bool fit(int i, std::initializer_list<std::initializer_list<int64_t>> wanted) const {
+    if (count < i + (int)wanted.size()) return false;
     for (auto& shape : wanted) {
       if (strcmp(types[i], "float32") || dims[i] != (int)shape.size()) return false;
       int axis = 0;
@@ -157,3 +160,28 @@ static void sum_rows(int64_t n, int64_t width, float* total, Rows rows) {
   for (int64_t c = 1; c < CHUNKS; c++)
     for (int64_t j = 0; j < width; j++) total[j] += sums[c * width + j];
 }
+
+// -------------------------------------------------------------------------- what an operator of a whole block consists of
+
+// Rows (n, width) everywhere. A result may take the place of the first rows, and a gradient that of dy.
+void normalise(const float* x, const float* gamma, const float* beta, float epsilon, float* y, int64_t n, int64_t width);
+void normalise_grad(const float* x, const float* gamma, const float* dy, float epsilon, float* dx, float* dgamma_dbeta,
+                    int64_t n, int64_t width);
+void gelu(const float* x, const float* bias, float* y, int64_t n, int64_t width);
+void gelu_grad(const float* x, const float* bias, const float* dy, float* dx, float* dbias, int64_t n, int64_t width);
+void sum_columns(const float* x, float* sums, int64_t n, int64_t width);
+// Rows first..last of x + branch * gain * factors, a factor for each n of them.
+void add_branch(const float* x, const float* branch, const float* gain, const float* factors, float* y, int64_t first,
+                int64_t last, int64_t n, int64_t width);
+
+// Tokens first..last of the images in qkv (images, n, 3, heads, d), to which a bias is added -> those in mixed
+// (images, n, heads, d).
+void attend(const float* qkv, const float* bias, float* mixed, int64_t n, int64_t heads, int64_t d, int64_t first,
+            int64_t last);
+void attend_grad(const float* qkv, const float* bias, const float* dmixed, float* dqkv, float* dbias, int64_t images,
+                 int64_t n, int64_t heads, int64_t d);
+
+// x (n, in), weight (out, in) and a bias (out,) or none -> y (n, out). Not DONE: there is no oneDNN.
+int multiply(const float* x, const float* weight, const float* bias, float* y, int64_t n, int64_t in, int64_t out);
+int multiply_rows_grad(const float* dy, const float* weight, float* dx, int64_t n, int64_t in, int64_t out);
+int multiply_weight_grad(const float* dy, const float* x, float* dweight, int64_t n, int64_t in, int64_t out, bool add);

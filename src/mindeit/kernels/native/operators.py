@@ -158,3 +158,31 @@ def bfloat16_product() -> Any:
         return grad(x, weight, dout)
 
     return _custom("bfloat16_product", lambda x, weight: [x[0], weight[0]], lambda x, weight: x, bprop)
+
+
+@functools.cache
+def transformer_block() -> Any:
+    """x (batch, tokens, dim); of attention gamma, beta, weight and bias (3, heads, head_dim) of qkv, of proj, gain; of
+    the MLP gamma, beta, weight and bias of fc1, of fc2, gain; factors of images for each residual, epsilon (1,) -> x.
+
+    Has no gradient: see `transformer_block_kept`.
+    """
+    return _custom("transformer_block", lambda x, *rest: x, lambda x, *rest: x)
+
+
+@functools.cache
+def transformer_block_kept() -> Any:
+    """The same -> x, and four tensors for `transformer_block_grad`."""
+
+    def shapes(
+        x: list[int], gamma: list[int], beta: list[int], qkv: list[int], heads: list[int], *rest: list[int]
+    ) -> Any:
+        return x, [x[0], x[1], *heads], x, x, [x[0], x[1], rest[5][0]]
+
+    return _custom("transformer_block_kept", shapes, lambda x, *rest: (x,) * 5)
+
+
+@functools.cache
+def transformer_block_grad() -> Any:
+    """The gradient of x, what `transformer_block_kept` took, the four tensors it kept -> gradients of the first 15."""
+    return _custom("transformer_block_grad", lambda dy, *rest: rest[:15], lambda dy, *rest: (dy,) * 15)

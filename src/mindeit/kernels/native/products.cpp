@@ -35,7 +35,7 @@ static int multiply(Gemm<T>* gemm, Factor<T> a, Factor<T> b, float* c, int64_t m
   if (!m || !n) return DONE;
   const bool by_rows = m >= n;
   const int64_t longer = by_rows ? m : n, most = longer / LEAST + 1, threads = omp_get_max_threads();
-  const int64_t parts = m * n * k < WORTH_THREADS ? 1 : most < threads ? most : threads;
+  const int64_t parts = omp_in_parallel() || m * n * k < WORTH_THREADS ? 1 : most < threads ? most : threads;
   int failed = 0;
 #pragma omp parallel for schedule(static, 1) reduction(| : failed) if (parts > 1)
   for (int64_t part = 0; part < parts; part++) {
@@ -50,30 +50,44 @@ static int multiply(Gemm<T>* gemm, Factor<T> a, Factor<T> b, float* c, int64_t m
 
 // ----------------------------------------------------------------------------------------------------------- float32
 
+int multiply(const float* x, const float* weight, const float* bias, float* y, int64_t n, int64_t in, int64_t out) {
+  if (bias)
+#pragma omp parallel for schedule(static) if (n * out > WORTH_THREADS)
+    for (int64_t i = 0; i < n; i++) memcpy(y + i * out, bias, 4 * out);
+  return multiply<float>(gemm, {x, in, 'N'}, {weight, in, 'T'}, y, n, out, in, bias);
+}
+
 OPERATOR(product) {
   const int64_t n = t.size(0, 0), in = t.size(0, 1), out = t.size(1, 0);
   if (!t.are({{n, in}, {out, in}, {n, out}})) return MISSHAPEN;
-  return multiply<float>(gemm, {t[0], in, 'N'}, {t[1], in, 'T'}, t[2], n, out, in);
+  return multiply(t[0], t[1], nullptr, t[2], n, in, out);
 }
 
 OPERATOR(product_bias) {
   const int64_t n = t.size(0, 0), in = t.size(0, 1), out = t.size(1, 0);
   if (!t.are({{n, in}, {out, in}, {out}, {n, out}})) return MISSHAPEN;
-#pragma omp parallel for schedule(static) if (n * out > WORTH_THREADS)
-  for (int64_t i = 0; i < n; i++) memcpy(t[3] + i * out, t[2], 4 * out);
-  return multiply<float>(gemm, {t[0], in, 'N'}, {t[1], in, 'T'}, t[3], n, out, in, true);
+  return multiply(t[0], t[1], t[2], t[3], n, in, out);
+}
+
+int multiply_rows_grad(const float* dy, const float* weight, float* dx, int64_t n, int64_t in, int64_t out) {
+  return multiply<float>(gemm, {dy, out, 'N'}, {weight, in, 'N'}, dx, n, in, out);
 }
 
 OPERATOR(product_rows_grad) {  // dy, weight
   const int64_t n = t.size(0, 0), out = t.size(0, 1), in = t.size(1, 1);
   if (!t.are({{n, out}, {out, in}, {n, in}})) return MISSHAPEN;
-  return multiply<float>(gemm, {t[0], out, 'N'}, {t[1], in, 'N'}, t[2], n, in, out);
+  return multiply_rows_grad(t[0], t[1], t[2], n, in, out);
+}
+
+int multiply_weight_grad(const float* dy, const float* x, float* dweight, int64_t n, int64_t in, int64_t out,
+                         bool add) {
+  return multiply<float>(gemm, {dy, out, 'T'}, {x, in, 'N'}, dweight, out, in, n, add);
 }
 
 OPERATOR(product_weight_grad) {  // dy, rows
   const int64_t n = t.size(0, 0), out = t.size(0, 1), in = t.size(1, 1);
   if (!t.are({{n, out}, {n, in}, {out, in}})) return MISSHAPEN;
-  return multiply<float>(gemm, {t[0], out, 'T'}, {t[1], in, 'N'}, t[2], out, in, n);
+  return multiply_weight_grad(t[0], t[1], t[2], n, in, out, false);
 }
 
 // ---------------------------------------------------------------------------------------------------------- bfloat16

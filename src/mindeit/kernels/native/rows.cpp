@@ -4,61 +4,78 @@
 
 // -------------------------------------------------------------------------------------------------------- bias, GELU
 
-OPERATOR(bias_gelu) {
-  const int64_t n = t.size(0, 0), width = t.size(0, 1);
-  if (!t.are({{n, width}, {width}, {n, width}})) return MISSHAPEN;
+void gelu(const float* x, const float* bias, float* y, int64_t n, int64_t width) {
 #pragma omp parallel for schedule(static) if (n * width > WORTH_THREADS)
   for (int64_t i = 0; i < n; i++)
     along(width, [&](int64_t j, int64_t count) {
-      const Vector x = load(t[0] + i * width + j, count) + load(t[1] + j, count);
-      store(t[2] + i * width + j, x * normal_distribution(x), count);
+      const Vector sum = load(x + i * width + j, count) + load(bias + j, count);
+      store(y + i * width + j, sum * normal_distribution(sum), count);
     });
+}
+
+OPERATOR(bias_gelu) {
+  const int64_t n = t.size(0, 0), width = t.size(0, 1);
+  if (!t.are({{n, width}, {width}, {n, width}})) return MISSHAPEN;
+  gelu(t[0], t[1], t[2], n, width);
   return DONE;
+}
+
+void gelu_grad(const float* x, const float* bias, const float* dy, float* dx, float* dbias, int64_t n, int64_t width) {
+  sum_rows(n, width, dbias, [&](int64_t first, int64_t last, float* sums) {
+    for (int64_t i = first; i < last; i++)
+      along(width, [&](int64_t j, int64_t count) {
+        const Vector sum = load(x + i * width + j, count) + load(bias + j, count);
+        const Vector slope = normal_distribution(sum) + sum * normal_density(sum);
+        const Vector dsum = load(dy + i * width + j, count) * slope;
+        store(dx + i * width + j, dsum, count);
+        store(sums + j, load(sums + j, count) + dsum, count);
+      });
+  });
 }
 
 OPERATOR(bias_gelu_grad) {
   const int64_t n = t.size(0, 0), width = t.size(0, 1);
   if (!t.are({{n, width}, {width}, {n, width}, {n, width}, {width}})) return MISSHAPEN;
-  sum_rows(n, width, t[4], [&](int64_t first, int64_t last, float* dbias) {
+  gelu_grad(t[0], t[1], t[2], t[3], t[4], n, width);
+  return DONE;
+}
+
+void sum_columns(const float* x, float* sums, int64_t n, int64_t width) {
+  sum_rows(n, width, sums, [&](int64_t first, int64_t last, float* part) {
     for (int64_t i = first; i < last; i++)
       along(width, [&](int64_t j, int64_t count) {
-        const Vector x = load(t[0] + i * width + j, count) + load(t[1] + j, count);
-        const Vector slope = normal_distribution(x) + x * normal_density(x);
-        const Vector dx = load(t[2] + i * width + j, count) * slope;
-        store(t[3] + i * width + j, dx, count);
-        store(dbias + j, load(dbias + j, count) + dx, count);
+        store(part + j, load(part + j, count) + load(x + i * width + j, count), count);
       });
   });
-  return DONE;
 }
 
 OPERATOR(column_sums) {
   const int64_t n = t.size(0, 0), width = t.size(0, 1);
   if (!t.are({{n, width}, {width}})) return MISSHAPEN;
-  sum_rows(n, width, t[1], [&](int64_t first, int64_t last, float* sums) {
-    for (int64_t i = first; i < last; i++)
-      along(width, [&](int64_t j, int64_t count) {
-        store(sums + j, load(sums + j, count) + load(t[0] + i * width + j, count), count);
-      });
-  });
+  sum_columns(t[0], t[1], n, width);
   return DONE;
 }
 
 // ---------------------------------------------------------------------------------------------------------- residual
 
-// x + branch times a gain for each channel and a factor for each image.
-OPERATOR(residual) {
-  const int64_t batch = t.size(0, 0), tokens = t.size(0, 1), width = t.size(0, 2), n = batch * tokens;
-  if (!t.are({{batch, tokens, width}, {batch, tokens, width}, {width}, {batch}, {batch, tokens, width}}))
-    return MISSHAPEN;
-#pragma omp parallel for schedule(static) if (n * width > WORTH_THREADS)
-  for (int64_t i = 0; i < n; i++) {
-    const float factor = t[3][i / tokens];
+void add_branch(const float* x, const float* branch, const float* gain, const float* factors, float* y, int64_t first,
+                int64_t last, int64_t n, int64_t width) {
+#pragma omp parallel for schedule(static) if ((last - first) * width > WORTH_THREADS)
+  for (int64_t i = first; i < last; i++) {
+    const float factor = factors[i / n];
     along(width, [&](int64_t j, int64_t count) {
-      const Vector branch = load(t[1] + i * width + j, count) * load(t[2] + j, count) * factor;
-      store(t[4] + i * width + j, load(t[0] + i * width + j, count) + branch, count);
+      const Vector scaled = load(branch + i * width + j, count) * load(gain + j, count) * factor;
+      store(y + i * width + j, load(x + i * width + j, count) + scaled, count);
     });
   }
+}
+
+// A gain for each channel and a factor for each image.
+OPERATOR(residual) {
+  const int64_t batch = t.size(0, 0), tokens = t.size(0, 1), width = t.size(0, 2);
+  if (!t.are({{batch, tokens, width}, {batch, tokens, width}, {width}, {batch}, {batch, tokens, width}}))
+    return MISSHAPEN;
+  add_branch(t[0], t[1], t[2], t[3], t[4], 0, batch * tokens, tokens, width);
   return DONE;
 }
 
@@ -97,34 +114,37 @@ INLINE Moments moments(const float* x, int64_t width, float epsilon) {
   return {mean, 1.f / sqrtf(sum(squares) / width + epsilon)};
 }
 
+void normalise(const float* x, const float* gamma, const float* beta, float epsilon, float* y, int64_t n, int64_t width) {
+#pragma omp parallel for schedule(static) if (n * width > WORTH_THREADS)
+  for (int64_t i = 0; i < n; i++) {
+    const float* row = x + i * width;
+    const Moments m = moments(row, width, epsilon);
+    along(width, [&](int64_t j, int64_t count) {
+      const Vector hat = (load(row + j, count) - m.mean) * m.inverse;
+      store(y + i * width + j, hat * load(gamma + j, count) + load(beta + j, count), count);
+    });
+  }
+}
+
 OPERATOR(layer_norm) {
   const int64_t n = t.size(0, 0), width = t.size(0, 1);
   if (!t.are({{n, width}, {width}, {width}, {1}, {n, width}})) return MISSHAPEN;
-#pragma omp parallel for schedule(static) if (n * width > WORTH_THREADS)
-  for (int64_t i = 0; i < n; i++) {
-    const float* x = t[0] + i * width;
-    const Moments m = moments(x, width, t[3][0]);
-    along(width, [&](int64_t j, int64_t count) {
-      const Vector hat = (load(x + j, count) - m.mean) * m.inverse;
-      store(t[4] + i * width + j, hat * load(t[1] + j, count) + load(t[2] + j, count), count);
-    });
-  }
+  normalise(t[0], t[1], t[2], t[3][0], t[4], n, width);
   return DONE;
 }
 
 // With r = 1 / sqrt(variance + epsilon), hat = (x - mean) r and u = gamma dy: dx = r (u - mean(u) - hat mean(u hat)).
-OPERATOR(layer_norm_grad) {
-  const int64_t n = t.size(0, 0), width = t.size(0, 1);
-  if (!t.are({{n, width}, {width}, {n, width}, {1}, {n, width}, {2, width}})) return MISSHAPEN;
-  sum_rows(n, 2 * width, t[5], [&](int64_t first, int64_t last, float* dgamma) {
+void normalise_grad(const float* x, const float* gamma, const float* dy, float epsilon, float* dx, float* dgamma_dbeta,
+                    int64_t n, int64_t width) {
+  sum_rows(n, 2 * width, dgamma_dbeta, [&](int64_t first, int64_t last, float* dgamma) {
     float* dbeta = dgamma + width;
     for (int64_t i = first; i < last; i++) {
-      const float *x = t[0] + i * width, *dy = t[2] + i * width;
-      const Moments m = moments(x, width, t[3][0]);
+      const float *row = x + i * width, *drow = dy + i * width;
+      const Moments m = moments(row, width, epsilon);
       Vector total{}, along_hat{};
       along(width, [&](int64_t j, int64_t count) {
-        const Vector g = load(dy + j, count), hat = (load(x + j, count) - m.mean) * m.inverse;
-        const Vector u = g * load(t[1] + j, count);
+        const Vector g = load(drow + j, count), hat = (load(row + j, count) - m.mean) * m.inverse;
+        const Vector u = g * load(gamma + j, count);
         store(dgamma + j, load(dgamma + j, count) + g * hat, count);
         store(dbeta + j, load(dbeta + j, count) + g, count);
         total += u;
@@ -132,11 +152,17 @@ OPERATOR(layer_norm_grad) {
       });
       const float mean = sum(total) / width, slope = sum(along_hat) / width;
       along(width, [&](int64_t j, int64_t count) {
-        const Vector hat = (load(x + j, count) - m.mean) * m.inverse;
-        const Vector u = load(dy + j, count) * load(t[1] + j, count);
-        store(t[4] + i * width + j, m.inverse * (u - mean - hat * slope), count);
+        const Vector hat = (load(row + j, count) - m.mean) * m.inverse;
+        const Vector u = load(drow + j, count) * load(gamma + j, count);
+        store(dx + i * width + j, m.inverse * (u - mean - hat * slope), count);
       });
     }
   });
+}
+
+OPERATOR(layer_norm_grad) {
+  const int64_t n = t.size(0, 0), width = t.size(0, 1);
+  if (!t.are({{n, width}, {width}, {n, width}, {1}, {n, width}, {2, width}})) return MISSHAPEN;
+  normalise_grad(t[0], t[1], t[2], t[3][0], t[4], t[5], n, width);
   return DONE;
 }

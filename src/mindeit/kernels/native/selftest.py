@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+
+from mindeit.kernels.native import formulas
+from mindeit.kernels.native.formulas import EPSILON
 
 Arrays = tuple[np.ndarray, ...]
 # An operator, its inputs, and what its outputs should be.
 Case = tuple[str, Arrays, Arrays]
 
 TOLERANCE = 1e-5  # of the largest element; what is right differs by 1e-6
-EPSILON = 1e-3
 
 
 def first_wrong(library: ctypes.CDLL, cases: Iterable[Case]) -> str | None:
@@ -52,7 +53,7 @@ def cases(random: np.random.Generator) -> Iterator[Case]:
     # Sizes that fill no vector and no tile, and several blocks of queries.
     rows, bias, dy = draw(35, 27) * 2, draw(27), draw(35, 27)
     wide = rows.astype(np.float64) + bias
-    phi, density = _normal(wide)
+    phi, density = formulas.normal(wide)
     dx = dy * (phi + wide * density)
     yield "bias_gelu", (rows, bias), (wide * phi,)
     yield "bias_gelu_grad", (rows, bias, dy), (dx, dx.sum(0))
@@ -68,20 +69,11 @@ def cases(random: np.random.Generator) -> Iterator[Case]:
     yield from _attention(draw(2, 53, 3, 2, 24), draw(3, 2, 24), draw(2, 53, 48))
 
 
-def _normal(x: np.ndarray) -> Arrays:
-    """The normal distribution and its density."""
-    phi = np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)))(x)
-    return phi, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-
-
 def _layer_norm(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray, beta: np.ndarray) -> Iterator[Case]:
-    epsilon = np.array([EPSILON], np.float32)
-    wide = x.astype(np.float64)
-    r = 1 / np.sqrt(wide.var(1, keepdims=True) + EPSILON)
-    hat, u = (wide - wide.mean(1, keepdims=True)) * r, dy * gamma.astype(np.float64)
-    dx = r * (u - u.mean(1, keepdims=True) - hat * (u * hat).mean(1, keepdims=True))
-    yield "layer_norm", (x, gamma, beta, epsilon), (hat * gamma + beta,)
-    yield "layer_norm_grad", (x, gamma, dy, epsilon), (dx, np.stack([(dy * hat).sum(0), dy.sum(0, dtype=np.float64)]))
+    epsilon, wide = np.array([EPSILON], np.float32), x.astype(np.float64)
+    yield "layer_norm", (x, gamma, beta, epsilon), (formulas.normalised(wide)[0] * gamma + beta,)
+    dx, dgamma, dbeta = formulas.layer_norm_grad(wide, gamma.astype(np.float64), dy.astype(np.float64))
+    yield "layer_norm_grad", (x, gamma, dy, epsilon), (dx, np.stack([dgamma, dbeta]))
 
 
 def _tokens(x: np.ndarray, gain: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
@@ -99,7 +91,7 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dy: np.ndarr
     framed = np.pad(x.astype(np.float64).reshape(batch, 5, 5, dim), ((0, 0), (1, 1), (1, 1), (0, 0)))
     taps = [(i, j, weight[:, 0, i, j].astype(np.float64)) for i in range(3) for j in range(3)]
     seen = sum(framed[:, i : i + 5, j : j + 5] * w for i, j, w in taps) + bias
-    phi, density = _normal(seen)
+    phi, density = formulas.normal(seen)
     dseen = dy.reshape(seen.shape) * (phi + seen * density)
     dframed, dweight = np.zeros_like(framed), np.zeros(weight.shape)
     for i, j, w in taps:
@@ -111,23 +103,15 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dy: np.ndarr
 
 
 def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
-    batch, tokens, _, heads, head_dim = qkv.shape
-    query, key, value = np.moveaxis(qkv.astype(np.float64) + bias, (2, 3), (0, 2))  # (batch, heads, tokens, head_dim)
-    scale = head_dim**-0.5
-    scores = np.exp(query @ key.swapaxes(2, 3) * scale)
-    shares = scores / scores.sum(3, keepdims=True)
-    dmixed = dy.reshape(batch, tokens, heads, head_dim).swapaxes(1, 2).astype(np.float64)
-    dshares = dmixed @ value.swapaxes(2, 3)
-    dscores = shares * (dshares - (shares * dshares).sum(3, keepdims=True)) * scale
-    parts = (dscores @ key, dscores.swapaxes(2, 3) @ query, shares.swapaxes(2, 3) @ dmixed)
-    dqkv = np.moveaxis(np.stack(parts), (0, 2), (2, 3))
-    mixed = (shares @ value).swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
-    yield "attention", (qkv, bias), (mixed,)
+    stacked = qkv.astype(np.float64) + bias
+    dqkv = formulas.attention_grad(stacked, dy.astype(np.float64))
+    yield "attention", (qkv, bias), (formulas.attention(stacked)[0],)
     yield "attention_grad", (qkv, bias, dy), (dqkv, dqkv.sum((0, 1)))
 
 
 def product_cases(random: np.random.Generator) -> Iterator[Case]:
-    """Tall and wide results, large enough for threads to share them."""
+    """Tall and wide results, large enough for threads to share them; images that threads have alone, and one left."""
+    yield from _block(random, (3, 53, 24), heads=3, hidden=40)
     for count, out in ((83, 40), (40, 83)):
         rows, weight, bias, dy = (
             random.standard_normal(shape).astype(np.float32) for shape in ((count, 27), (out, 27), (out,), (count, out))
@@ -137,6 +121,24 @@ def product_cases(random: np.random.Generator) -> Iterator[Case]:
         yield "product_bias", (rows, weight, bias), (x @ w.T + bias,)
         yield "product_rows_grad", (dy, weight), (g @ w,)
         yield "product_weight_grad", (dy, rows), (g.T @ x,)
+
+
+def _block(random: np.random.Generator, shape: tuple[int, int, int], heads: int, hidden: int) -> Iterator[Case]:
+    batch, _, dim = shape
+    halves = [
+        [(dim,), (dim,), (wide, dim), first_bias, (dim, narrow), (dim,), (dim,)]
+        for wide, first_bias, narrow in ((3 * dim, (3, heads, dim // heads), dim), (hidden, (hidden,), hidden))
+    ]
+    sizes = (shape, *halves[0], *halves[1], (batch,), (batch,))
+    single = [random.standard_normal(size).astype(np.float32) / 2 for size in sizes]
+    x, *weights = (array.astype(np.float64) for array in single)
+    block, inputs = formulas.Block(x, weights[:14], weights[14:]), (*single, np.array([EPSILON], np.float32))
+    kept = (block.stacked, block.mixed, block.middle, block.hidden)
+    yield "transformer_block", inputs, (block.y,)
+    yield "transformer_block_kept", inputs, (block.y, *kept)
+    dy = random.standard_normal(shape).astype(np.float32)
+    taken = (dy, *inputs, *(array.astype(np.float32) for array in kept))
+    yield "transformer_block_grad", taken, tuple(block.gradients(dy.astype(np.float64)))
 
 
 def bfloat16_cases(random: np.random.Generator) -> Iterator[Case]:

@@ -1,0 +1,91 @@
+"""A transformer's block as a whole: layer norm, attention, residual, layer norm, MLP, residual."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindeit.kernels.native import operators
+
+# gamma, beta, the first product's weight and bias, the second's, and the residual's gain (dim,)
+Half = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+class PlainBlock(nn.Cell):
+    """Has nothing to compute: the block's parts do."""
+
+    fuses = False
+
+
+class KeptBlock(nn.Cell):
+    """(x, weights of attention, those of the MLP, factors of images for either residual) -> x, and what its gradient
+    needs. Only x has a gradient."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.kept, self.grad = operators.transformer_block_kept(), operators.transformer_block_grad()
+        self.epsilon = Tensor([epsilon], ms.float32)
+
+    def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+        return self.kept(x, *attention, *mlp, first, second, self.epsilon)
+
+    def bprop(
+        self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor, out: tuple, dout: tuple
+    ) -> tuple:
+        grads = self.grad(dout[0], x, *attention, *mlp, first, second, self.epsilon, *out[1:])
+        return grads[0], grads[1:8], grads[8:15], ops.zeros_like(first), ops.zeros_like(second)
+
+
+class BareBlock(nn.Cell):
+    """The same -> x. Keeps nothing, so that a gradient begins with the forward pass anew."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.fused, self.kept = operators.transformer_block(), operators.transformer_block_kept()
+        self.grad, self.epsilon = operators.transformer_block_grad(), Tensor([epsilon], ms.float32)
+
+    def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor) -> Tensor:
+        return self.fused(x, *attention, *mlp, first, second, self.epsilon)
+
+    def bprop(
+        self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple:
+        x = ops.depend(x, dout)  # else the forward pass would come at once, and its results be kept until here
+        inputs = (x, *attention, *mlp, first, second, self.epsilon)
+        grads = self.grad(dout, *inputs, *self.kept(*inputs)[1:])
+        return grads[0], grads[1:8], grads[8:15], ops.zeros_like(first), ops.zeros_like(second)
+
+
+class FusedBlock(nn.Cell):
+    """(x, weights of attention, those of the MLP, and for each residual the factors of images or None) -> x, in one
+    operator and its gradient in another, for float32. ``keeps``: what the gradient needs, in training.
+
+    In graphs alone. Operator by operator, where Python calls a cell instead of reading what it constructs, the block's
+    own parts run, with the hooks that somebody may have put there.
+    """
+
+    fuses = keeps = True
+
+    def __init__(self, num_heads: int, epsilon: float, by_parts: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.num_heads, self.by_parts = num_heads, by_parts
+        self.kept, self.bare = KeptBlock(epsilon), BareBlock(epsilon)
+
+    def __call__(self, x: Tensor, attention: Half, mlp: Half, first: Tensor | None, second: Tensor | None) -> Tensor:
+        return self.by_parts(x)
+
+    def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor | None, second: Tensor | None) -> Tensor:
+        gamma, beta, qkv, bias, proj, proj_bias, gain = attention
+        heads = ops.reshape(bias, (3, self.num_heads, x.shape[2] // self.num_heads))
+        attention, ones = (gamma, beta, qkv, heads, proj, proj_bias, gain), ops.ones((x.shape[0],), ms.float32)
+        first, second = ones if first is None else first, ones if second is None else second
+        if self.training and self.keeps:
+            return self.kept(x, attention, mlp, first, second)[0]
+        return self.bare(x, attention, mlp, first, second)
+
+
+def choose(num_heads: int, epsilon: float, by_parts: Callable[[Tensor], Tensor]) -> nn.Cell:
+    """``by_parts``: the block without this."""
+    return FusedBlock(num_heads, epsilon, by_parts) if operators.multiplies() else PlainBlock()

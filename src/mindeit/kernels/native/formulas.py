@@ -1,0 +1,96 @@
+"""What the operators compute, written plainly in float64: the yardstick of their self-test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+EPSILON = 1e-3  # of layer norms
+
+
+def normal(x: np.ndarray) -> Arrays:
+    """The normal distribution and its density."""
+    phi = np.vectorize(lambda value: 0.5 * math.erfc(-value / math.sqrt(2)))(x)
+    return phi, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def normalised(x: np.ndarray) -> Arrays:
+    """Rows of mean 0 and variance 1, and the factors that made the latter so."""
+    r = 1 / np.sqrt(x.var(-1, keepdims=True) + EPSILON)
+    return (x - x.mean(-1, keepdims=True)) * r, r
+
+
+def layer_norm_grad(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray) -> Arrays:
+    """Gradients of rows, gamma and beta."""
+    hat, r = normalised(x)
+    u, rows = dy * gamma, tuple(range(x.ndim - 1))
+    dx = r * (u - u.mean(-1, keepdims=True) - hat * (u * hat).mean(-1, keepdims=True))
+    return dx, (dy * hat).sum(rows), dy.sum(rows)
+
+
+def attention(qkv: np.ndarray) -> Arrays:
+    """(batch, tokens, 3, heads, head_dim) -> mixed values (batch, tokens, dim), and the weights of tokens."""
+    query, key, value = np.moveaxis(qkv, (2, 3), (0, 2))  # (batch, heads, tokens, head_dim)
+    scores = np.exp(query @ key.swapaxes(2, 3) * query.shape[3] ** -0.5)
+    shares = scores / scores.sum(3, keepdims=True)
+    return (shares @ value).swapaxes(1, 2).reshape(*qkv.shape[:2], -1), shares
+
+
+def attention_grad(qkv: np.ndarray, dmixed: np.ndarray) -> np.ndarray:
+    query, key, value = np.moveaxis(qkv, (2, 3), (0, 2))
+    shares = attention(qkv)[1]
+    dheads = dmixed.reshape(*qkv.shape[:2], *qkv.shape[3:]).swapaxes(1, 2)
+    dshares = dheads @ value.swapaxes(2, 3)
+    dscores = shares * (dshares - (shares * dshares).sum(3, keepdims=True)) * query.shape[3] ** -0.5
+    parts = (dscores @ key, dscores.swapaxes(2, 3) @ query, shares.swapaxes(2, 3) @ dheads)
+    return np.moveaxis(np.stack(parts), (0, 2), (2, 3))
+
+
+class Block:
+    """A transformer's block: x (batch, tokens, dim), the seven weights of attention, those of the MLP, and the factors
+    of images for each residual."""
+
+    def __init__(self, x: np.ndarray, weights: Sequence[np.ndarray], factors: Sequence[np.ndarray]) -> None:
+        self.x, self.attention, self.mlp = x, weights[:7], weights[7:]
+        self.factors = [factor[:, None, None] for factor in factors]
+        gamma, beta, qkv, qkv_bias, *_ = self.attention
+        self.stacked = ((normalised(x)[0] * gamma + beta) @ qkv.T).reshape(*x.shape[:2], *qkv_bias.shape)
+        self.mixed = attention(self.stacked + qkv_bias)[0]
+        self.middle = x + self._branch(self.mixed, self.attention, self.factors[0])
+        gamma, beta, fc1, fc1_bias, *_ = self.mlp
+        self.hidden = (normalised(self.middle)[0] * gamma + beta) @ fc1.T
+        wide = self.hidden + fc1_bias
+        self.y = self.middle + self._branch(wide * normal(wide)[0], self.mlp, self.factors[1])
+
+    def _branch(self, inner: np.ndarray, half: Sequence[np.ndarray], factors: np.ndarray) -> np.ndarray:
+        *_, weight, bias, gain = half
+        return (inner @ weight.T + bias) * gain * factors
+
+    def gradients(self, dy: np.ndarray) -> list[np.ndarray]:
+        """Of x and the fourteen weights."""
+        wide = self.hidden + self.mlp[3]
+        phi, density = normal(wide)
+        dinner, *dsecond = self._second(wide * phi, self.mlp, self.factors[1] * dy)
+        dwide = dinner * (phi + wide * density)
+        dmiddle, *dfirst = self._first(self.middle, self.mlp, dwide)
+        dmiddle = dmiddle + dy
+        dmlp = [*dfirst, dwide.sum((0, 1)), *dsecond]
+        dmixed, *dsecond = self._second(self.mixed, self.attention, self.factors[0] * dmiddle)
+        dstacked = attention_grad(self.stacked + self.attention[3], dmixed)
+        dx, *dfirst = self._first(self.x, self.attention, dstacked.reshape(*self.x.shape[:2], -1))
+        return [dx + dmiddle, *dfirst, dstacked.sum((0, 1)), *dsecond, *dmlp]
+
+    def _second(self, inner: np.ndarray, half: Sequence[np.ndarray], dbranch: np.ndarray) -> Arrays:
+        *_, weight, bias, gain = half
+        dproduct = dbranch * gain
+        dweight = np.einsum("bni,bnj->ij", dproduct, inner)
+        return dproduct @ weight, dweight, dproduct.sum((0, 1)), (dbranch * (inner @ weight.T + bias)).sum((0, 1))
+
+    def _first(self, x: np.ndarray, half: Sequence[np.ndarray], dproduct: np.ndarray) -> Arrays:
+        gamma, beta, weight, *_ = half
+        dx, dgamma, dbeta = layer_norm_grad(x, gamma, dproduct @ weight)
+        return dx, dgamma, dbeta, np.einsum("bni,bnj->ij", dproduct, normalised(x)[0] * gamma + beta)
