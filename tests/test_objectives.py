@@ -339,7 +339,7 @@ def test_cosub_teaches_both_halves_by_targets_and_by_each_other(mode):
 @graph_is_slow
 def test_cosub_draws_other_paths_for_each_half(mode):
     """Where the two passes agree, the loss is that of one; stochastic depth sets them apart."""
-    calm, lively = (CoSub(student(False, rate, 2)).set_train(True) for rate in (0.0, 0.9))
+    calm, lively = (CoSub(student(False, rate, 2)).set_train(True) for rate in (0.0, 0.5))
     logits = calm.student(images())
     alone = binary_cross_entropy(logits, targets()) + binary_cross_entropy(logits, ops.sigmoid(logits))
     assert float(calm(images(), targets())) == pytest.approx(float(alone) / 2, rel=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Optional
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -11,6 +11,7 @@ from mindeit.kernels.native import operators
 
 # gamma, beta, the first product's weight and bias, the second's, and the residual's gain (dim,)
 Half = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Draw = Callable[[Tensor], Optional[Tensor]]
 
 
 class PlainBlock(nn.Cell):
@@ -59,8 +60,8 @@ class BareBlock(nn.Cell):
 
 
 class FusedBlock(nn.Cell):
-    """(x, weights of attention, those of the MLP, and for each residual the factors of images or None) -> x, in one
-    operator and its gradient in another, for float32. ``keeps``: what the gradient needs, in training.
+    """(x, weights of attention, those of the MLP, what draws images' factors for either residual) -> x, in one operator
+    and its gradient in another, for float32. ``keeps``: what the gradient needs, in training.
 
     In graphs alone. Operator by operator, where Python calls a cell instead of reading what it constructs, the block's
     own parts run, with the hooks that somebody may have put there.
@@ -73,13 +74,14 @@ class FusedBlock(nn.Cell):
         self.num_heads, self.by_parts = num_heads, by_parts
         self.kept, self.bare = KeptBlock(epsilon), BareBlock(epsilon)
 
-    def __call__(self, x: Tensor, attention: Half, mlp: Half, first: Tensor | None, second: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, attention: Half, mlp: Half, draw_first: Draw, draw_second: Draw) -> Tensor:
         return self.by_parts(x)
 
-    def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor | None, second: Tensor | None) -> Tensor:
+    def construct(self, x: Tensor, attention: Half, mlp: Half, draw_first: Draw, draw_second: Draw) -> Tensor:
         gamma, beta, qkv, bias, proj, proj_bias, gain = attention
         heads = ops.reshape(bias, (3, self.num_heads, x.shape[2] // self.num_heads))
         attention, ones = (gamma, beta, qkv, heads, proj, proj_bias, gain), ops.ones((x.shape[0],), ms.float32)
+        first, second = draw_first(x), draw_second(x)
         first, second = ones if first is None else first, ones if second is None else second
         if self.training and self.keeps:
             return self.kept(x, attention, mlp, first, second)[0]

@@ -74,8 +74,8 @@ class TransformerBlock(Block):
             x,
             _half(self.norm1, self.attn.qkv, self.attn.proj, self.gamma_1),
             _half(self.norm2, self.mlp.fc1, self.mlp.fc2, self.gamma_2),
-            self.residual1.drop_path.draw(x),
-            self.residual2.drop_path.draw(x),
+            self.residual1.drop_path.draw,
+            self.residual2.drop_path.draw,
         )
 
 
