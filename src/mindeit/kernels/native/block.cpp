@@ -104,9 +104,11 @@ struct Block : Sizes {
     return ended;
   }
 
-  // Some images at a time, so that what is in between stays in a cache; what they add to the weights' gradients adds up.
+  // Some images at a time, so that what is in between stays in a cache, but no fewer than products need to earn what
+  // packing the weights costs. What the images add to the weights' gradients adds up.
   int backward(const float* dy, const Kept& kept, float* dx, const Half& dattention, const Half& dmlp) const {
-    const int64_t most = (1 << 21) / (n * (3 * dim + widest())), images = most < 1 ? 1 : most < batch ? most : batch;
+    const int64_t cached = (1 << 21) / (2 * dim + widest()), tokens = cached < 4 * dim ? 4 * dim : cached;
+    const int64_t most = tokens < n ? 1 : tokens / n, images = most < batch ? most : batch;
     int ended = DONE;
     for (int64_t image = 0; image < batch; image += images) {
       const int64_t i = image * n * dim, j = image * n * hidden;
@@ -128,20 +130,19 @@ struct Block : Sizes {
   int add_gradients(const float* dy, const Kept& kept, float* dx, const Half& dattention, const Half& dmlp,
                     bool add) const {
     const int64_t rows = batch * n;
-    Scratch scratch(rows * (3 * dim + widest()) + 64);
-    float *branch = scratch.take(rows * dim), *h = scratch.take(rows * dim), *dmiddle = scratch.take(rows * dim);
-    float* wide = scratch.take(rows * widest());
+    Scratch scratch(rows * (2 * dim + widest()) + 48);
+    float *branch = scratch.take(rows * dim), *h = scratch.take(rows * dim), *wide = scratch.take(rows * widest());
     gelu(kept.hidden, mlp.first_bias, wide, rows, hidden);
     int ended = second(dy, mlp_factors, wide, mlp, branch, wide, dmlp, hidden, add);
     add_up(dmlp.first_bias, hidden, add, [&](float* sums) {
       gelu_grad(kept.hidden, mlp.first_bias, wide, wide, sums, rows, hidden);
     });
-    ended |= first(wide, kept.middle, mlp, dy, h, dmiddle, dmlp, hidden, add);
-    ended |= second(dmiddle, attention_factors, kept.mixed, attention, branch, h, dattention, dim, add);
+    ended |= first(wide, kept.middle, mlp, dy, h, dx, dmlp, hidden, add);  // the gradient of what is in the middle
+    ended |= second(dx, attention_factors, kept.mixed, attention, branch, h, dattention, dim, add);
     add_up(dattention.first_bias, 3 * dim, add, [&](float* sums) {
       attend_grad(kept.stacked, attention.first_bias, h, wide, sums, batch, n, heads, d);
     });
-    return ended | first(wide, x, attention, dmiddle, h, dx, dattention, 3 * dim, add);
+    return ended | first(wide, x, attention, dx, h, dx, dattention, 3 * dim, add);
   }
 
   // dy -> the branch's gradient before the second product, and those of its weight and bias.
@@ -155,7 +156,7 @@ struct Block : Sizes {
     return ended | multiply_rows_grad(branch, half.second, dinner, rows, in, dim);
   }
 
-  // The first product's gradient -> that of what the norm takes, added to dy; and those of its weights.
+  // The first product's gradient -> that of what the norm takes, added to dy (where dx may be); and those of its weights.
   int first(const float* dproduct, const float* from, const Half& half, const float* dy, float* h, float* dx,
             const Half& grads, int64_t out, bool add) const {
     const int64_t rows = batch * n;
