@@ -2,8 +2,8 @@
 // operators.py says what each takes.
 //
 // Written with the vector extensions of GCC and Clang, so that one source serves AVX2, AVX-512 and NEON. Sums over rows
-// are taken over a fixed number of chunks, so no result depends on the number of threads (but for products in bfloat16,
-// which oneDNN takes).
+// are taken over a fixed number of chunks, so no result depends on the number of threads but products by oneDNN, and
+// what is made of them.
 
 #pragma once
 
