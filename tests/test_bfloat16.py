@@ -186,7 +186,7 @@ def test_parameters_and_all_but_the_products_stay_float32(able):
     assert {str(stored(parameter)) for parameter in model.get_parameters()} == {"Float32"}
     products = [cell for _, cell in model.cells_and_names() if isinstance(cell, linear.FusedProductGelu)]
     assert products and all(isinstance(cell.matmul, linear.Bfloat16Product) for cell in products)
-    assert not any(block.whole.fuses for block in model.blocks)  # they would be taken in float32
+    assert not any(block.as_made for block in model.blocks)  # else graphs would take them whole, in float32
     assert not precision.overflows("bf16")
 
 

@@ -20,14 +20,21 @@ class PlainBlock(nn.Cell):
     fuses = False
 
 
-class KeptBlock(nn.Cell):
-    """(x, weights of attention, those of the MLP, factors of images for either residual) -> x, and what its gradient
-    needs. Only x has a gradient."""
-
+class _Differentiable(nn.Cell):
     def __init__(self, epsilon: float) -> None:
         super().__init__()
         self.kept, self.grad = operators.transformer_block_kept(), operators.transformer_block_grad()
         self.epsilon = Tensor([epsilon], ms.float32)
+
+    def gradients(self, dout: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple:
+        """Of x, of the weights of attention and MLP, and none of the factors."""
+        grads = self.grad(dout, *inputs, *kept)
+        return grads[0], grads[1:8], grads[8:15], ops.zeros_like(inputs[15]), ops.zeros_like(inputs[16])
+
+
+class KeptBlock(_Differentiable):
+    """(x, weights of attention, those of the MLP, factors of images for either residual) -> x, and what its gradient
+    needs. Only x has a gradient."""
 
     def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
         return self.kept(x, *attention, *mlp, first, second, self.epsilon)
@@ -35,17 +42,15 @@ class KeptBlock(nn.Cell):
     def bprop(
         self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor, out: tuple, dout: tuple
     ) -> tuple:
-        grads = self.grad(dout[0], x, *attention, *mlp, first, second, self.epsilon, *out[1:])
-        return grads[0], grads[1:8], grads[8:15], ops.zeros_like(first), ops.zeros_like(second)
+        return self.gradients(dout[0], (x, *attention, *mlp, first, second, self.epsilon), out[1:])
 
 
-class BareBlock(nn.Cell):
+class BareBlock(_Differentiable):
     """The same -> x. Keeps nothing, so that a gradient begins with the forward pass anew."""
 
     def __init__(self, epsilon: float) -> None:
-        super().__init__()
-        self.fused, self.kept = operators.transformer_block(), operators.transformer_block_kept()
-        self.grad, self.epsilon = operators.transformer_block_grad(), Tensor([epsilon], ms.float32)
+        super().__init__(epsilon)
+        self.fused = operators.transformer_block()
 
     def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor) -> Tensor:
         return self.fused(x, *attention, *mlp, first, second, self.epsilon)
@@ -55,8 +60,7 @@ class BareBlock(nn.Cell):
     ) -> tuple:
         x = ops.depend(x, dout)  # else the forward pass would come at once, and its results be kept until here
         inputs = (x, *attention, *mlp, first, second, self.epsilon)
-        grads = self.grad(dout, *inputs, *self.kept(*inputs)[1:])
-        return grads[0], grads[1:8], grads[8:15], ops.zeros_like(first), ops.zeros_like(second)
+        return self.gradients(dout, inputs, self.kept(*inputs)[1:])
 
 
 class FusedBlock(nn.Cell):

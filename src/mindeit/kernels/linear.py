@@ -7,7 +7,7 @@ from typing import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindeit.kernels import bias, block, gelu
+from mindeit.kernels import bias, gelu
 from mindeit.kernels.fused import Fused
 from mindeit.kernels.native import operators
 from mindeit.runtime import device
@@ -125,8 +125,6 @@ def choose_with_gelu(choose_product: Callable[[], nn.Cell] = choose) -> nn.Cell:
 def multiply_in_bfloat16(model: nn.Cell) -> nn.Cell:
     """On CPU: the products of its linear layers. Parameters, sums and all between the products stay float32."""
     for _, cell in model.cells_and_names():
-        if isinstance(cell, block.FusedBlock):
-            cell.fuses = False
         if isinstance(cell, FusedProductAndBias):
             cell.fused = None
         if isinstance(cell, (ProductAndBias, BareProduct, FusedProductGelu)):
