@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from test_validate import run_main
 
-from mindeit.export import writer
 from mindeit.models.registry import build, spec
-from mindeit.runtime.device import operator_by_operator
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.card import card_for
 
-_own_results = writer._results
 DEIT, REGNET = "deit_mini_distilled_patch8_32", "regnety_mini_32"
 
 
@@ -33,14 +30,8 @@ def write_checkpoint(folder: Path, name: str, num_classes: int = 10, image_size:
     return folder / f"{name}.ckpt"
 
 
-def export(monkeypatch, checkpoint: Path, target: Path, *words: str, compiled: bool = False) -> int:
-    """export.py's exit code; the format by the suffix of ``target``.
-
-    The model's own results, which the file has to give, come operator by operator: sooner than if the model was
-    ``compiled``, too. Then the names in the file are those that a user gets, without ``model/`` before them.
-    """
-    if not compiled:
-        monkeypatch.setattr(writer, "_results", operator_by_operator()(_own_results))
+def export(monkeypatch, checkpoint: Path, target: Path, *words: str) -> int:
+    """export.py's exit code; the format by the suffix of ``target``."""
     options = ["--ckpt_path", str(checkpoint), "--format", target.suffix[1:].upper(), "--output", str(target), *words]
     return run_main("export.py", options, monkeypatch)
 

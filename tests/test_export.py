@@ -22,7 +22,7 @@ from training_runs import one_block
 from zoo import shallow
 
 from mindeit import UserError, load_model
-from mindeit.export import verify
+from mindeit.export import mind_ir, verify
 from mindeit.export import writer as writer
 from mindeit.export.exported import Exported, sidecar
 from mindeit.export.metadata import Description
@@ -177,7 +177,7 @@ def test_another_resolution_resizes_the_position_table(checkpoints, tmp_path, mo
 
 def test_an_onnx_file_is_valid_readable_and_describes_itself(checkpoints, tmp_path, monkeypatch):
     target = tmp_path / "model.onnx"
-    assert export(monkeypatch, checkpoints[DEIT], target, "--preprocess", compiled=True) == 0
+    assert export(monkeypatch, checkpoints[DEIT], target, "--preprocess") == 0
     model = onnx.load(target)
     onnx.checker.check_model(model, full_check=True)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 20)]
@@ -287,7 +287,7 @@ def test_an_operator_without_an_onnx_form_is_named(checkpoints, tmp_path, monkey
     from mindeit.export import onnx_operators
 
     monkeypatch.delitem(onnx_operators.OPERATORS, "Sigmoid")
-    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "model.onnx", "--batch", "1", compiled=True) == 2
+    assert export(monkeypatch, checkpoints[REGNET], tmp_path / "model.onnx", "--batch", "1") == 2
     assert capsys.readouterr().err == (
         "error: s1/b1/se/fc2: no ONNX form is known for MindSpore's Sigmoid; allowed: --format MINDIR\n"
     )
@@ -378,6 +378,15 @@ def test_a_token_for_each_class_is_exported(tmp_path, capsys):
     writer.export(model, Description(card), tmp_path / "multi.onnx", "ONNX")
     assert "limit 1e-04: ok" in capsys.readouterr().out
     assert Exported(tmp_path / "multi.onnx").outputs(np.zeros((2, 3, 32, 32), np.float32))[0].shape == (2, 7)
+
+
+def test_a_side_that_could_be_taken_for_the_batch_stays_a_side(tmp_path):
+    """While it is traced, a model of any batch gets as many images as this one has classes, but for that."""
+    checkpoint = write_checkpoint(tmp_path, DEIT, num_classes=mind_ir._ANY_BATCH[0])
+    model, card = load_model(checkpoint)
+    writer.export(model, Description(card), tmp_path / "model.onnx", "ONNX")
+    (given,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).get_outputs()
+    assert given.shape == ["batch", 10007]
 
 
 @pytest.mark.slow

@@ -278,6 +278,18 @@ def test_load_model_gives_the_filled_model_and_its_card(distilled_pth):
     assert np.array_equal(model.norm.gamma.asnumpy(), official_state(DISTILLED)["norm.weight"])
 
 
+def test_nothing_is_drawn_for_a_model_that_a_file_fills(distilled_pth, monkeypatch):
+    def draw(*_: object) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(np.random, "standard_normal", draw)
+    monkeypatch.setattr(np.random, "uniform", draw)
+    to_official(*load_weights(distilled_pth))
+    assert load_model(distilled_pth, num_classes=0)[1].num_classes == 0
+    with pytest.raises(AssertionError, match="drawn"):
+        load_model(distilled_pth, num_classes=3)  # a new head
+
+
 @pytest.fixture(scope="module", params=[".pth", ".ckpt"])
 def plain_small(request, tmp_path_factory) -> Path:
     """A plain model of ten classes for images of 32, in the authors' file and in ours."""

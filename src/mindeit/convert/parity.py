@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from mindspore import nn
 
 from mindeit.comparison import gap
+from mindeit.layers import weight_init
 from mindeit.models.registry import build
 from mindeit.runtime import device
 from mindeit.weights.checkpoint import ModelCard, State, load_strict
@@ -101,16 +101,16 @@ def _run_mindspore(
     state: State, card: ModelCard, images: np.ndarray, parts: list[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits from the compiled graph, parts operator by operator (a graph keeps its inner values to itself)."""
-    model = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
+    with weight_init.left_out():
+        model = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
     seen: dict[str, np.ndarray] = {}
     load_strict(model, state, "the converted weights")
     model.set_train(False)
-    with _mode(ms.GRAPH_MODE):
-        logits = model(ms.Tensor(images)).asnumpy()
+    logits = ms.jit(model)(ms.Tensor(images)).asnumpy()
     for name, cell in model.cells_and_names():
         if name in parts:
             cell.register_forward_hook(_keep(seen, name))
-    with _mode(ms.PYNATIVE_MODE):
+    with device.operator_by_operator():
         model(ms.Tensor(images))
     return logits, seen
 
@@ -121,16 +121,6 @@ def _keep(seen: dict[str, np.ndarray], name: str) -> Callable[..., None]:
             seen[name] = output.asnumpy()
 
     return hook
-
-
-@contextmanager
-def _mode(mode: int) -> Iterator[None]:
-    before = ms.get_context("mode")
-    ms.set_context(mode=mode)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
 
 
 def _versions() -> str:

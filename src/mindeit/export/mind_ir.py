@@ -12,6 +12,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import nn
+from mindspore.common.initializer import Zero
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 from mindeit.errors import UserError
@@ -20,6 +21,9 @@ Shape = tuple[int, ...]  # in a graph of any batch, -k stands for k times the ba
 TYPES = {1: np.float32, 2: np.uint8, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64}
 # Variants of one operator: MindSpore has its own for a tensor and a number.
 _SAME = {"Adds": "Add", "Subs": "Sub", "Muls": "Mul", "Divs": "Div", "RealDiv": "Div"}
+# So many images stand for any number while a model is traced; nothing of that size is made. No side of an image or of
+# a layer is a multiple of it, so what is, is the batch, or the batch several times. The second is for 10007 classes.
+_ANY_BATCH = (10007, 10009)
 
 
 @dataclass(frozen=True)
@@ -82,25 +86,28 @@ def write(model: nn.Cell, shape: Sequence[int | None], dtype: type, path: Path, 
         folder.rmdir()
 
 
-def trace(model: nn.Cell, shape: Sequence[int], dtype: type, scratch: Path) -> Graph:
+def trace(model: nn.Cell, shape: Sequence[int | None], dtype: type, scratch: Path) -> Graph:
     """The operators that ``model`` runs. Loads, tuples and what orders side effects are resolved.
 
-    The folder ``scratch`` has to have room for the parameters.
+    ``shape`` of the input; None leaves the batch open. The folder ``scratch`` has to have room for the parameters.
     """
+    parameters = {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}
+    sides = {side for array in parameters.values() for side in array.shape}
+    many = next(prime for prime in _ANY_BATCH if all(side % prime for side in sides))
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        _export(model, shape, dtype, Path(folder, "model.mindir"))
+        _export(model, [many if size is None else size for size in shape], dtype, Path(folder, "model.mindir"))
         (path,) = Path(folder).glob("*.mindir")  # model_graph.mindir of a large model
         content = _read(path)
     if content.functions:
         raise UserError(f"the model's graph calls other graphs ({content.functions[0].name}); allowed: --format MINDIR")
-    return _Reader(content, {parameter.name: parameter.asnumpy() for parameter in model.get_parameters()}).graph()
+    graph = _Reader(content, parameters).graph()
+    return _of_any_batch(graph, many) if None in shape else graph
 
 
 def _export(model: nn.Cell, shape: Sequence[int | None], dtype: type, path: Path) -> None:
     kind = ms.uint8 if dtype is np.uint8 else ms.float32
-    sizes = [size for size in shape if size is not None]
-    known = len(sizes) == len(shape)
-    images = ms.Tensor(np.zeros(sizes, dtype)) if known else ms.Tensor(shape=list(shape), dtype=kind)
+    without_data = {} if None in shape else {"init": Zero()}
+    images = ms.Tensor(shape=list(shape), dtype=kind, **without_data)
     ms.export(model, images, file_name=str(path), file_format="MINDIR")
 
 
@@ -199,20 +206,13 @@ def _value(attribute: Any) -> Any:
     return None
 
 
-def of_any_batch(two: Graph, three: Graph) -> Graph:
-    """One graph from those of batches of two and of three: what differs in a shape is the batch."""
-    if [node.kind for node in two.nodes] != [node.kind for node in three.nodes]:
-        raise UserError("the model computes otherwise for another batch; allowed: --batch N")
-    for node, same_node in zip(two.nodes, three.nodes):
-        node.shapes = [_with_batch(*pair, node) for pair in zip(node.shapes, same_node.shapes)]
-    two.inputs = [Input(entry.name, (-1, *entry.shape[1:]), entry.dtype) for entry in two.inputs]
-    return two
+def _of_any_batch(graph: Graph, many: int) -> Graph:
+    """``graph``, which was traced for ``many`` images."""
+    graph.inputs = [Input(entry.name, _with_batch(entry.shape, many), entry.dtype) for entry in graph.inputs]
+    for node in graph.nodes:
+        node.shapes = [_with_batch(shape, many) for shape in node.shapes]
+    return graph
 
 
-def _with_batch(two: Shape, three: Shape, node: Node) -> Shape:
-    for a, b in zip(two, three):
-        if a != b and a * 3 != b * 2:
-            raise UserError(
-                f"{node.name}: {node.kind} gives {two} and {three} for batches of 2 and 3; allowed: --batch N"
-            )
-    return tuple(a if a == b else -a // 2 for a, b in zip(two, three))
+def _with_batch(shape: Shape, many: int) -> Shape:
+    return tuple(side if side % many else -side // many for side in shape)

@@ -17,6 +17,7 @@ from mindeit.export.metadata import ATTENTION, BOTH, FEATURES, Description
 from mindeit.export.verify import compare, images, normalised
 from mindeit.export.wrapper import interface, results_of
 from mindeit.files import PathLike, atomic_group, write_json
+from mindeit.runtime.device import operator_by_operator
 from mindeit.weights.integrity import DIGEST_KEY
 
 LARGEST_ONNX = (1 << 31) - (1 << 24)  # bytes of parameters; with its operators a file has to stay below 2 GiB
@@ -65,7 +66,8 @@ def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
     """The model's own results for the images of `verify`."""
     card = description.card
     batch = normalised(images(card.image_size), card.mean, card.std)
-    results = results_of(model, description).set_train(False)(Tensor(batch))
+    with operator_by_operator():  # a graph would have to be compiled for them
+        results = results_of(model, description).set_train(False)(Tensor(batch))
     return [result.asnumpy().copy() for result in (results if isinstance(results, tuple) else (results,))]
 
 
@@ -96,9 +98,7 @@ def _write_air(cell: nn.Cell, description: Description, path: Path) -> None:
 def _write_onnx(cell: nn.Cell, description: Description, path: Path) -> None:
     from mindeit.export import half_weights, onnx_graph  # need onnx, which MindIR does without
 
-    sizes = (2, 3) if description.batch is None else (description.batch,)
-    graphs = [mind_ir.trace(cell, (size, *description.image_shape), description.dtype, path.parent) for size in sizes]
-    graph = simplify(mind_ir.of_any_batch(*graphs) if description.batch is None else graphs[0])
+    graph = simplify(mind_ir.trace(cell, description.shape, description.dtype, path.parent))
     texts = {**description.as_texts(), DIGEST_KEY: EMPTY}
     model = onnx_graph.build(graph, description.card.model, description.outputs, texts)
     if description.precision == "fp16-weights":

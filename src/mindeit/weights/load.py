@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from mindeit.errors import UserError
 from mindeit.files import PathLike
+from mindeit.layers import weight_init
 from mindeit.models.registry import build, same_architecture, spec
 from mindeit.weights import checkpoint as checkpoints
 from mindeit.weights.adapt import (
@@ -114,7 +116,8 @@ def load_for_use(
 
 def to_official(state: Mapping[str, np.ndarray], card: ModelCard) -> State:
     """The way back: official names, BatchNorm's counters included."""
-    cell = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
+    with weight_init.left_out():
+        cell = build(card.model, num_classes=card.num_classes, image_size=card.image_size)
     names = official_names(cell)
     return join_counters({official: state[name] for name, official in names.items()}, card.counters)
 
@@ -149,14 +152,16 @@ def _fit(
     held = source.classes
     classes = num_classes if num_classes is not None else 1000 if held is None else held
     size = _image_size(source, name) if image_size is None else image_size
-    cell = build(name, num_classes=classes, image_size=size, **options)
+    others = source.card is not None and class_names is not None and source.card.class_names not in (None, class_names)
+    fresh_head = others or num_classes not in (None, held)
+    with nullcontext() if fresh_head and classes else weight_init.left_out():
+        cell = build(name, num_classes=classes, image_size=size, **options)
     names = official_names(cell) if source.official else {p.name: p.name for p in cell.get_parameters()}
     fresh = {names[parameter.name]: parameter for parameter in cell.get_parameters()}
     state, changes = source.state, list[str]()
     if to_train and DISTILLATION in fresh and source.plain:
         state, changes = with_distillation(state)
-    others = source.card is not None and class_names is not None and source.card.class_names not in (None, class_names)
-    if others or num_classes not in (None, held):
+    if fresh_head:
         state, more = with_fresh_head(state, fresh, held, classes)
         changes = changes + more
     if image_size is not None:
