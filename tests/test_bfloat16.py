@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor, nn
 from test_native import opened
 from training_runs import SMALL, arrays, one_block, train_here, write_images
-from zoo import GradientOf
+from zoo import ValueAndGradient
 
 from mindeit.kernels import linear, precision
 from mindeit.kernels.native import bfloat16, library, onednn, operators, selftest
@@ -112,8 +112,8 @@ def test_products_and_gradients_are_those_of_rounded_numbers(able, mode, shape):
     draw = np.random.default_rng(0).standard_normal
     rows, weight, dy = (draw(s).astype(np.float32) for s in ((count, width), (out, width), (count, out)))
     x, w, g = (selftest._bfloat16(array).astype(np.float64) for array in (rows, weight, dy))
-    found = Product()(Tensor(rows), Tensor(weight)), *GradientOf(Product())(Tensor(rows), Tensor(weight), Tensor(dy))
-    for got, wanted in zip(found, (x @ w.T, g @ w, g.T @ x)):
+    product, gradients = ValueAndGradient(Product())(Tensor(rows), Tensor(weight), Tensor(dy))
+    for got, wanted in zip((product, *gradients), (x @ w.T, g @ w, g.T @ x)):
         assert np.abs(got.asnumpy() - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 

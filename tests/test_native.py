@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
-from zoo import GradientOf, shallow
+from zoo import GradientOf, ValueAndGradient, shallow
 
 import mindeit
 from mindeit.kernels import attention, bias, block, depthwise, gain, gelu, heads, linear, mean, norm, residual
@@ -24,6 +25,7 @@ from mindeit.layers.block import TransformerBlock
 from mindeit.layers.linear import Linear
 from mindeit.layers.residual import Residual
 from mindeit.layers.weight_init import seeded
+from mindeit.runtime.device import operator_by_operator
 
 LIBRARY = native.library()
 needs_products = pytest.mark.skipif(not LIBRARY.multiplies, reason="oneDNN does not multiply here")
@@ -92,11 +94,12 @@ def test_fused_operators_and_their_gradients_are_those_of_the_stock_forms(name, 
     make, make_stock, shapes = FORMS[name]
     draw = np.random.default_rng(0).standard_normal
     inputs = [Tensor(draw(shape).astype(np.float32)) for shape in shapes]
-    fused, stock = make(), make_stock()
-    result, wanted = fused(*inputs).asnumpy(), stock(*inputs).asnumpy()
-    assert np.abs(result - wanted).max() <= 3e-6 * np.abs(wanted).max()
-    sensitivity = Tensor(draw(result.shape).astype(np.float32))
-    gradients, stock_gradients = GradientOf(fused)(*inputs, sensitivity), GradientOf(stock)(*inputs, sensitivity)
+    with operator_by_operator():
+        wanted = make_stock()(*inputs).asnumpy()
+        sensitivity = Tensor(draw(wanted.shape).astype(np.float32))
+        stock_gradients = GradientOf(make_stock())(*inputs, sensitivity)
+    result, gradients = ValueAndGradient(make())(*inputs, sensitivity)
+    assert np.abs(result.asnumpy() - wanted).max() <= 3e-6 * np.abs(wanted).max()
     for place, (gradient, stock_gradient) in enumerate(zip(gradients, stock_gradients)):
         if name == "residual" and place == 3:  # which images are dropped is not learnt
             assert not gradient.asnumpy().any()
@@ -319,6 +322,7 @@ class SumOfSquares(nn.Cell):
 @pytest.mark.parametrize("init_scale", [None, 0.1])
 @pytest.mark.parametrize("how", ["training", "keeping nothing", "evaluation"])
 def test_a_whole_block_and_its_gradients_are_those_of_its_parts(how, init_scale, graph_mode):
+    """The parts run one by one: as a graph they are compared with the official code, with whole models."""
     factors = ms.Parameter(np.array([[0, 4 / 3, 4 / 3], [4 / 3, 0, 4 / 3]], np.float32), "factors", requires_grad=False)
     found = {}
     for whole in (True, False):
@@ -327,8 +331,9 @@ def test_a_whole_block_and_its_gradients_are_those_of_its_parts(how, init_scale,
             path.factors, path.row = factors, row
         cell.whole.fuses, cell.whole.keeps = whole, how != "keeping nothing"
         loss, weights = SumOfSquares(cell).set_train(how != "evaluation"), cell.trainable_params()
-        value, (dx, dweights) = ms.value_and_grad(loss, 0, weights)(x)
-        found[whole] = [array.asnumpy() for array in (cell(x), value, dx, *dweights)]
+        with nullcontext() if whole else operator_by_operator():
+            value, (dx, dweights) = ms.value_and_grad(loss, 0, weights)(x)
+            found[whole] = [array.asnumpy() for array in (cell(x), value, dx, *dweights)]
     assert len(weights) == 12 + 2 * (init_scale is not None)
     for one, other in zip(found[True], found[False]):
         assert np.abs(one - other).max() <= 3e-6 * np.abs(other).max()

@@ -41,6 +41,17 @@ class GradientOf(nn.Cell):
         return self.gradient(self.kernel)(*inputs_and_sensitivity)
 
 
+class ValueAndGradient(nn.Cell):
+    """The same -> the output of ``kernel``, and its gradients. One graph, where that is the mode."""
+
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel, self.gradient = kernel, ops.GradOperation(get_all=True, sens_param=True)
+
+    def construct(self, *inputs_and_sensitivity):
+        return self.kernel(*inputs_and_sensitivity[:-1]), self.gradient(self.kernel)(*inputs_and_sensitivity)
+
+
 def fill(model: nn.Cell) -> nn.Cell:
     """Reference weights, in evaluation mode."""
     names = official_names(model)

@@ -87,6 +87,7 @@ def walk(line: str, desk: Path, monkeypatch, capfd) -> None:
     if "--distributed" in words:
         words += ["--distributed", "False", "--device_target", "CPU", "--amp_level", "O0", "--batch_size", "4"]
         words += ["--mode", "pynative"]
+    words += ["--mode", "pynative"] * (script == "validate.py" or words[:1] == ["validate"])
     words += ["--tolerance", "100"] * ("int8" in words)  # of five images under random weights
     capfd.readouterr()
     with monkeypatch.context() as patch:
