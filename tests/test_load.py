@@ -19,10 +19,10 @@ from convert_weights import (
     write_pth,
 )
 from mindspore import nn
+from zoo import undrawn
 
 from mindeit.errors import UserError
 from mindeit.layers.norm import LayerNorm
-from mindeit.models.registry import build
 from mindeit.weights import checkpoint
 from mindeit.weights.card import ModelCard
 from mindeit.weights.create import create_model
@@ -53,7 +53,7 @@ def message(path, **options) -> str:
 
 @pytest.mark.parametrize("name", list(GOLDEN_NAMES))
 def test_official_names_of_the_models_are_the_official_ones(name):
-    model = build(name)
+    model = undrawn(name)
     got = [(official, list(model.parameters_dict()[ours].shape)) for ours, official in official_names(model).items()]
     assert got == [row for row in GOLDEN_NAMES[name].items() if not row[0].endswith("num_batches_tracked")]
 

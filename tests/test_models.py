@@ -11,7 +11,7 @@ import pytest
 from conftest import graph_is_slow
 from mindspore import Tensor, nn, ops
 from reference import NUMBERS, SHAPES, direction, golden, images, official_state
-from zoo import fill, shallow
+from zoo import fill, shallow, undrawn
 
 import mindeit
 from mindeit.kernels.native import operators
@@ -177,7 +177,7 @@ def test_every_model_matches_its_pytorch_reference(name):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in ALL])
 def test_parameters_carry_official_names_and_shapes(name):
-    model = build(name)
+    model = undrawn(name)
     names = official_names(model)
     assert {names[p.name]: list(p.shape) for p in model.get_parameters()} == SHAPES[name]
 
@@ -197,13 +197,13 @@ def test_parameters_carry_official_names_and_shapes(name):
     ],
 )
 def test_summary_equals_the_published_figures(name, parameters, gflops):
-    counted = summary(build(name))
+    counted = summary(undrawn(name))
     assert counted.parameters == parameters
     assert counted.gflops == pytest.approx(gflops, abs=0.0055 if gflops < 10 else 0.055)  # as far as they are published
 
 
 def test_summary_lists_the_modules():
-    text = str(summary(build(TINY, num_classes=10)))
+    text = str(summary(undrawn(TINY, num_classes=10)))
     assert text.splitlines()[0].split() == ["module", "parameters", "GFLOPs", "(224x224)"]
     assert text.splitlines()[-4].split() == ["blocks.11", "444,864", "0.102"]
     assert text.splitlines()[-1].split()[:2] == ["total", "5,526,346"]

@@ -7,10 +7,9 @@ import json
 import pytest
 from conftest import ROOT
 from mindspore import Parameter, Tensor, nn
-from zoo import FIGURES, shallow
+from zoo import FIGURES, shallow, undrawn
 
 from mindeit.errors import UserError
-from mindeit.models.registry import build
 from mindeit.optim.groups import trained_parameters
 from mindeit.weights.names import official_names
 
@@ -20,7 +19,7 @@ DISTILLED = "deit_tiny_distilled_patch16_224"
 
 @pytest.fixture
 def model():
-    return build(DISTILLED, image_size=32, num_classes=10)
+    return undrawn(DISTILLED, image_size=32, num_classes=10)
 
 
 def names(trained):
@@ -33,7 +32,7 @@ def scales(model, layer_decay):
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_decay_is_that_of_the_official_groups(name):
-    model = build(name, image_size=32)
+    model = undrawn(name, image_size=32)
     official = official_names(model)
     trained = trained_parameters(model, 0.05)
     assert {official[one.parameter.name] for one in trained if one.decay == 0.05} == set(OFFICIAL[name]["decay"])

@@ -62,7 +62,7 @@ def test_signals_save_and_the_run_goes_on_exactly(whole, tmp_path):
         assert record["batch"] > 0
         line = f"stopped in epoch {record['epoch'] + 1} after step {record['step']}; --resume auto goes on from there"
         assert log.read_text().splitlines()[-1] == line
-    finish(tmp_path / "log", *options, *cache)
+    train_here(*options)
     assert_same_run(folder, tmp_path / "run")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from mindspore import nn, ops
 from reference import GOLDEN, reference_tensor
 
-from mindeit.models.registry import spec
+from mindeit.layers.weight_init import left_out
+from mindeit.models.registry import build, spec
 from mindeit.weights.checkpoint import load_strict
 from mindeit.weights.names import official_names
 
@@ -50,6 +51,12 @@ class ValueAndGradient(nn.Cell):
 
     def construct(self, *inputs_and_sensitivity):
         return self.kernel(*inputs_and_sensitivity[:-1]), self.gradient(self.kernel)(*inputs_and_sensitivity)
+
+
+def undrawn(name: str, **options: int) -> nn.Cell:
+    """A model whose values are not the fact: drawing them takes longest."""
+    with left_out():
+        return build(name, **options)
 
 
 def fill(model: nn.Cell) -> nn.Cell:
