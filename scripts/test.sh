@@ -11,7 +11,7 @@ python -m pip show --quiet timm 2>/dev/null ||
 
 # MindSpore compiles a graph by millions of small allocations, in huge pages in four fifths of the time. (With jemalloc or
 # tcmalloc in two thirds, but MindSpore 2.10 then computes wrong losses operator by operator.)
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=4096}"
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 chosen=(-m "not slow")
 if [ "${1:-}" = "--all" ]; then

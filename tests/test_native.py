@@ -292,7 +292,8 @@ def test_graphs_alone_take_a_block_whole(training):
     wanted = cell(x).asnumpy()  # operator by operator: by its parts
     assert seen == [(3, 53, 192)]
     cell.by_parts = None  # which a graph would need else
-    assert np.abs(ms.jit(cell)(x).asnumpy() - wanted).max() <= 1e-6 * np.abs(wanted).max()
+    # 1.4e-6 with the vectors of AVX-512, 0.6e-6 with those of AVX2
+    assert np.abs(ms.jit(cell)(x).asnumpy() - wanted).max() <= 3e-6 * np.abs(wanted).max()
 
 
 class Doubled(Linear):
@@ -406,6 +407,16 @@ def test_where_they_cannot_be_built_the_reason_is_said_once(
     said = [line for line in capsys.readouterr().err.splitlines() if "which are slower" in line]
     assert len(said) == 1 and said[0].startswith("CPU operators: MindSpore's own, ") and reason in said[0]
     assert not list(tmp_path.glob("native/*.so"))
+
+
+@pytest.mark.slow
+def test_the_form_for_avx512_gives_the_same_numbers_where_vectors_are_shorter(monkeypatch, tmp_path, fresh):
+    """The compiler makes two of each. So the form is proven, though not its instructions; `CXXFLAGS=-D__AVX512F__` and
+    another MINDEIT_HOME run any test with it."""
+    monkeypatch.setenv("MINDEIT_HOME", str(tmp_path))
+    monkeypatch.setenv("CXXFLAGS", "-D__AVX512F__")
+    found = native.library()
+    assert found.form.startswith("fused (AVX-512, ") and found.path is not None and found.multiplies
 
 
 def test_without_onednn_products_are_mindspores(monkeypatch, fresh):
