@@ -16,17 +16,18 @@ import onnx
 import onnxruntime
 import pytest
 from exported_files import DEIT, REGNET, digits, export, write_checkpoint
-from mindspore import Tensor
+from mindspore import Tensor, nn, ops
 from test_validate import run_main
 from training_runs import one_block
 from zoo import shallow
 
-from mindeit import UserError, load_model
+from mindeit import ModelSpec, UserError, load_model
 from mindeit.export import mind_ir, verify
 from mindeit.export import writer as writer
 from mindeit.export.exported import Exported, sidecar
 from mindeit.export.metadata import Description
 from mindeit.export.verify import normalised
+from mindeit.models import registry
 from mindeit.models.registry import spec
 from mindeit.runtime.device import operator_by_operator
 from mindeit.runtime.memory import machine_memory
@@ -387,6 +388,34 @@ def test_a_side_that_could_be_taken_for_the_batch_stays_a_side(tmp_path):
     writer.export(model, Description(card), tmp_path / "model.onnx", "ONNX")
     (given,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).get_outputs()
     assert given.shape == ["batch", 10007]
+
+
+class ByBatch(nn.Cell):
+    """Computes otherwise from three images on, or subtracts their mean."""
+
+    def __init__(self, num_classes: int, how: str, **_: object) -> None:
+        super().__init__()
+        self.conv, self.head, self.how = nn.Conv2d(3, 16, 8, 8), nn.Dense(16, num_classes), how
+
+    def construct(self, images: Tensor) -> Tensor:
+        x = ops.mean(self.conv(images), (2, 3))
+        if self.how == "mean":
+            x = x - ops.mean(x, 0, True)
+        elif images.shape[0] > 2:
+            x = x * 2
+        return self.head(x)
+
+
+@pytest.mark.parametrize("how", ["size", "mean"])
+@pytest.mark.parametrize("kind", ["ONNX", "MINDIR"])
+def test_a_model_that_depends_on_its_batch_needs_a_fixed_one(how, kind, tmp_path, monkeypatch):
+    row = ModelSpec("by_batch", "by_batch", image_size=32, variant={"how": how})
+    monkeypatch.setitem(registry.CATALOGUE, row.name, row)
+    monkeypatch.setitem(registry._BUILDERS, row.family, ByBatch)
+    target = tmp_path / f"model.{kind.lower()}"
+    with pytest.raises(UserError, match="^the model computes otherwise for another batch; allowed: --batch N$"):
+        writer.export(registry.build(row.name, num_classes=4), Description(card_for(row, 4, 32)), target, kind)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -55,20 +55,25 @@ def compare(path: Path, description: Description, wanted: list[np.ndarray]) -> R
     if file.description.as_dict() != description.as_dict():
         raise ValueError(f"{path} says {file.description}, not {description}")
     batch = normalised(images(description.card.image_size), file.card.mean, file.card.std)
-    gaps, maps = {}, [name in (ATTENTION, ATTENTION_HEADS) for name in description.outputs]
+    gaps = {}
     for count in (2, 3) if description.batch is None else (2,):
-        gaps[count] = _gap(file.outputs(batch[:count], at_once=count), [output[:count] for output in wanted], maps)
-    unit = f"{Report.unit}{' (attention: of its size)' * any(maps)}"
+        got = file.outputs(batch[:count], at_once=count)
+        gaps[count] = difference(got, [output[:count] for output in wanted], description)
+    unit = f"{Report.unit}{' (attention: of its size)' * any(_maps(description))}"
     return Report(gaps, LIMITS[description.precision], unit)
 
 
-def _gap(got: list[np.ndarray], wanted: list[np.ndarray], maps: list[bool]) -> float:
-    """In standard deviations; of ``maps``, which are nearly even before training, in their own size."""
+def _maps(description: Description) -> list[bool]:
+    return [name in (ATTENTION, ATTENTION_HEADS) for name in description.outputs]
+
+
+def difference(got: list[np.ndarray], wanted: list[np.ndarray], description: Description) -> float:
+    """In standard deviations; of attention maps, which are nearly even before training, in their own size."""
     if [output.shape for output in got] != [output.shape for output in wanted]:
         raise ValueError(
             f"results of shape {[output.shape for output in got]}, wanted {[output.shape for output in wanted]}"
         )
-    sizes = [_size(own) if of_maps else 1.0 for own, of_maps in zip(wanted, maps)]
+    sizes = [_size(own) if of_maps else 1.0 for own, of_maps in zip(wanted, _maps(description))]
     return max(float(gap(result, own).max()) / size for result, own, size in zip(got, wanted, sizes))
 
 

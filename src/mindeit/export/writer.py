@@ -14,7 +14,7 @@ from mindeit.export.attention_output import check_attention
 from mindeit.export.file_digest import EMPTY, sidecar, weights_beside, write_digest
 from mindeit.export.graph_fusion import simplify
 from mindeit.export.metadata import ATTENTION, BOTH, FEATURES, Description
-from mindeit.export.verify import compare, images, normalised
+from mindeit.export.verify import LIMITS, compare, difference, images, normalised
 from mindeit.export.wrapper import interface, results_of
 from mindeit.files import PathLike, atomic_group, write_json
 from mindeit.runtime.device import operator_by_operator
@@ -66,9 +66,23 @@ def _results(model: nn.Cell, description: Description) -> list[np.ndarray]:
     """The model's own results for the images of `verify`."""
     card = description.card
     batch = normalised(images(card.image_size), card.mean, card.std)
+    cell = results_of(model, description).set_train(False)
     with operator_by_operator():  # a graph would have to be compiled for them
-        results = results_of(model, description).set_train(False)(Tensor(batch))
+        wanted = _arrays(cell(Tensor(batch)))
+        if description.batch is None:
+            _check_batches(_arrays(cell(Tensor(batch[:2]))), [result[:2] for result in wanted], description)
+    return wanted
+
+
+def _arrays(results: Tensor | tuple[Tensor, ...]) -> list[np.ndarray]:
     return [result.asnumpy().copy() for result in (results if isinstance(results, tuple) else (results,))]
+
+
+def _check_batches(of_two: list[np.ndarray], of_three: list[np.ndarray], description: Description) -> None:
+    """A model that looks at the size of its batch, or mixes images, has no graph for any number of them."""
+    shapes_agree = [a.shape for a in of_two] == [b.shape for b in of_three]
+    if not shapes_agree or difference(of_two, of_three, description) > LIMITS["fp32"]:
+        raise UserError("the model computes otherwise for another batch; allowed: --batch N")
 
 
 def _prove(path: Path, description: Description, wanted: list[np.ndarray], kind: str) -> None:
