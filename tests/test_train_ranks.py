@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from training_runs import arrays, assert_same_run, finish, history, plugin_models, script, start, wait_for, write_images
 
 from mindeit.config import parse
@@ -33,7 +35,7 @@ def two(tmp_path_factory) -> Iterator[tuple[Path, tuple, tuple, str]]:
             plugin, "--epoch_size", 2, "--warmup_epochs", 0, "--log_interval", 1, "--lr", 0.02,
             "--drop_path_rate", 0.3, "--ema_decay", 0.9, "--aug_repeats", 3, *NO_MIXING,
         )  # fmt: skip
-        parallel = (*options, "--batch_size", 4, "--distributed", True, "--compile_cache", folder / "cache")
+        parallel = (*options, "--batch_size", 4, "--distributed", True)
         text = finish(folder / "log", *parallel, "--ckpt_save_dir", folder / "run", ranks=2)
         yield folder / "run", options, parallel, text
 
@@ -220,13 +222,16 @@ def test_more_ranks_than_images_are_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
-def test_a_killed_rank_leaves_a_checkpoint_and_no_process(two, tmp_path):
+@pytest.mark.parametrize("victim", ["rank", "launcher"])
+def test_whoever_is_killed_a_checkpoint_and_no_process_is_left(victim, two, tmp_path):
     folder, _, options, _ = two
     options = (*options, "--ckpt_save_dir", tmp_path / "run", "--resume", "auto")
     process = start(tmp_path / "log", *options, ranks=2, JOB_OF_TEST=str(tmp_path))
     wait_for("epoch 2/2: 8/48", tmp_path / "log", process)
-    victim = next(number for number, words in running(tmp_path) if "train.py" in words and "mpirun" not in words)
-    os.kill(victim, signal.SIGKILL)
+    rank = f"{sys.executable}\0{ROOT / 'train.py'}\0"  # OpenMPI's mpirun calls itself prterun
+    ranks = [number for number, words in running(tmp_path) if words.startswith(rank)]
+    assert len(ranks) == 2
+    os.kill(ranks[0] if victim == "rank" else process.pid, signal.SIGKILL)
     started = time.monotonic()
     assert process.wait(30) != 0
     while running(tmp_path) and time.monotonic() - started < 30:

@@ -7,10 +7,11 @@ Therefore both signals are blocked before MindSpore starts threads, which inheri
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -46,6 +47,7 @@ class Interrupt(AbstractContextManager):
             number = signal.sigwait(_SIGNALS)
             if self._closing or number not in self._heeded:
                 continue
+            _write_nowhere_if_nobody_reads()
             if self.signal is None and self.patient:
                 self.signal = number
             elif number == signal.SIGINT:
@@ -54,3 +56,13 @@ class Interrupt(AbstractContextManager):
             elif not self.patient:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # for this thread alone, to receive it after all
                 os.kill(os.getpid(), number)
+
+
+def _write_nowhere_if_nobody_reads() -> None:
+    """A killed launcher takes the readers of the ranks' outputs along: a line would end a rank before it has saved."""
+    for output in (1, 2):
+        with suppress(OSError):  # it is closed
+            poll = select.poll()
+            poll.register(output, 0)
+            if any(events & select.POLLERR for _, events in poll.poll(0)):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
