@@ -292,8 +292,8 @@ def test_graphs_alone_take_a_block_whole(training):
     wanted = cell(x).asnumpy()  # operator by operator: by its parts
     assert seen == [(3, 53, 192)]
     cell.by_parts = None  # which a graph would need else
-    # 1.4e-6 with the vectors of AVX-512, 0.6e-6 with those of AVX2
-    assert np.abs(ms.jit(cell)(x).asnumpy() - wanted).max() <= 3e-6 * np.abs(wanted).max()
+    bound = 2e-6 if "AVX-512" in LIBRARY.form else 1e-6  # found: 1.4e-6 with sixteen floats, 0.6e-6 with eight
+    assert np.abs(ms.jit(cell)(x).asnumpy() - wanted).max() <= bound * np.abs(wanted).max()
 
 
 class Doubled(Linear):

@@ -65,4 +65,5 @@ def _write_nowhere_if_nobody_reads() -> None:
             poll = select.poll()
             poll.register(output, 0)
             if any(events & select.POLLERR for _, events in poll.poll(0)):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), output)
