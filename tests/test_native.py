@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_products_are_the_same_bits_for_the_same_number_of_threads(count):
 def test_a_block_s_gradients_are_the_sums_of_those_of_its_images():
     """It takes as many images at a time as a cache holds: all 20, and 40 in two parts."""
     random = np.random.default_rng(0)
-    *weights, epsilon = next(selftest._block(random, (1, 198, 48), 3, hidden=48))[1][1:]
+    *weights, epsilon = next(selftest.block_cases(random, (1, 198, 48), heads=3, hidden=48))[1][1:]
     weights, sizes = weights[:14], ((40, 198, 48), (40,), (40,), (40, 198, 48))
     x, first, second, dy = (random.standard_normal(size).astype(np.float32) for size in sizes)
     kept_shapes = ((198, 3, 3, 16), (198, 48), (198, 48), (198, 48))
@@ -228,6 +229,16 @@ def test_a_block_s_gradients_are_the_sums_of_those_of_its_images():
     for place, (all_of_them, first_part, second_part) in enumerate(zip(whole, one, other)):
         wanted = first_part + second_part if place else np.concatenate([first_part, second_part])
         assert np.abs(all_of_them - wanted).max() <= 2e-6 * np.abs(wanted).max()
+
+
+def test_a_second_call_takes_no_new_memory_from_the_system():
+    """C libraries give pieces of more than 32 MiB back at once, others now and then; clearing them anew takes long."""
+    rows, out = np.ones((1, 600_000), np.float32), np.ones(600_000, np.float32)
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert selftest.call(opened(), "column_sums", rows, out) == 0
+        pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert pages < 500  # of 9,400
 
 
 def test_what_is_not_a_number_stays_one():

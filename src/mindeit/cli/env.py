@@ -16,4 +16,4 @@ def main(argv: Sequence[str]) -> None:
     parse(argv, description=__doc__, sections=())
     print(report())
     print(f"operators on CPU: {library().form}")
-    print(f"amp_level bf16 on CPU: {bfloat16.unavailable() or 'products of linear layers'}")
+    print(f"amp_level bf16 on CPU: {bfloat16.unavailable() or bfloat16.kind()}")

@@ -120,8 +120,11 @@ class FusedAttention(nn.Cell):
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.fused, self.bias_add = operators.attention(), bias.choose()
+        self.fused, self.bias_add = operators.attention(False), bias.choose()
         self.plain = StackedAttention(heads.StackedHeads(num_heads), MatmulAttention())
+
+    def multiply_in_bfloat16(self) -> None:
+        self.fused = operators.attention(True)
 
     def construct(self, stacked: Tensor, offset: Tensor) -> Tensor:
         batch, tokens, width = stacked.shape

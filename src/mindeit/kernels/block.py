@@ -21,9 +21,10 @@ class PlainBlock(nn.Cell):
 
 
 class _Differentiable(nn.Cell):
-    def __init__(self, epsilon: float) -> None:
+    def __init__(self, epsilon: float, bfloat16: bool) -> None:
         super().__init__()
-        self.kept, self.grad = operators.transformer_block_kept(), operators.transformer_block_grad()
+        self.kept = operators.transformer_block_kept(bfloat16)
+        self.grad = operators.transformer_block_grad(bfloat16)
         self.epsilon = Tensor([epsilon], ms.float32)
 
     def gradients(self, dout: Tensor, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> tuple:
@@ -48,9 +49,9 @@ class KeptBlock(_Differentiable):
 class BareBlock(_Differentiable):
     """The same -> x. Keeps nothing, so that a gradient begins with the forward pass anew."""
 
-    def __init__(self, epsilon: float) -> None:
-        super().__init__(epsilon)
-        self.fused = operators.transformer_block()
+    def __init__(self, epsilon: float, bfloat16: bool) -> None:
+        super().__init__(epsilon, bfloat16)
+        self.fused = operators.transformer_block(bfloat16)
 
     def construct(self, x: Tensor, attention: Half, mlp: Half, first: Tensor, second: Tensor) -> Tensor:
         return self.fused(x, *attention, *mlp, first, second, self.epsilon)
@@ -75,8 +76,11 @@ class FusedBlock(nn.Cell):
 
     def __init__(self, num_heads: int, epsilon: float, by_parts: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.num_heads, self.by_parts = num_heads, by_parts
-        self.kept, self.bare = KeptBlock(epsilon), BareBlock(epsilon)
+        self.num_heads, self.epsilon, self.by_parts = num_heads, epsilon, by_parts
+        self.kept, self.bare = KeptBlock(epsilon, False), BareBlock(epsilon, False)
+
+    def multiply_in_bfloat16(self) -> None:
+        self.kept, self.bare = KeptBlock(self.epsilon, True), BareBlock(self.epsilon, True)
 
     def __call__(self, x: Tensor, attention: Half, mlp: Half, draw_first: Draw, draw_second: Draw) -> Tensor:
         return self.by_parts(x)

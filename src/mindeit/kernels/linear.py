@@ -18,6 +18,9 @@ class ProductAndBias(nn.Cell):
         super().__init__()
         self.matmul, self.bias_add = ops.MatMul(transpose_b=True), bias.choose()
 
+    def multiply_in_bfloat16(self) -> None:
+        self.matmul = Bfloat16Product()
+
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         return self.bias_add(self.matmul(rows, weight), offset)
 
@@ -28,6 +31,10 @@ class FusedProductAndBias(ProductAndBias, Fused):
     def __init__(self) -> None:
         super().__init__()
         self.fused = operators.product(True)
+
+    def multiply_in_bfloat16(self) -> None:
+        super().multiply_in_bfloat16()
+        self.fused = None
 
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         if self.fused is not None and not self.halves and rows.dtype == ms.float32:
@@ -77,6 +84,9 @@ class BareProduct(nn.Cell):
         super().__init__()
         self.matmul = _product()
 
+    def multiply_in_bfloat16(self) -> None:
+        self.matmul = Bfloat16Product()
+
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         return self.matmul(rows, weight)
 
@@ -97,6 +107,9 @@ class FusedProductGelu(nn.Cell):
         super().__init__()
         self.matmul, self.fused = _product(), operators.bias_gelu()
         self.bias_add, self.activation = bias.choose(), gelu.ErfGelu()
+
+    def multiply_in_bfloat16(self) -> None:
+        self.matmul = Bfloat16Product()
 
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         product = self.matmul(rows, weight)
@@ -120,13 +133,3 @@ def choose_convolution() -> nn.Cell:
 
 def choose_with_gelu(choose_product: Callable[[], nn.Cell] = choose) -> nn.Cell:
     return FusedProductGelu() if operators.available() else ProductThenGelu(choose_product(), gelu.choose())
-
-
-def multiply_in_bfloat16(model: nn.Cell) -> nn.Cell:
-    """On CPU: the products of its linear layers. Parameters, sums and all between the products stay float32."""
-    for _, cell in model.cells_and_names():
-        if isinstance(cell, FusedProductAndBias):
-            cell.fused = None
-        if isinstance(cell, (ProductAndBias, BareProduct, FusedProductGelu)):
-            cell.matmul = Bfloat16Product()
-    return model

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import mindspore as ms
 from mindspore import Parameter, nn
 
-from mindeit.kernels import linear
 from mindeit.runtime import device
 
 HALVES = {"O2": ms.float16, "O3": ms.float16, "bf16": ms.bfloat16}
@@ -20,7 +19,8 @@ def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
     if amp_level == "O0":
         return model
     if _in_products_alone(amp_level):
-        return linear.multiply_in_bfloat16(model)
+        multiply_in_bfloat16(model.cells())
+        return model
     model.to_float(HALVES[amp_level])
     if amp_level != "O3":
         for cell in model.cells():
@@ -30,6 +30,15 @@ def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
 
 def _in_products_alone(amp_level: str) -> bool:
     return amp_level == "bf16" and device.target() == "CPU"
+
+
+def multiply_in_bfloat16(cells: Iterable[nn.Cell]) -> None:
+    """On CPU, by those among them, or inside of them, that know how. Parameters, sums and all else stay float32."""
+    for cell in cells:
+        if hasattr(cell, "multiply_in_bfloat16"):
+            cell.multiply_in_bfloat16()
+        else:
+            multiply_in_bfloat16(cell.cells())
 
 
 def overflows(amp_level: str) -> bool:

@@ -1,7 +1,6 @@
-"""Products in bfloat16 for CPU, by the oneDNN that comes with MindSpore. Does not load MindSpore.
+"""Products in bfloat16 for CPU, by AMX or by the oneDNN that comes with MindSpore. Does not load MindSpore.
 
-Where the CPU multiplies bfloat16 itself they take half of float32's time. Elsewhere oneDNN takes about a thousand times
-as long, so they are refused there.
+They are refused where the CPU does not multiply bfloat16 itself: oneDNN takes about a thousand times as long there.
 """
 
 from __future__ import annotations
@@ -25,6 +24,12 @@ def require() -> None:
         raise UserError(f"amp_level is bf16, and {reason}; allowed on this CPU: O0, O2 or O3")
 
 
+def kind() -> str:
+    """Which they are, where there are some."""
+    amx = ctypes.CDLL(str(library().path)).uses_amx()
+    return "products of linear layers and attention, by AMX" if amx else "products of linear layers"
+
+
 @functools.cache
 def unavailable() -> str | None:
     """Why there are none; None: they are ready."""
@@ -39,5 +44,8 @@ def unavailable() -> str | None:
         return "this CPU has no products in bfloat16 (AVX512_BF16 or AMX)"
     operators = ctypes.CDLL(str(path))
     operators.use_bfloat16_gemm(gemm)
-    wrong = selftest.first_wrong(operators, selftest.bfloat16_cases(np.random.default_rng(0)))
+    draws = np.random.default_rng(0)
+    wrong = selftest.first_wrong(operators, selftest.bfloat16_cases(draws)) or selftest.first_wrong(
+        operators, selftest.block_cases(draws, prefix="bfloat16_"), selftest.BFLOAT16_TOLERANCE
+    )
     return f"{path} computes {wrong} wrongly" if wrong else None

@@ -53,10 +53,11 @@ struct Block : Sizes {
   Half attention, mlp;
   const float *attention_factors, *mlp_factors;
   float epsilon;
+  Precision precision;
 
-  Block(const Tensors& t, int i)
+  Block(const Tensors& t, int i, Precision precision)
       : Sizes(t, i), x(t[i]), attention(t, i + 1), mlp(t, i + 8), attention_factors(t[i + 15]),
-        mlp_factors(t[i + 16]), epsilon(t[i + 17][0]) {}
+        mlp_factors(t[i + 16]), epsilon(t[i + 17][0]), precision(precision) {}
 
   // Some images, shared by so many threads. Each has its own tokens from the first norm to the last sum, so that what is
   // in between stays in its caches; only attention sees those of others.
@@ -76,16 +77,16 @@ struct Block : Sizes {
       const int64_t first = tokens * part / parts, last = tokens * (part + 1) / parts, rows = last - first;
       const int64_t i = first * dim, j = first * hidden;
       normalise(from + i, attention.gamma, attention.beta, epsilon, h + i, rows, dim);
-      ended |= multiply(h + i, attention.first, nullptr, to.stacked + 3 * i, rows, dim, 3 * dim);
+      ended |= multiply(precision, h + i, attention.first, nullptr, to.stacked + 3 * i, rows, dim, 3 * dim);
 #pragma omp barrier  // all queries, keys and values are there
-      attend(to.stacked, attention.first_bias, to.mixed, n, heads, d, first, last);
+      attend(precision, to.stacked, attention.first_bias, to.mixed, n, heads, d, first, last);
 #pragma omp barrier  // nobody needs them any longer
-      ended |= multiply(to.mixed + i, attention.second, attention.second_bias, branch + i, rows, dim, dim);
+      ended |= multiply(precision, to.mixed + i, attention.second, attention.second_bias, branch + i, rows, dim, dim);
       add_branch(from, branch, attention.gain, attention_factors + image, to.middle, first, last, n, dim);
       normalise(to.middle + i, mlp.gamma, mlp.beta, epsilon, h + i, rows, dim);
-      ended |= multiply(h + i, mlp.first, nullptr, to.hidden + j, rows, dim, hidden);
+      ended |= multiply(precision, h + i, mlp.first, nullptr, to.hidden + j, rows, dim, hidden);
       gelu(to.hidden + j, mlp.first_bias, wide + j, rows, hidden);
-      ended |= multiply(wide + j, mlp.second, mlp.second_bias, branch + i, rows, hidden, dim);
+      ended |= multiply(precision, wide + j, mlp.second, mlp.second_bias, branch + i, rows, hidden, dim);
       add_branch(to.middle, branch, mlp.gain, mlp_factors + image, y, first, last, n, dim);
     }
     return ended;
@@ -93,7 +94,7 @@ struct Block : Sizes {
 
   // Each thread takes parts of equal size, of whole images; all of them share the images that are left.
   int forward(float* y, const Kept* kept) const {
-    const int64_t enough = 2 * dim > 192 ? 2 * dim : 192;  // tokens: with fewer, products pack weights for little work
+    const int64_t fewest = (precision == BFLOAT16 ? 4 : 2) * dim, enough = fewest > 192 ? fewest : 192;  // tokens: with fewer, products pack weights for little work
     const int64_t threads = omp_get_max_threads(), each = batch / threads, wanted = (enough + n - 1) / n;
     const int64_t images = each / ((each + wanted - 1) / wanted + !each), parts = images ? each / images * threads : 0;
     int ended = DONE;
@@ -140,7 +141,7 @@ struct Block : Sizes {
     ended |= first(wide, kept.middle, mlp, dy, h, dx, dmlp, hidden, add);  // the gradient of what is in the middle
     ended |= second(dx, attention_factors, kept.mixed, attention, branch, h, dattention, dim, add);
     add_up(dattention.first_bias, 3 * dim, add, [&](float* sums) {
-      attend_grad(kept.stacked, attention.first_bias, h, wide, sums, batch, n, heads, d);
+      attend_grad(precision, kept.stacked, attention.first_bias, h, wide, sums, batch, n, heads, d);
     });
     return ended | first(wide, x, attention, dx, h, dx, dattention, 3 * dim, add);
   }
@@ -150,10 +151,10 @@ struct Block : Sizes {
              const Half& grads, int64_t in, bool add) const {
     const int64_t rows = batch * n;
     scale(dy, nullptr, factors, branch);
-    int ended = multiply_weight_grad(branch, inner, grads.second, rows, in, dim, add);
+    int ended = multiply_weight_grad(precision, branch, inner, grads.second, rows, in, dim, add);
     add_up(grads.second_bias, dim, add, [&](float* sums) { sum_columns(branch, sums, rows, dim); });
     scale(branch, half.gain, nullptr, branch);
-    return ended | multiply_rows_grad(branch, half.second, dinner, rows, in, dim);
+    return ended | multiply_rows_grad(precision, branch, half.second, dinner, rows, in, dim);
   }
 
   // The first product's gradient -> that of what the norm takes, added to dy (where dx may be); and those of its weights.
@@ -161,8 +162,8 @@ struct Block : Sizes {
             const Half& grads, int64_t out, bool add) const {
     const int64_t rows = batch * n;
     normalise(from, half.gamma, half.beta, epsilon, h, rows, dim);
-    int ended = multiply_weight_grad(dproduct, h, grads.first, rows, dim, out, add);
-    ended |= multiply_rows_grad(dproduct, half.first, h, rows, dim, out);
+    int ended = multiply_weight_grad(precision, dproduct, h, grads.first, rows, dim, out, add);
+    ended |= multiply_rows_grad(precision, dproduct, half.first, h, rows, dim, out);
     Scratch scratch(2 * dim);
     float* sums = scratch.take(2 * dim);
     normalise_grad(from, half.gamma, h, epsilon, h, sums, rows, dim);
@@ -203,26 +204,33 @@ struct Block : Sizes {
   }
 };
 
-OPERATOR(transformer_block) {
+static int evaluate(const Tensors& t, Precision precision) {
   const Sizes s(t, 0);
   if (t.count != 19 || !s.of_weights(t, 0) || !s.of_factors(t, 15) || !t.fit(18, {{s.batch, s.n, s.dim}}))
     return MISSHAPEN;
-  return Block(t, 0).forward(t[18], nullptr);
+  return Block(t, 0, precision).forward(t[18], nullptr);
 }
 
-OPERATOR(transformer_block_kept) {
+static int train(const Tensors& t, Precision precision) {
   const Sizes s(t, 0);
   if (t.count != 23 || !s.of_weights(t, 0) || !s.of_factors(t, 15) || !t.fit(18, {{s.batch, s.n, s.dim}}) ||
       !s.of_kept(t, 19))
     return MISSHAPEN;
   const Kept kept{t[19], t[20], t[21], t[22]};
-  return Block(t, 0).forward(t[18], &kept);
+  return Block(t, 0, precision).forward(t[18], &kept);
 }
 
-OPERATOR(transformer_block_grad) {
+static int differentiate(const Tensors& t, Precision precision) {
   const Sizes s(t, 1);
   if (t.count != 38 || !t.fit(0, {{s.batch, s.n, s.dim}}) || !s.of_weights(t, 1) || !s.of_factors(t, 16) ||
       !s.of_kept(t, 19) || !s.of_weights(t, 23))
     return MISSHAPEN;
-  return Block(t, 1).backward(t[0], {t[19], t[20], t[21], t[22]}, t[23], Half(t, 24), Half(t, 31));
+  return Block(t, 1, precision).backward(t[0], {t[19], t[20], t[21], t[22]}, t[23], Half(t, 24), Half(t, 31));
 }
+
+OPERATOR(transformer_block) { return evaluate(t, FLOAT32); }
+OPERATOR(transformer_block_kept) { return train(t, FLOAT32); }
+OPERATOR(transformer_block_grad) { return differentiate(t, FLOAT32); }
+OPERATOR(bfloat16_transformer_block) { return evaluate(t, BFLOAT16); }
+OPERATOR(bfloat16_transformer_block_kept) { return train(t, BFLOAT16); }
+OPERATOR(bfloat16_transformer_block_grad) { return differentiate(t, BFLOAT16); }

@@ -104,21 +104,43 @@ INLINE void along(int64_t width, Step step) {
 
 INLINE int64_t whole_vectors(int64_t n) { return (n + W - 1) / W * W; }
 
+struct Piece {  // of memory
+  float* memory = nullptr;
+  size_t bytes = 0;
+
+  float* at_least(size_t wanted) {
+    if (wanted <= bytes) return memory;
+    free(memory);
+    bytes = 0;
+    memory = (float*)aligned_alloc(64, wanted);
+    if (!memory) throw std::bad_alloc();
+    bytes = wanted;
+    return memory;
+  }
+  ~Piece() { free(memory); }
+};
+
+// Memory for as long as it is in scope, the last taken given back first. Each thread keeps it for the next time: a C
+// library gives large pieces back to the system, which clears them anew at each call.
 class Scratch {
  public:
-  explicit Scratch(size_t floats) : memory((float*)aligned_alloc(64, (floats * 4 + 63) / 64 * 64)) {
-    if (!memory) throw std::bad_alloc();
-  }
-  ~Scratch() { free(memory); }
+  explicit Scratch(size_t floats) : memory(piece().at_least((floats * 4 + 63) / 64 * 64)) { depth++; }
+  ~Scratch() { depth--; }
   Scratch(const Scratch&) = delete;
   float* take(int64_t floats) {
     float* part = memory + used;
     used += (floats + 15) / 16 * 16;
     return part;
   }
-  uint16_t* halves(int64_t count) { return (uint16_t*)take((count + 1) / 2); }
 
  private:
+  static constexpr int MOST = 8;  // in scope at a time
+  static Piece& piece() {
+    if (depth == MOST) throw std::bad_alloc();
+    return pieces[depth];
+  }
+  static inline thread_local Piece pieces[MOST];
+  static inline thread_local int depth = 0;
   float* memory;
   int64_t used = 0;
 };
@@ -174,14 +196,35 @@ void sum_columns(const float* x, float* sums, int64_t n, int64_t width);
 void add_branch(const float* x, const float* branch, const float* gain, const float* factors, float* y, int64_t first,
                 int64_t last, int64_t n, int64_t width);
 
+// What products round their factors to. They are summed in float32.
+enum Precision { FLOAT32, BFLOAT16 };
+
 // Tokens first..last of the images in qkv (images, n, 3, heads, d), to which a bias is added -> those in mixed
 // (images, n, heads, d).
-void attend(const float* qkv, const float* bias, float* mixed, int64_t n, int64_t heads, int64_t d, int64_t first,
-            int64_t last);
-void attend_grad(const float* qkv, const float* bias, const float* dmixed, float* dqkv, float* dbias, int64_t images,
-                 int64_t n, int64_t heads, int64_t d);
+void attend(Precision precision, const float* qkv, const float* bias, float* mixed, int64_t n, int64_t heads, int64_t d,
+            int64_t first, int64_t last);
+void attend_grad(Precision precision, const float* qkv, const float* bias, const float* dmixed, float* dqkv, float* dbias,
+                 int64_t images, int64_t n, int64_t heads, int64_t d);
 
 // x (n, in), weight (out, in) and a bias (out,) or none -> y (n, out). Not DONE: there is no oneDNN.
-int multiply(const float* x, const float* weight, const float* bias, float* y, int64_t n, int64_t in, int64_t out);
-int multiply_rows_grad(const float* dy, const float* weight, float* dx, int64_t n, int64_t in, int64_t out);
-int multiply_weight_grad(const float* dy, const float* x, float* dweight, int64_t n, int64_t in, int64_t out, bool add);
+int multiply(Precision precision, const float* x, const float* weight, const float* bias, float* y, int64_t n,
+             int64_t in, int64_t out);
+int multiply_rows_grad(Precision precision, const float* dy, const float* weight, float* dx, int64_t n, int64_t in,
+                       int64_t out);
+int multiply_weight_grad(Precision precision, const float* dy, const float* x, float* dweight, int64_t n, int64_t in,
+                         int64_t out, bool add);
+
+struct Factor {
+  const float* data;
+  int64_t step;     // from row to row, as it is stored
+  bool transposed;  // so it is stored
+
+  const float* row(int64_t i) const { return data + i * (transposed ? 1 : step); }
+  const float* column(int64_t j) const { return data + j * (transposed ? step : 1); }
+};
+
+// c (m, n), whose rows are a step apart, = a (m, k) b (k, n), plus a bias (n,), or added to what c holds. In bfloat16, by
+// one thread.
+void amx_multiply(Factor a, Factor b, const float* bias, bool add, float* c, int64_t step, int64_t m, int64_t n,
+                  int64_t k);
+bool amx_ready();  // whether this CPU and system have it

@@ -85,14 +85,17 @@ def residual(has_gain: bool) -> Any:
 
 
 @functools.cache
-def attention() -> Any:
-    """Query, key and value (batch, tokens, 3, heads, head_dim) and their bias -> mixed values (batch, tokens, dim)."""
-    grad = _custom("attention_grad", lambda qkv, bias, dy: (qkv, bias), lambda qkv, bias, dy: (qkv, qkv))
+def attention(bfloat16: bool) -> Any:
+    """Query, key and value (batch, tokens, 3, heads, head_dim) and their bias -> mixed values (batch, tokens, dim).
+
+    ``bfloat16``: so it multiplies where the CPU has AMX.
+    """
+    grad = _custom(_in(bfloat16, "attention_grad"), lambda qkv, bias, dy: (qkv, bias), lambda qkv, bias, dy: (qkv, qkv))
 
     def bprop(qkv: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
         return grad(qkv, bias, dout)
 
-    return _custom("attention", lambda x, bias: [x[0], x[1], x[3] * x[4]], lambda x, bias: x, bprop)
+    return _custom(_in(bfloat16, "attention"), lambda x, bias: [x[0], x[1], x[3] * x[4]], lambda x, bias: x, bprop)
 
 
 @functools.cache
@@ -161,17 +164,17 @@ def bfloat16_product() -> Any:
 
 
 @functools.cache
-def transformer_block() -> Any:
+def transformer_block(bfloat16: bool) -> Any:
     """x (batch, tokens, dim); of attention gamma, beta, weight and bias (3, heads, head_dim) of qkv, of proj, gain; of
     the MLP gamma, beta, weight and bias of fc1, of fc2, gain; factors of images for each residual, epsilon (1,) -> x.
 
-    Has no gradient: see `transformer_block_kept`.
+    ``bfloat16``: so its linear layers multiply, and attention as above. Has no gradient: see `transformer_block_kept`.
     """
-    return _custom("transformer_block", lambda x, *rest: x, lambda x, *rest: x)
+    return _custom(_in(bfloat16, "transformer_block"), lambda x, *rest: x, lambda x, *rest: x)
 
 
 @functools.cache
-def transformer_block_kept() -> Any:
+def transformer_block_kept(bfloat16: bool) -> Any:
     """The same -> x, and four tensors for `transformer_block_grad`."""
 
     def shapes(
@@ -179,10 +182,15 @@ def transformer_block_kept() -> Any:
     ) -> Any:
         return x, [x[0], x[1], *heads], x, x, [x[0], x[1], rest[5][0]]
 
-    return _custom("transformer_block_kept", shapes, lambda x, *rest: (x,) * 5)
+    return _custom(_in(bfloat16, "transformer_block_kept"), shapes, lambda x, *rest: (x,) * 5)
 
 
 @functools.cache
-def transformer_block_grad() -> Any:
+def transformer_block_grad(bfloat16: bool) -> Any:
     """The gradient of x, what `transformer_block_kept` took, the four tensors it kept -> gradients of the first 15."""
-    return _custom("transformer_block_grad", lambda dy, *rest: rest[:15], lambda dy, *rest: (dy,) * 15)
+    name = _in(bfloat16, "transformer_block_grad")
+    return _custom(name, lambda dy, *rest: rest[:15], lambda dy, *rest: (dy,) * 15)
+
+
+def _in(bfloat16: bool, name: str) -> str:
+    return f"bfloat16_{name}" if bfloat16 else name

@@ -15,16 +15,17 @@ Arrays = tuple[np.ndarray, ...]
 Case = tuple[str, Arrays, Arrays]
 
 TOLERANCE = 1e-5  # of the largest element; what is right differs by 1e-6
+BFLOAT16_TOLERANCE = 3e-2  # where products of rounded numbers follow each other
 
 
-def first_wrong(library: ctypes.CDLL, cases: Iterable[Case]) -> str | None:
+def first_wrong(library: ctypes.CDLL, cases: Iterable[Case], tolerance: float = TOLERANCE) -> str | None:
     """The name of an operator whose results are wrong."""
     for name, inputs, wanted in cases:
         outputs = tuple(np.full(result.shape, np.nan, np.float32) for result in wanted)
         if call(library, name, *inputs, *outputs) != 0:
             return name
         for output, result in zip(outputs, wanted):
-            if not np.abs(output - result).max() <= TOLERANCE * np.abs(result).max():  # also where one is NaN
+            if not np.abs(output - result).max() <= tolerance * np.abs(result).max():  # also where one is NaN
                 return name
     return None
 
@@ -111,7 +112,7 @@ def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Ca
 
 def product_cases(random: np.random.Generator) -> Iterator[Case]:
     """Tall and wide results, large enough for threads to share them; images that threads have alone, and one left."""
-    yield from _block(random, (3, 53, 24), heads=3, hidden=40)
+    yield from block_cases(random)
     for count, out in ((83, 40), (40, 83)):
         rows, weight, bias, dy = (
             random.standard_normal(shape).astype(np.float32) for shape in ((count, 27), (out, 27), (out,), (count, out))
@@ -123,7 +124,14 @@ def product_cases(random: np.random.Generator) -> Iterator[Case]:
         yield "product_weight_grad", (dy, rows), (g.T @ x,)
 
 
-def _block(random: np.random.Generator, shape: tuple[int, int, int], heads: int, hidden: int) -> Iterator[Case]:
+def block_cases(
+    random: np.random.Generator,
+    shape: tuple[int, int, int] = (3, 53, 24),
+    heads: int = 3,
+    hidden: int = 40,
+    prefix: str = "",
+) -> Iterator[Case]:
+    """``prefix``: of the operators' names."""
     batch, _, dim = shape
     halves = [
         [(dim,), (dim,), (wide, dim), first_bias, (dim, narrow), (dim,), (dim,)]
@@ -134,11 +142,11 @@ def _block(random: np.random.Generator, shape: tuple[int, int, int], heads: int,
     x, *weights = (array.astype(np.float64) for array in single)
     block, inputs = formulas.Block(x, weights[:14], weights[14:]), (*single, np.array([EPSILON], np.float32))
     kept = (block.stacked, block.mixed, block.middle, block.hidden)
-    yield "transformer_block", inputs, (block.y,)
-    yield "transformer_block_kept", inputs, (block.y, *kept)
+    yield f"{prefix}transformer_block", inputs, (block.y,)
+    yield f"{prefix}transformer_block_kept", inputs, (block.y, *kept)
     dy = random.standard_normal(shape).astype(np.float32)
     taken = (dy, *inputs, *(array.astype(np.float32) for array in kept))
-    yield "transformer_block_grad", taken, tuple(block.gradients(dy.astype(np.float64)))
+    yield f"{prefix}transformer_block_grad", taken, tuple(block.gradients(dy.astype(np.float64)))
 
 
 def bfloat16_cases(random: np.random.Generator) -> Iterator[Case]:
