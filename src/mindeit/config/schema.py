@@ -20,7 +20,7 @@ class RunConfig:
     amp_level: str = option(
         "O0",
         "precision; O0: float32, O2: float16 but for norms and losses, O3: float16, bf16: as O2 in bfloat16 (on CPU "
-        "products of linear layers alone)",
+        "products alone)",
         choices=("O0", "O2", "O3", "bf16"),
         hint="MindCV's O1 has float16 in products alone, O2 is the nearest",
     )

@@ -77,7 +77,8 @@ INLINE void exchange(Pairs* rows) {
     }
 }
 
-// 32 numbers of 16 lines. AMX wants the first factor line by line; of the second two numbers of all lines, then two more.
+// 32 numbers of 16 lines. AMX wants the first factor line by line; of the second two numbers of all lines, then two
+// more.
 INLINE void pack_tile(const Lines& from, int64_t line, int64_t k, bool line_by_line, Pairs* tile) {
   const int64_t lines = from.count - line, deep = from.depth - k;
   Vector rows[DEPTH];
@@ -105,13 +106,15 @@ INLINE void pack_tile(const Lines& from, int64_t line, int64_t k, bool line_by_l
 }
 
 // Panels of 32 lines each, of so many tiles, in the order in which the numbers lie in memory.
-static void pack(const Lines& from, int64_t line, int64_t panels, int64_t k, int64_t tiles, bool line_by_line, Tiles* to) {
+static void pack(const Lines& from, int64_t line, int64_t panels, int64_t k, int64_t tiles, bool line_by_line,
+                 Tiles* to) {
   const int64_t outer = from.together ? panels : tiles, inner = from.together ? tiles : panels;
   for (int64_t i = 0; i < outer; i++)
     for (int64_t j = 0; j < inner; j++) {
       const int64_t panel = from.together ? i : j, tile = from.together ? j : i;
       for (int64_t half = 0; half < 2; half++)
-        pack_tile(from, line + panel * LINES + half * SIDE, k + tile * DEPTH, line_by_line, to[panel * tiles + tile][half]);
+        pack_tile(from, line + panel * LINES + half * SIDE, k + tile * DEPTH, line_by_line,
+                  to[panel * tiles + tile][half]);
     }
 }
 

@@ -95,9 +95,11 @@ struct Attention {
   float scale;
   const float *qkv, *bias;
 
-  Attention(Precision precision, const float* qkv, const float* bias, int64_t batch, int64_t n, int64_t heads, int64_t d)
-      : amx(precision == BFLOAT16 && amx_ready()), batch(batch), n(n), heads(heads), d(d), row(3 * heads * d), padded_n(whole_vectors(n)),
-        padded_d(whole_vectors(d)), block(amx ? AMX_BLOCK : BLOCK), scale(1.f / sqrtf(d)), qkv(qkv), bias(bias) {}
+  Attention(Precision precision, const float* qkv, const float* bias, int64_t batch, int64_t n, int64_t heads,
+            int64_t d)
+      : amx(precision == BFLOAT16 && amx_ready()), batch(batch), n(n), heads(heads), d(d), row(3 * heads * d),
+        padded_n(whole_vectors(n)), padded_d(whole_vectors(d)), block(amx ? AMX_BLOCK : BLOCK), scale(1.f / sqrtf(d)),
+        qkv(qkv), bias(bias) {}
   Attention(const Tensors& t, Precision precision)
       : Attention(precision, t[0], t[1], t.size(0, 0), t.size(0, 1), t.size(0, 3), t.size(0, 4)) {}
 
@@ -241,8 +243,8 @@ static void attend_grad(const Attention& a, const float* grad, float* dqkv, floa
     for (int64_t k = 0; k < biases; k++) dtotal[k] += sums[b * biases + k];
 }
 
-void attend_grad(Precision precision, const float* qkv, const float* bias, const float* dmixed, float* dqkv, float* dbias,
-                 int64_t images, int64_t n, int64_t heads, int64_t d) {
+void attend_grad(Precision precision, const float* qkv, const float* bias, const float* dmixed, float* dqkv,
+                 float* dbias, int64_t images, int64_t n, int64_t heads, int64_t d) {
   attend_grad(Attention(precision, qkv, bias, images, n, heads, d), dmixed, dqkv, dbias);
 }
 

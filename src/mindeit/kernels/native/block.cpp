@@ -94,7 +94,8 @@ struct Block : Sizes {
 
   // Each thread takes parts of equal size, of whole images; all of them share the images that are left.
   int forward(float* y, const Kept* kept) const {
-    const int64_t fewest = (precision == BFLOAT16 ? 4 : 2) * dim, enough = fewest > 192 ? fewest : 192;  // tokens: with fewer, products pack weights for little work
+    // Tokens: with fewer, products pack weights for little work; the faster the product, the more so.
+    const int64_t fewest = (precision == BFLOAT16 ? 4 : 2) * dim, enough = fewest > 192 ? fewest : 192;
     const int64_t threads = omp_get_max_threads(), each = batch / threads, wanted = (enough + n - 1) / n;
     const int64_t images = each / ((each + wanted - 1) / wanted + !each), parts = images ? each / images * threads : 0;
     int ended = DONE;

@@ -203,8 +203,8 @@ enum Precision { FLOAT32, BFLOAT16 };
 // (images, n, heads, d).
 void attend(Precision precision, const float* qkv, const float* bias, float* mixed, int64_t n, int64_t heads, int64_t d,
             int64_t first, int64_t last);
-void attend_grad(Precision precision, const float* qkv, const float* bias, const float* dmixed, float* dqkv, float* dbias,
-                 int64_t images, int64_t n, int64_t heads, int64_t d);
+void attend_grad(Precision precision, const float* qkv, const float* bias, const float* dmixed, float* dqkv,
+                 float* dbias, int64_t images, int64_t n, int64_t heads, int64_t d);
 
 // x (n, in), weight (out, in) and a bias (out,) or none -> y (n, out). Not DONE: there is no oneDNN.
 int multiply(Precision precision, const float* x, const float* weight, const float* bias, float* y, int64_t n,

@@ -1,5 +1,5 @@
-// Products of matrices row by row: by oneDNN's plain C functions (which, Python says: onednn.py), in bfloat16 by AMX where
-// the CPU has it.
+// Products of matrices row by row: by oneDNN's plain C functions (which, Python says: onednn.py), in bfloat16 by AMX
+// where the CPU has it.
 //
 // Each thread takes some rows or some columns of the result. Where they end decides how sums are rounded, so the same
 // number of threads gives the same bits.
@@ -31,35 +31,35 @@ static void round_to_bfloat16(const float* from, int64_t step, int64_t rows, int
     }
 }
 
-// c (m, n), whose rows are a step apart, += a (m, k) b (k, n).
-static int add_by_onednn(Precision precision, Factor a, Factor b, float* c, int64_t step, int64_t m, int64_t n,
-                         int64_t k) {
+// c (m, n), whose rows are a step apart, = a (m, k) b (k, n), or added to what c holds.
+static int multiply_by_onednn(Precision precision, Factor a, Factor b, bool add, float* c, int64_t step, int64_t m,
+                              int64_t n, int64_t k) {
   const char a_form = a.transposed ? 'T' : 'N', b_form = b.transposed ? 'T' : 'N';
   if (precision == FLOAT32)
-    return gemm ? gemm(a_form, b_form, m, n, k, 1.f, a.data, a.step, b.data, b.step, 1.f, c, step) : NO_PRODUCT;
+    return gemm ? gemm(a_form, b_form, m, n, k, 1.f, a.data, a.step, b.data, b.step, add, c, step) : NO_PRODUCT;
   if (!bfloat16_gemm) return NO_PRODUCT;
   Scratch scratch((m + n) * k / 2 + 64);
   Bfloat16 *first = (Bfloat16*)scratch.take((m * k + 1) / 2), *second = (Bfloat16*)scratch.take((n * k + 1) / 2);
   const int64_t a_width = a.transposed ? m : k, b_width = b.transposed ? k : n;
   round_to_bfloat16(a.data, a.step, a.transposed ? k : m, a_width, first);
   round_to_bfloat16(b.data, b.step, b.transposed ? n : k, b_width, second);
-  return bfloat16_gemm(a_form, b_form, m, n, k, 1.f, first, a_width, second, b_width, 1.f, c, step);
+  return bfloat16_gemm(a_form, b_form, m, n, k, 1.f, first, a_width, second, b_width, add, c, step);
 }
 
-// The same of a bias (n,) or zeros, or of what c holds.
+// The same, or with a bias (n,).
 static int multiply_part(Precision precision, Factor a, Factor b, const float* bias, bool add, float* c, int64_t step,
                          int64_t m, int64_t n, int64_t k) {
   if (precision == BFLOAT16 && amx_ready()) {
     amx_multiply(a, b, bias, add, c, step, m, n, k);
     return DONE;
   }
-  for (int64_t i = 0; i < m && !add; i++) bias ? memcpy(c + i * step, bias, 4 * n) : memset(c + i * step, 0, 4 * n);
-  return add_by_onednn(precision, a, b, c, step, m, n, k);
+  for (int64_t i = 0; i < m && bias; i++) memcpy(c + i * step, bias, 4 * n);
+  return multiply_by_onednn(precision, a, b, add || bias, c, step, m, n, k);
 }
 
 // The same, c (m, n), by all threads.
-static int multiply(Precision precision, Factor a, Factor b, const float* bias, bool add, float* c, int64_t m, int64_t n,
-                    int64_t k) {
+static int multiply(Precision precision, Factor a, Factor b, const float* bias, bool add, float* c, int64_t m,
+                    int64_t n, int64_t k) {
   if (!m || !n) return DONE;
   const bool by_rows = m >= n;
   const int64_t longer = by_rows ? m : n, most = longer / LEAST + 1, threads = omp_get_max_threads();
@@ -69,7 +69,8 @@ static int multiply(Precision precision, Factor a, Factor b, const float* bias, 
   for (int64_t part = 0; part < parts; part++) {
     const int64_t first = longer * part / parts, size = longer * (part + 1) / parts - first;
     if (by_rows)
-      failed |= multiply_part(precision, {a.row(first), a.step, a.transposed}, b, bias, add, c + first * n, n, size, n, k);
+      failed |= multiply_part(precision, {a.row(first), a.step, a.transposed}, b, bias, add, c + first * n, n, size, n,
+                              k);
     else
       failed |= multiply_part(precision, a, {b.column(first), b.step, b.transposed}, bias ? bias + first : bias, add,
                               c + first, n, m, size, k);
