@@ -13,13 +13,17 @@ from mindeit.kernels.native import operators
 from mindeit.runtime import device
 
 
-class ProductAndBias(nn.Cell):
-    def __init__(self) -> None:
-        super().__init__()
-        self.matmul, self.bias_add = ops.MatMul(transpose_b=True), bias.choose()
+class _Multiplies(nn.Cell):
+    """By a cell or operator ``matmul``."""
 
     def multiply_in_bfloat16(self) -> None:
         self.matmul = Bfloat16Product()
+
+
+class ProductAndBias(_Multiplies):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul, self.bias_add = ops.MatMul(transpose_b=True), bias.choose()
 
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         return self.bias_add(self.matmul(rows, weight), offset)
@@ -77,15 +81,12 @@ class Bfloat16Product(nn.Cell):
         return self.fused(rows, weight)
 
 
-class BareProduct(nn.Cell):
+class BareProduct(_Multiplies):
     """Leaves the bias to the caller, who adds it together with what comes next."""
 
     def __init__(self) -> None:
         super().__init__()
         self.matmul = _product()
-
-    def multiply_in_bfloat16(self) -> None:
-        self.matmul = Bfloat16Product()
 
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         return self.matmul(rows, weight)
@@ -100,16 +101,13 @@ class ProductThenGelu(nn.Cell):
         return self.activation(self.product(rows, weight, offset))
 
 
-class FusedProductGelu(nn.Cell):
+class FusedProductGelu(_Multiplies):
     """Bias and GELU in one operator, for float32."""
 
     def __init__(self) -> None:
         super().__init__()
         self.matmul, self.fused = _product(), operators.bias_gelu()
         self.bias_add, self.activation = bias.choose(), gelu.ErfGelu()
-
-    def multiply_in_bfloat16(self) -> None:
-        self.matmul = Bfloat16Product()
 
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
         product = self.matmul(rows, weight)

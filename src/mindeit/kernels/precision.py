@@ -19,7 +19,7 @@ def apply(model: nn.Cell, amp_level: str) -> nn.Cell:
     if amp_level == "O0":
         return model
     if _in_products_alone(amp_level):
-        multiply_in_bfloat16(model.cells())
+        multiply_in_bfloat16([model])
         return model
     model.to_float(HALVES[amp_level])
     if amp_level != "O3":
