@@ -105,7 +105,7 @@ def test_a_user_without_them_gets_one_line_before_any_work(on, script, tmp_path,
 class Product(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
-        self.product = operators.bfloat16_product()
+        self.product = operators.bfloat16_product(False)
 
     def construct(self, rows, weight):
         return self.product(rows, weight)
@@ -146,12 +146,8 @@ def test_other_tensors_are_refused(able):
     ]
     for tensors in wrong:
         assert selftest.call(opened(), "bfloat16_product", *tensors) == 1
-    qkv, offset, mixed = (
-        np.ones((1, 3, 3, 2, 8), np.float32),
-        np.ones((3, 2, 8), np.float32),
-        np.ones((1, 3, 15), np.float32),
-    )
-    assert selftest.call(opened(), "bfloat16_attention", qkv, offset, mixed) == 1
+    qkv, mixed = np.ones((1, 3, 3, 2, 8), np.float32), np.ones((1, 3, 15), np.float32)
+    assert selftest.call(opened(), "bfloat16_attention", qkv, mixed) == 1
 
 
 def test_without_onednn_an_operator_ends_in_an_error(able):
@@ -199,7 +195,7 @@ def test_parameters_and_all_but_the_products_stay_float32(able):
     stored = precision.storage(model, "bf16")
     assert {str(stored(parameter)) for parameter in model.get_parameters()} == {"Float32"}
     products = [cell for _, cell in model.cells_and_names() if isinstance(cell, linear.FusedProductGelu)]
-    assert products and all(isinstance(cell.matmul, linear.Bfloat16Product) for cell in products)
+    assert products and all(cell.matmul.fused is operators.bfloat16_product(False) for cell in products)
     assert not precision.overflows("bf16")
 
 
@@ -235,19 +231,21 @@ def test_a_layer_of_somebody_else_s_stays_outside_a_whole_block(able):
 def test_attention_and_its_gradient_follow_those_in_float32(able, tokens, width):
     """With AMX; without it they are the same."""
     draw, heads = np.random.default_rng(0).standard_normal, 2
-    qkv, offset, dy = (
-        draw(shape).astype(np.float32)
-        for shape in ((2, tokens, 3, heads, width), (3, heads, width), (2, tokens, heads * width))
-    )
+    qkv, dy = (draw(shape).astype(np.float32) for shape in ((2, tokens, 3, heads, width), (2, tokens, heads * width)))
+    exchanges = [draw(shape).astype(np.float32) / 2 for shape in ((heads, heads), (heads,), (heads, heads), (heads,))]
     found = {}
     for prefix in ("", "bfloat16_"):
-        mixed, dqkv, doffset = np.full_like(dy, np.nan), np.full_like(qkv, np.nan), np.full_like(offset, np.nan)
-        assert selftest.call(opened(), f"{prefix}attention", qkv, offset, mixed) == 0
-        assert selftest.call(opened(), f"{prefix}attention_grad", qkv, offset, dy, dqkv, doffset) == 0
-        found[prefix] = mixed, dqkv, doffset
+        mixed, dqkv, talked, *dtalked = (
+            np.full_like(array, np.nan) for array in (dy, qkv, dy, qkv, *(exchanges[place] for place in (0, 2, 3)))
+        )
+        assert selftest.call(opened(), f"{prefix}attention", qkv, mixed) == 0
+        assert selftest.call(opened(), f"{prefix}attention_grad", qkv, dy, dqkv) == 0
+        assert selftest.call(opened(), f"{prefix}talking_heads", qkv, *exchanges, talked) == 0
+        assert selftest.call(opened(), f"{prefix}talking_heads_grad", qkv, *exchanges, dy, *dtalked) == 0
+        found[prefix] = mixed, dqkv, talked, *dtalked
     for exact, near in zip(found[""], found["bfloat16_"]):
         gap = np.abs(near - exact).max() / np.abs(exact).max()
-        assert 1e-4 < gap < 2e-2 if opened().uses_amx() else gap == 0
+        assert 1e-4 < gap < selftest.BFLOAT16_TOLERANCE if opened().uses_amx() else gap == 0
 
 
 def test_a_run_in_it_follows_that_in_float32(able, tmp_path):

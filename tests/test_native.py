@@ -25,6 +25,7 @@ from mindeit.kernels.native import onednn, operators, selftest
 from mindeit.layers.block import TransformerBlock
 from mindeit.layers.linear import Linear
 from mindeit.layers.residual import Residual
+from mindeit.layers.talking_heads import HeadMix, TalkingHeads
 from mindeit.layers.weight_init import seeded
 from mindeit.runtime.device import operator_by_operator
 
@@ -44,19 +45,6 @@ def fresh():
 # -- the operators themselves
 
 
-class StockMix(nn.Cell):
-    """What a fused attention replaces: the bias, and attention by single operators."""
-
-    def __init__(self):
-        super().__init__()
-        self.add = ops.BiasAdd()
-        self.plain = attention.StackedAttention(heads.StackedHeads(2), attention.MatmulAttention())
-
-    def construct(self, stacked, offset):
-        rows = self.add(ops.reshape(stacked, (-1, stacked.shape[2])), offset)
-        return self.plain(ops.reshape(rows, stacked.shape), offset)
-
-
 class ScaledSum(nn.Cell):
     def construct(self, x, branch, gain, factors):
         return x + branch * gain * ops.reshape(factors, (-1, 1, 1))
@@ -64,6 +52,10 @@ class ScaledSum(nn.Cell):
 
 def stock_gelu():
     return linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu())
+
+
+def stock_attention():
+    return attention.StackedAttention(heads.StackedHeads(2), attention.MatmulAttention())
 
 
 FORMS = {
@@ -76,8 +68,8 @@ FORMS = {
     "product and bias": (linear.FusedProductAndBias, linear.ProductAndBias, ((37, 20), (75, 20), (75,))),
     "product and bias of few rows": (linear.FusedProductAndBias, linear.ProductAndBias, ((1, 20), (300, 20), (300,))),
     "product, bias, GELU": (linear.FusedProductGelu, stock_gelu, ((37, 20), (75, 20), (75,))),
-    "attention": (lambda: attention.FusedAttention(2), StockMix, ((2, 53, 144), (144,))),
-    "attention of few tokens, odd heads": (lambda: attention.FusedAttention(2), StockMix, ((3, 5, 66), (66,))),
+    "attention": (lambda: attention.FusedAttention(2), stock_attention, ((2, 53, 144),)),
+    "attention of few tokens, odd heads": (lambda: attention.FusedAttention(2), stock_attention, ((3, 5, 66),)),
     "GELU": (gelu.FusedGelu, gelu.ErfGelu, ((3, 5, 27),)),
     "convolution and GELU": (
         lambda: depthwise.FusedDepthwiseGelu(27, 5),
@@ -168,19 +160,23 @@ def test_results_do_not_depend_on_the_number_of_threads():
     threads = ctypes.CDLL("libgomp.so.1")
     before = threads.omp_get_max_threads()
     draw = np.random.default_rng(0).standard_normal
-    qkv, offset, dy = (draw(shape).astype(np.float32) for shape in ((2, 53, 3, 2, 24), (3, 2, 24), (2, 53, 48)))
+    qkv, dy = (draw(shape).astype(np.float32) for shape in ((2, 53, 3, 2, 24), (2, 53, 48)))
+    talks = [inputs for _, inputs, _ in selftest.talking_heads_cases(np.random.default_rng(0))]
     rows, gamma, drows = (draw(shape).astype(np.float32) for shape in ((2000, 40), (40,), (2000, 40)))
     found = []
     try:
         for count in (1, 2, 3, 7):
             threads.omp_set_num_threads(count)
-            outputs = [np.empty_like(array) for array in (qkv, offset, rows)] + [np.empty((2, 40), np.float32)]
-            assert selftest.call(opened(), "attention_grad", qkv, offset, dy, *outputs[:2]) == 0
-            mixed = np.empty_like(dy)
-            assert selftest.call(opened(), "attention", qkv, offset, mixed) == 0
+            shapes = dy.shape, qkv.shape, rows.shape, (2, 40)
+            mixed, dqkv, dx, sums = (np.empty(shape, np.float32) for shape in shapes)
+            assert selftest.call(opened(), "attention_grad", qkv, dy, dqkv) == 0
+            assert selftest.call(opened(), "attention", qkv, mixed) == 0
             epsilon = np.array([1e-6], np.float32)
-            assert selftest.call(opened(), "layer_norm_grad", rows, gamma, drows, epsilon, *outputs[2:]) == 0
-            found.append([output.tobytes() for output in (mixed, *outputs)])
+            assert selftest.call(opened(), "layer_norm_grad", rows, gamma, drows, epsilon, dx, sums) == 0
+            talked, *dtalked = (np.empty_like(talks[1][place]) for place in (5, 0, 1, 3, 4))
+            assert selftest.call(opened(), "talking_heads", *talks[0], talked) == 0
+            assert selftest.call(opened(), "talking_heads_grad", *talks[1], *dtalked) == 0
+            found.append([output.tobytes() for output in (mixed, dqkv, dx, sums, talked, *dtalked)])
     finally:
         threads.omp_set_num_threads(before)
     assert all(result == found[0] for result in found)
@@ -254,7 +250,7 @@ def test_what_is_not_a_number_stays_one():
     qkv = np.ones((1, 5, 3, 1, 8), np.float32)
     qkv[0, 2, 0] = np.nan  # a query: its own row alone
     mixed = np.empty((1, 5, 8), np.float32)
-    assert selftest.call(opened(), "attention", qkv, np.zeros((3, 1, 8), np.float32), mixed) == 0
+    assert selftest.call(opened(), "attention", qkv, mixed) == 0
     assert np.isnan(mixed[0, 2]).all() and np.isfinite(np.delete(mixed, 2, 1)).all()
 
 
@@ -325,6 +321,35 @@ def test_a_block_with_a_layer_of_somebody_else_s_runs_by_its_parts():
     assert np.abs(by_graph - by_operator).max() <= 1e-6 * np.abs(by_operator).max()
 
 
+class Adapted(nn.Cell):
+    """A layer with something beside it (as LoRA has), which has neither weight nor bias itself."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def construct(self, x):
+        return self.layer(x) + 1.0
+
+
+def test_a_projection_in_the_place_of_qkv_is_taken_as_it_is():
+    cell, x = block_and_tokens()
+    attend = cell.set_train(False).attn
+    seen = []
+    attend.qkv.register_forward_hook(lambda cell, inputs, output: seen.append(output.asnumpy()))
+    wanted = attend(x).asnumpy()
+    weight, offset = attend.qkv.weight.asnumpy(), attend.qkv.bias.asnumpy()
+    assert np.abs(seen[0] - (x.asnumpy() @ weight.T + offset)).max() <= 1e-5 * np.abs(seen[0]).max()
+    same, less = Linear(48, 144), Linear(48, 144)
+    for layer, bias_of_it in ((same, offset), (less, offset - 1)):
+        layer.weight.set_data(Tensor(weight))
+        layer.bias.set_data(Tensor(bias_of_it))
+    for layer in (same, Adapted(less)):
+        attend.qkv = layer
+        for run in (attend, ms.jit(attend)):
+            assert np.abs(run(x).asnumpy() - wanted).max() <= 3e-6 * np.abs(wanted).max()
+
+
 class SumOfSquares(nn.Cell):
     def __init__(self, cell):
         super().__init__()
@@ -355,8 +380,48 @@ def test_a_whole_block_and_its_gradients_are_those_of_its_parts(how, init_scale,
         assert np.abs(one - other).max() <= 3e-6 * np.abs(other).max()
 
 
-def test_exported_graphs_hold_none_of_them(tmp_path, graph_mode):
-    model = shallow("deit_tiny_patch16_224", 2, num_classes=7, image_size=32).set_train(False)
+def talking_heads_and_tokens(num_heads: int) -> tuple[TalkingHeads, Tensor]:
+    cell, draw = TalkingHeads(12 * num_heads, num_heads), np.random.default_rng(0).standard_normal
+    for parameter in cell.get_parameters():
+        parameter.set_data(Tensor(draw(parameter.shape).astype(np.float32) / 2))
+    return cell, Tensor(draw((3, 53, 12 * num_heads)).astype(np.float32))
+
+
+@pytest.mark.parametrize("num_heads", [1, 6])
+def test_fused_talking_heads_and_their_gradients_are_those_of_the_parts(num_heads, graph_mode):
+    found = {}
+    for fused in (True, False):
+        cell, x = talking_heads_and_tokens(num_heads)
+        assert cell.as_made and cell.whole.fuses
+        loss, weights = SumOfSquares(cell).set_train(), cell.trainable_params()
+        with nullcontext() if fused else operator_by_operator():
+            value, (dx, dweights) = ms.value_and_grad(loss, 0, weights)(x)
+            found[fused] = [array.asnumpy() for array in (cell(x), value, dx, *dweights)]
+    scale = max(np.abs(gradient).max() for gradient in found[False][3:])
+    for name, one, other in zip(("y", "loss", "x", *(weight.name for weight in weights)), found[True], found[False]):
+        if name.endswith("proj_l.bias"):  # changes nothing: 0, where the parts leave what rounding does
+            assert not one.any() and np.abs(other).max() < 1e-6 * scale
+        else:
+            assert np.abs(one - other).max() <= 5e-6 * np.abs(other).max(), name
+
+
+class DoubledMix(HeadMix):
+    def construct(self, scores):
+        return 2.0 * super().construct(scores)
+
+
+def test_another_exchange_of_heads_is_taken_as_it_is():
+    cell, x = talking_heads_and_tokens(2)
+    exchange = DoubledMix(2)
+    exchange.weight.set_data(cell.proj_w.weight)
+    cell.proj_w = exchange
+    by_graph, by_operator = ms.jit(cell)(x).asnumpy(), cell(x).asnumpy()
+    assert np.abs(by_graph - by_operator).max() <= 1e-6 * np.abs(by_operator).max()
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "cait_XXS24_224"])
+def test_exported_graphs_hold_none_of_them(name, tmp_path, graph_mode):
+    model = shallow(name, 2, num_classes=7, image_size=32).set_train(False)
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
     wanted = model(Tensor(images)).asnumpy().copy()
     make_portable(model)
@@ -443,7 +508,7 @@ def test_without_onednn_products_are_mindspores(monkeypatch, fresh):
     assert found.path == LIBRARY.path and not found.multiplies
     assert found.form == LIBRARY.form.replace("fused", "fused, but for products", 1)
     assert type(linear.choose()) is linear.ProductAndBias
-    assert type(linear.BareProduct().matmul) is ops.MatMul
+    assert type(linear.FusedProductGelu().matmul) is ops.MatMul
 
 
 def test_an_operator_that_computes_wrongly_is_not_used(monkeypatch, fresh):

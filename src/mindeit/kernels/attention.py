@@ -6,7 +6,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindeit.kernels import bias, heads
+from mindeit.kernels import heads
 from mindeit.kernels.float32 import Float32
 from mindeit.kernels.native import operators
 from mindeit.runtime import device
@@ -99,40 +99,33 @@ def choose() -> MatmulAttention:
 
 
 class StackedAttention(nn.Cell):
-    """(product, its bias) -> mixed values (batch, tokens, dim). ``adds_bias``: the product comes without."""
-
-    adds_bias = False
+    """The product -> mixed values (batch, tokens, dim)."""
 
     def __init__(self, divided: nn.Cell, attend: MatmulAttention) -> None:
         super().__init__()
         self.heads, self.attend = divided, attend
 
-    def construct(self, stacked: Tensor, offset: Tensor) -> Tensor:
+    def construct(self, stacked: Tensor) -> Tensor:
         query, key, value = self.heads.divide(stacked)
         return self.heads.merge(self.attend(query, key, value, query.shape[-1] ** -0.5))
 
 
 class FusedAttention(nn.Cell):
-    """Everything between the product and the mixed values in one operator, for float32: scores never reach memory."""
-
-    adds_bias = True
+    """In one operator, for float32: scores never reach memory."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.fused, self.bias_add = operators.attention(False), bias.choose()
+        self.num_heads, self.fused = num_heads, operators.attention(False)
         self.plain = StackedAttention(heads.StackedHeads(num_heads), MatmulAttention())
 
     def multiply_in_bfloat16(self) -> None:
         self.fused = operators.attention(True)
 
-    def construct(self, stacked: Tensor, offset: Tensor) -> Tensor:
-        batch, tokens, width = stacked.shape
+    def construct(self, stacked: Tensor) -> Tensor:
         if stacked.dtype != ms.float32:
-            rows = self.bias_add(ops.reshape(stacked, (-1, width)), offset)
-            return self.plain(ops.reshape(rows, stacked.shape), offset)
-        parts = (3, self.num_heads, width // (3 * self.num_heads))
-        return self.fused(ops.reshape(stacked, (batch, tokens, *parts)), ops.reshape(offset, parts))
+            return self.plain(stacked)
+        batch, tokens, width = stacked.shape
+        return self.fused(ops.reshape(stacked, (batch, tokens, 3, self.num_heads, width // (3 * self.num_heads))))
 
 
 def choose_stacked(num_heads: int) -> nn.Cell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
-from mindeit.kernels import attention, block, depthwise, gain, gelu, heads, linear, mean, norm, residual
+from mindeit.kernels import attention, block, depthwise, gain, gelu, heads, linear, mean, norm, residual, talking_heads
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
 # forms that other runtimes know by name.
@@ -14,8 +14,8 @@ _PLAIN = {
     attention.FusedAttention: lambda cell: attention.StackedAttention(
         heads.TransposedHeads(cell.num_heads), attention.MatmulAttention()
     ),
+    talking_heads.FusedTalkingHeads: lambda cell: talking_heads.PlainTalkingHeads(),
     linear.FusedProductAndBias: lambda cell: linear.ProductAndBias(),
-    linear.BareProduct: lambda cell: linear.ProductAndBias(),  # whose bias a fused attention added
     linear.FusedProductGelu: lambda cell: linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu()),
     depthwise.FusedDepthwiseGelu: lambda cell: cell.plain,
     mean.FusedTokenMean: lambda cell: mean.PlainTokenMean(),

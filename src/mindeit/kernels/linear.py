@@ -13,14 +13,7 @@ from mindeit.kernels.native import operators
 from mindeit.runtime import device
 
 
-class _Multiplies(nn.Cell):
-    """By a cell or operator ``matmul``."""
-
-    def multiply_in_bfloat16(self) -> None:
-        self.matmul = Bfloat16Product()
-
-
-class ProductAndBias(_Multiplies):
+class ProductAndBias(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.matmul, self.bias_add = ops.MatMul(transpose_b=True), bias.choose()
@@ -37,11 +30,10 @@ class FusedProductAndBias(ProductAndBias, Fused):
         self.fused = operators.product(True)
 
     def multiply_in_bfloat16(self) -> None:
-        super().multiply_in_bfloat16()
-        self.fused = None
+        self.fused = operators.bfloat16_product(True)
 
     def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-        if self.fused is not None and not self.halves and rows.dtype == ms.float32:
+        if not self.halves and rows.dtype == ms.float32:
             return self.fused(rows, weight, offset)
         return self.bias_add(self.matmul(rows, weight), offset)
 
@@ -64,32 +56,13 @@ class FusedProduct(Fused):
         super().__init__()
         self.fused, self.matmul = operators.product(False), ops.MatMul(transpose_b=True)
 
+    def multiply_in_bfloat16(self) -> None:
+        self.fused = operators.bfloat16_product(False)
+
     def construct(self, rows: Tensor, weight: Tensor) -> Tensor:
         if self.halves or rows.dtype != ms.float32:
             return self.matmul(rows, weight)
         return self.fused(rows, weight)
-
-
-class Bfloat16Product(nn.Cell):
-    """The same of what is rounded to bfloat16, summed in float32."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fused = operators.bfloat16_product()
-
-    def construct(self, rows: Tensor, weight: Tensor) -> Tensor:
-        return self.fused(rows, weight)
-
-
-class BareProduct(_Multiplies):
-    """Leaves the bias to the caller, who adds it together with what comes next."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.matmul = _product()
-
-    def construct(self, rows: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-        return self.matmul(rows, weight)
 
 
 class ProductThenGelu(nn.Cell):
@@ -101,7 +74,7 @@ class ProductThenGelu(nn.Cell):
         return self.activation(self.product(rows, weight, offset))
 
 
-class FusedProductGelu(_Multiplies):
+class FusedProductGelu(nn.Cell):
     """Bias and GELU in one operator, for float32."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Callable
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindeit.kernels import block, precision
+from mindeit.kernels import block
 from mindeit.layers.attention import Attention
 from mindeit.layers.layer_scale import layer_scale
 from mindeit.layers.linear import Linear
@@ -60,12 +60,6 @@ class TransformerBlock(Block):
     def kinds(self) -> list[type]:
         """Of the cells inside."""
         return [type(cell) for name, cell in self.cells_and_names() if "_recompute_cell" not in name]
-
-    def multiply_in_bfloat16(self) -> None:
-        as_made = self.as_made
-        precision.multiply_in_bfloat16(self.cells())
-        if as_made:
-            self.made_of = self.kinds()
 
     def __getattr__(self, name: str) -> Any:
         """``as_made``: nobody put in a layer of their own, which the whole would pass by. Python looks when a graph is

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from itertools import chain
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def kind() -> str:
 def unavailable() -> str | None:
     """Why there are none; None: they are ready."""
     path = library().path
-    if path is None:
+    if path is None or not library().multiplies:
         return f"its CPU operators are {library().form}"
     try:
         supported, gemm = onednn.load().dnnl_get_effective_cpu_isa(), onednn.function("dnnl_gemm_bf16bf16f32")
@@ -45,7 +46,8 @@ def unavailable() -> str | None:
     operators = ctypes.CDLL(str(path))
     operators.use_bfloat16_gemm(gemm)
     draws = np.random.default_rng(0)
+    following = (cases(draws, prefix="bfloat16_") for cases in (selftest.block_cases, selftest.talking_heads_cases))
     wrong = selftest.first_wrong(operators, selftest.bfloat16_cases(draws)) or selftest.first_wrong(
-        operators, selftest.block_cases(draws, prefix="bfloat16_"), selftest.BFLOAT16_TOLERANCE
+        operators, chain(*following), selftest.BFLOAT16_TOLERANCE
     )
     return f"{path} computes {wrong} wrongly" if wrong else None

@@ -34,20 +34,67 @@ def layer_norm_grad(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray) -> Arrays:
 
 def attention(qkv: np.ndarray) -> Arrays:
     """(batch, tokens, 3, heads, head_dim) -> mixed values (batch, tokens, dim), and the weights of tokens."""
-    query, key, value = np.moveaxis(qkv, (2, 3), (0, 2))  # (batch, heads, tokens, head_dim)
-    scores = np.exp(query @ key.swapaxes(2, 3) * query.shape[3] ** -0.5)
-    shares = scores / scores.sum(3, keepdims=True)
-    return (shares @ value).swapaxes(1, 2).reshape(*qkv.shape[:2], -1), shares
+    query, key, value = _heads_first(qkv)
+    shares = softmax(query @ key.swapaxes(2, 3) * query.shape[3] ** -0.5)
+    return _merged(shares @ value), shares
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def softmax_grad(shares: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    return shares * (grad - (shares * grad).sum(-1, keepdims=True))
 
 
 def attention_grad(qkv: np.ndarray, dmixed: np.ndarray) -> np.ndarray:
-    query, key, value = np.moveaxis(qkv, (2, 3), (0, 2))
-    shares = attention(qkv)[1]
-    dheads = dmixed.reshape(*qkv.shape[:2], *qkv.shape[3:]).swapaxes(1, 2)
-    dshares = dheads @ value.swapaxes(2, 3)
-    dscores = shares * (dshares - (shares * dshares).sum(3, keepdims=True)) * query.shape[3] ** -0.5
-    parts = (dscores @ key, dscores.swapaxes(2, 3) @ query, shares.swapaxes(2, 3) @ dheads)
+    query, key, value = _heads_first(qkv)
+    shares, dheads = attention(qkv)[1], _divided(dmixed, qkv)
+    dscores = softmax_grad(shares, dheads @ value.swapaxes(2, 3)) * query.shape[3] ** -0.5
+    return _stacked(dscores @ key, dscores.swapaxes(2, 3) @ query, shares.swapaxes(2, 3) @ dheads)
+
+
+def _heads_first(qkv: np.ndarray) -> np.ndarray:
+    return np.moveaxis(qkv, (2, 3), (0, 2))  # query, key, value (batch, heads, tokens, head_dim)
+
+
+def _stacked(*parts: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.stack(parts), (0, 2), (2, 3))
+
+
+def _merged(heads: np.ndarray) -> np.ndarray:
+    mixed = heads.swapaxes(1, 2)
+    return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def _divided(mixed: np.ndarray, qkv: np.ndarray) -> np.ndarray:
+    return mixed.reshape(*qkv.shape[:2], *qkv.shape[3:]).swapaxes(1, 2)
+
+
+class TalkingHeads:
+    """Attention whose heads exchange scores before the softmax and probabilities after it, each by a weight
+    (heads, heads) and a bias (heads,)."""
+
+    def __init__(
+        self, qkv: np.ndarray, before: np.ndarray, its_bias: np.ndarray, after: np.ndarray, bias: np.ndarray
+    ) -> None:
+        self.qkv, self.before, self.after = qkv, before, after
+        query, key, value = _heads_first(qkv)
+        self.scores = query @ key.swapaxes(2, 3) * query.shape[3] ** -0.5
+        self.shares = softmax(np.einsum("gh,bhij->bgij", before, self.scores) + its_bias[:, None, None])
+        self.mixing = np.einsum("gh,bhij->bgij", after, self.shares) + bias[:, None, None]
+        self.mixed = _merged(self.mixing @ value)
+
+    def gradients(self, dmixed: np.ndarray) -> Arrays:
+        """Of qkv and the exchanges, but for the first bias, which changes nothing."""
+        (query, key, value), dheads = _heads_first(self.qkv), _divided(dmixed, self.qkv)
+        dmixing = dheads @ value.swapaxes(2, 3)
+        dtalked = softmax_grad(self.shares, np.einsum("gh,bgij->bhij", self.after, dmixing))
+        dscores = np.einsum("gh,bgij->bhij", self.before, dtalked) * query.shape[3] ** -0.5
+        dqkv = _stacked(dscores @ key, dscores.swapaxes(2, 3) @ query, self.mixing.swapaxes(2, 3) @ dheads)
+        of_weights = [np.einsum("bgij,bhij->gh", *pair) for pair in ((dtalked, self.scores), (dmixing, self.shares))]
+        return dqkv, *of_weights, dmixing.sum((0, 2, 3))
 
 
 class Block:

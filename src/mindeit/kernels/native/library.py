@@ -28,7 +28,7 @@ from mindeit.runtime import log
 
 SWITCH = "MINDEIT_NATIVE"  # 0: MindSpore's own operators
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
-HEADER = Path(__file__).with_name("common.h")
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 # Not -ffast-math: a library that is linked with it makes its whole process flush small numbers to zero.
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast"),
@@ -94,7 +94,7 @@ def _compiled(compiler: list[str], vectors: str, macros: str) -> Path:
     if vectors == "AVX-512":
         compiler = [*compiler, *WIDE_FLAGS]
     try:
-        parts = [*(file.read_text() for file in (HEADER, *SOURCES)), macros, *compiler, metadata.version("mindspore")]
+        parts = [*(file.read_text() for file in (*HEADERS, *SOURCES)), macros, *compiler, metadata.version("mindspore")]
     except metadata.PackageNotFoundError:
         raise _UnavailableError("MindSpore is not installed") from None
     path = cache_folder() / "native" / f"operators-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}.so"

@@ -86,16 +86,36 @@ def residual(has_gain: bool) -> Any:
 
 @functools.cache
 def attention(bfloat16: bool) -> Any:
-    """Query, key and value (batch, tokens, 3, heads, head_dim) and their bias -> mixed values (batch, tokens, dim).
+    """Query, key and value (batch, tokens, 3, heads, head_dim) -> mixed values (batch, tokens, dim).
 
     ``bfloat16``: so it multiplies where the CPU has AMX.
     """
-    grad = _custom(_in(bfloat16, "attention_grad"), lambda qkv, bias, dy: (qkv, bias), lambda qkv, bias, dy: (qkv, qkv))
+    grad = _custom(_in(bfloat16, "attention_grad"), lambda qkv, dy: qkv, lambda qkv, dy: qkv)
 
-    def bprop(qkv: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
-        return grad(qkv, bias, dout)
+    def bprop(qkv: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return (grad(qkv, dout),)
 
-    return _custom(_in(bfloat16, "attention"), lambda x, bias: [x[0], x[1], x[3] * x[4]], lambda x, bias: x, bprop)
+    return _custom(_in(bfloat16, "attention"), _mixed, lambda qkv: qkv, bprop)
+
+
+@functools.cache
+def talking_heads(bfloat16: bool) -> Any:
+    """The same, with a weight (heads, heads) and a bias (heads,) by which heads exchange scores before the softmax, and
+    two more by which they exchange probabilities after it. The first bias changes nothing."""
+    name = _in(bfloat16, "talking_heads")
+    grad = _custom(f"{name}_grad", lambda qkv, w, _, *rest: (qkv, w, *rest[:2]), lambda qkv, *rest: (qkv,) * 4)
+
+    def bprop(
+        qkv: Tensor, before: Tensor, its_bias: Tensor, after: Tensor, bias: Tensor, out: Tensor, dout: Tensor
+    ) -> tuple:
+        dqkv, dbefore, dafter, dbias = grad(qkv, before, its_bias, after, bias, dout)
+        return dqkv, dbefore, ops.zeros_like(its_bias), dafter, dbias
+
+    return _custom(name, _mixed, lambda qkv, *rest: qkv, bprop)
+
+
+def _mixed(qkv: list[int], *rest: list[int]) -> list[int]:
+    return [qkv[0], qkv[1], qkv[3] * qkv[4]]
 
 
 @functools.cache
@@ -153,13 +173,20 @@ def product(has_bias: bool) -> Any:
 
 
 @functools.cache
-def bfloat16_product() -> Any:
-    """(rows (n, in), weight (out, in)) -> (n, out), all float32; multiplied in bfloat16, summed in float32."""
+def bfloat16_product(has_bias: bool) -> Any:
+    """The same, all float32; multiplied in bfloat16, summed in float32."""
     grad = _custom("bfloat16_product_grad", lambda x, weight, dy: (x, weight), lambda x, weight, dy: (x, x))
+    sums = column_sums()
 
     def bprop(x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple:
         return grad(x, weight, dout)
 
+    def bprop_with_bias(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        dx, dweight = grad(x, weight, dout)
+        return dx, dweight, sums(dout)
+
+    if has_bias:
+        return _custom("bfloat16_product_bias", lambda x, w, bias: [x[0], w[0]], lambda x, w, bias: x, bprop_with_bias)
     return _custom("bfloat16_product", lambda x, weight: [x[0], weight[0]], lambda x, weight: x, bprop)
 
 

@@ -123,6 +123,12 @@ OPERATOR(bfloat16_product) {
   return multiply(BFLOAT16, t[0], t[1], nullptr, t[2], n, in, out);
 }
 
+OPERATOR(bfloat16_product_bias) {
+  const int64_t n = t.size(0, 0), in = t.size(0, 1), out = t.size(1, 0);
+  if (!t.are({{n, in}, {out, in}, {out}, {n, out}})) return MISSHAPEN;
+  return multiply(BFLOAT16, t[0], t[1], t[2], t[3], n, in, out);
+}
+
 OPERATOR(bfloat16_product_grad) {
   const int64_t n = t.size(0, 0), in = t.size(0, 1), out = t.size(1, 0);
   if (!t.are({{n, in}, {out, in}, {n, out}, {n, in}, {out, in}})) return MISSHAPEN;

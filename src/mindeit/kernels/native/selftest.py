@@ -67,7 +67,8 @@ def cases(random: np.random.Generator) -> Iterator[Case]:
     yield from _layer_norm(rows, bias, dy, draw(27))
     yield from _tokens(x.astype(np.float64), draw(3, 1, 27), dsum)
     yield from _depthwise(draw(2, 25, 27), draw(27, 1, 3, 3), draw(27), draw(2, 25, 27))
-    yield from _attention(draw(2, 53, 3, 2, 24), draw(3, 2, 24), draw(2, 53, 48))
+    yield from _attention(draw(2, 53, 3, 2, 24), draw(2, 53, 48))
+    yield from talking_heads_cases(random)
 
 
 def _layer_norm(x: np.ndarray, gamma: np.ndarray, dy: np.ndarray, beta: np.ndarray) -> Iterator[Case]:
@@ -103,11 +104,19 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dy: np.ndarr
     yield "depthwise_gelu_grad", (x, weight, bias, dy), (dx, dweight, dseen.sum((0, 1, 2)))
 
 
-def _attention(qkv: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
-    stacked = qkv.astype(np.float64) + bias
-    dqkv = formulas.attention_grad(stacked, dy.astype(np.float64))
-    yield "attention", (qkv, bias), (formulas.attention(stacked)[0],)
-    yield "attention_grad", (qkv, bias, dy), (dqkv, dqkv.sum((0, 1)))
+def _attention(qkv: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
+    stacked = qkv.astype(np.float64)
+    yield "attention", (qkv,), (formulas.attention(stacked)[0],)
+    yield "attention_grad", (qkv, dy), (formulas.attention_grad(stacked, dy.astype(np.float64)),)
+
+
+def talking_heads_cases(random: np.random.Generator, heads: int = 5, prefix: str = "") -> Iterator[Case]:
+    """``prefix``: of the operators' names."""
+    sizes = ((2, 53, 3, heads, 12), (heads, heads), (heads,), (heads, heads), (heads,), (2, 53, 12 * heads))
+    *inputs, dy = (random.standard_normal(size).astype(np.float32) for size in sizes)
+    talk = formulas.TalkingHeads(*(array.astype(np.float64) for array in inputs))
+    yield f"{prefix}talking_heads", tuple(inputs), (talk.mixed,)
+    yield f"{prefix}talking_heads_grad", (*inputs, dy), talk.gradients(dy.astype(np.float64))
 
 
 def product_cases(random: np.random.Generator) -> Iterator[Case]:
@@ -131,7 +140,6 @@ def block_cases(
     hidden: int = 40,
     prefix: str = "",
 ) -> Iterator[Case]:
-    """``prefix``: of the operators' names."""
     batch, _, dim = shape
     halves = [
         [(dim,), (dim,), (wide, dim), first_bias, (dim, narrow), (dim,), (dim,)]
@@ -151,9 +159,12 @@ def block_cases(
 
 def bfloat16_cases(random: np.random.Generator) -> Iterator[Case]:
     """Products of what is rounded to bfloat16: exact in float32, where they are summed."""
-    rows, weight, dy = (random.standard_normal(shape).astype(np.float32) for shape in ((53, 24), (40, 24), (53, 40)))
+    rows, weight, bias, dy = (
+        random.standard_normal(shape).astype(np.float32) for shape in ((53, 24), (40, 24), (40,), (53, 40))
+    )
     x, w, g = (_bfloat16(array).astype(np.float64) for array in (rows, weight, dy))
     yield "bfloat16_product", (rows, weight), (x @ w.T,)
+    yield "bfloat16_product_bias", (rows, weight, bias), (x @ w.T + bias,)
     yield "bfloat16_product_grad", (rows, weight, dy), (g @ w, g.T @ x)
 
 
