@@ -27,6 +27,7 @@ COLUMNS = (("CPU", 8), ("GPU", 1), ("GPU", 2), ("Ascend", 8))  # device, ranks
 DEVICES = ("CPU", "GPU", "Ascend")
 _STEP = Path(__file__).with_name("step.py")
 _SECONDS = 3600
+STUBS_CRASHED = "the stub libraries crash before all kernels are selected, which says nothing about a device"
 _NO_KERNEL = re.compile(r"kernel '(\w+)' does not support this kernel data type: .*?(input\(.*?\)) , (output\(.*?\))")
 _ENVIRONMENT = {
     "GLOG_v": "3",
@@ -170,7 +171,7 @@ def _outcome(one: Try, code: int, text: str) -> Outcome:
 
 def _before_all_kernels(code: int) -> str:
     if code == -signal.SIGSEGV and not cann_stubs.installed():
-        return "the stub libraries crash before all kernels are selected, which says nothing about a device"
+        return STUBS_CRASHED
     return f"ended with exit code {code} before all kernels were selected"
 
 
