@@ -7,17 +7,12 @@ from typing import Callable, Optional
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels.fused import ByParts
 from mindeit.kernels.native import operators
 
 # gamma, beta, the first product's weight and bias, the second's, and the residual's gain (dim,)
 Half = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Draw = Callable[[Tensor], Optional[Tensor]]
-
-
-class PlainBlock(nn.Cell):
-    """Has nothing to compute: the block's parts do."""
-
-    fuses = False
 
 
 class _Differentiable(nn.Cell):
@@ -98,4 +93,4 @@ class FusedBlock(nn.Cell):
 
 def choose(num_heads: int, epsilon: float, by_parts: Callable[[Tensor], Tensor]) -> nn.Cell:
     """``by_parts``: the block without this."""
-    return FusedBlock(num_heads, epsilon, by_parts) if operators.multiplies() else PlainBlock()
+    return FusedBlock(num_heads, epsilon, by_parts) if operators.multiplies() else ByParts()

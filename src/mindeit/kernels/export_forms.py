@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import nn, ops
 
 from mindeit.kernels import attention, block, depthwise, gain, gelu, heads, linear, mean, norm, residual, talking_heads
+from mindeit.kernels.fused import ByParts
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
 # forms that other runtimes know by name.
@@ -14,14 +15,14 @@ _PLAIN = {
     attention.FusedAttention: lambda cell: attention.StackedAttention(
         heads.TransposedHeads(cell.num_heads), attention.MatmulAttention()
     ),
-    talking_heads.FusedTalkingHeads: lambda cell: talking_heads.PlainTalkingHeads(),
+    talking_heads.FusedTalkingHeads: lambda cell: ByParts(),
     linear.FusedProductAndBias: lambda cell: linear.ProductAndBias(),
     linear.FusedProductGelu: lambda cell: linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu()),
     depthwise.FusedDepthwiseGelu: lambda cell: cell.plain,
     mean.FusedTokenMean: lambda cell: mean.PlainTokenMean(),
     gelu.FusedGelu: lambda cell: gelu.ErfGelu(),
     gain.FusedGain: lambda cell: gain.BroadcastGain(),
-    block.FusedBlock: lambda cell: block.PlainBlock(),
+    block.FusedBlock: lambda cell: ByParts(),
     residual.FusedResidual: lambda cell: residual.PlainResidual(),
     norm.FusedLayerNorm: lambda cell: norm.NativeLayerNorm(cell.plain.rows.epsilon),
     norm.ProductLayerNorm: lambda cell: norm.NativeLayerNorm(cell.rows.epsilon),

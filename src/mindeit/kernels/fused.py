@@ -1,8 +1,14 @@
-"""Cells with an operator of their own, which takes float32 alone."""
+"""Cells with an operator of their own, which takes float32 alone, and what stands in for those of whole layers."""
 
 from __future__ import annotations
 
 from mindspore import nn
+
+
+class ByParts(nn.Cell):
+    """In the place of a kernel that takes a layer whole: has nothing to compute, for the layer's parts do."""
+
+    fuses = False
 
 
 class Fused(nn.Cell):

@@ -6,15 +6,10 @@ from typing import Callable
 
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels.fused import ByParts
 from mindeit.kernels.native import operators
 
 Exchange = tuple[Tensor, Tensor]  # a weight (heads, heads) and a bias (heads,)
-
-
-class PlainTalkingHeads(nn.Cell):
-    """Has nothing to compute: the layer's parts do."""
-
-    fuses = False
 
 
 class FusedTalkingHeads(nn.Cell):
@@ -45,4 +40,4 @@ class FusedTalkingHeads(nn.Cell):
 
 def choose(num_heads: int, by_parts: Callable[[Tensor], Tensor]) -> nn.Cell:
     """``by_parts``: the layer without this, from its product to mixed values."""
-    return FusedTalkingHeads(num_heads, by_parts) if operators.available() else PlainTalkingHeads()
+    return FusedTalkingHeads(num_heads, by_parts) if operators.available() else ByParts()

@@ -139,9 +139,12 @@ struct Attention {
   }
   // Rows (n, padded_d) as the columns of a factor; without AMX put into memory (d, padded_n), zero in the padding.
   Factor columns(const float* rows, float* memory) const {
-    if (amx) return {rows, padded_d, true};
-    transpose(rows, memory);
-    return {memory, padded_n, false};
+    if (!amx) transpose(rows, memory);
+    return turned(rows, memory);
+  }
+  // The same, once they are there.
+  Factor turned(const float* rows, const float* memory) const {
+    return amx ? Factor{rows, padded_d, true} : Factor{memory, padded_n, false};
   }
   void transpose(const float* rows, float* columns) const {
     for (int64_t first = 0; first < padded_n; first += W)

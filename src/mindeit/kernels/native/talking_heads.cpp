@@ -27,8 +27,7 @@ struct Image {
   }
   Factor by_rows(int64_t h) const { return {rows + h * a.n * a.padded_d, a.padded_d, false}; }
   Factor by_columns(int64_t h) const {
-    if (a.amx) return {rows + h * a.n * a.padded_d, a.padded_d, true};
-    return {columns + h * a.d * a.padded_n, a.padded_n, false};
+    return a.turned(rows + h * a.n * a.padded_d, columns + h * a.d * a.padded_n);
   }
 };
 
