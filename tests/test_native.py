@@ -18,7 +18,20 @@ from mindspore import Tensor, nn, ops
 from zoo import GradientOf, ValueAndGradient, shallow
 
 import mindeit
-from mindeit.kernels import attention, bias, block, depthwise, gain, gelu, heads, linear, mean, norm, residual
+from mindeit.kernels import (
+    attention,
+    bias,
+    block,
+    convolution,
+    depthwise,
+    gain,
+    gelu,
+    heads,
+    linear,
+    mean,
+    norm,
+    residual,
+)
 from mindeit.kernels.export_forms import make_portable
 from mindeit.kernels.native import library as native
 from mindeit.kernels.native import onednn, operators, selftest
@@ -58,6 +71,11 @@ def stock_attention():
     return attention.StackedAttention(heads.StackedHeads(2), attention.MatmulAttention())
 
 
+def convolutions(out, kernel, stride, group=1):
+    stock = ops.Conv2D(out, kernel, pad_mode="pad", pad=kernel // 2, stride=stride, group=group)
+    return lambda: convolution.FusedConvolution(stock, stride), lambda: convolution.PlainConvolution(stock)
+
+
 FORMS = {
     "norm": (lambda: norm.FusedLayerNorm(1e-6), lambda: norm.ProductLayerNorm(1e-6), ((3, 9, 27), (27,), (27,))),
     "norm of wide rows": (
@@ -76,6 +94,13 @@ FORMS = {
         lambda: depthwise.PlainDepthwiseGelu(27, 5, gelu.ErfGelu()),
         ((3, 25, 27), (27, 1, 3, 3), (27,)),
     ),
+    "convolution": (*convolutions(8, 3, 1, group=2), ((3, 6, 9, 6), (8, 3, 3, 3))),
+    "pointwise convolution": (*convolutions(8, 1, 1), ((3, 6, 9, 6), (8, 6, 1, 1))),
+    "halving convolution": (*convolutions(8, 3, 2), ((3, 6, 9, 6), (8, 6, 3, 3))),
+    "halving and pointwise": (*convolutions(8, 1, 2, group=2), ((3, 6, 8, 6), (8, 3, 1, 1))),
+    "convolution of one place": (*convolutions(8, 3, 2), ((3, 6, 1, 1), (8, 6, 3, 3))),
+    "convolution of some rows at a time": (*convolutions(4, 5, 1), ((2, 9, 40, 41), (4, 9, 5, 5))),
+    "halving convolution of some rows at a time": (*convolutions(4, 5, 2), ((2, 9, 79, 81), (4, 9, 5, 5))),
     "mean": (mean.FusedTokenMean, mean.PlainTokenMean, ((3, 7, 27),)),
     "gain by image": (gain.FusedGain, gain.ProductGain, ((3, 7, 27), (3, 1, 27))),
     "residual": (residual.FusedResidual, ScaledSum, ((4, 9, 27), (4, 9, 27), (27,), (4,))),
@@ -141,6 +166,23 @@ def test_wrong_types_and_shapes_are_refused_before_anything_is_written():
         assert selftest.call(opened(), "bias_gelu", *arrays) == 1
     assert (out == 7).all()
     assert selftest.call(opened(), "bias_gelu", rows, offset, out) == 0
+    images, weight, out = (np.full(shape, 7, np.float32) for shape in ((2, 6, 9, 6), (8, 3, 3, 3), (2, 8, 9, 6)))
+    wrong = [
+        (images.astype(np.float16), weight, out),
+        (images[:, :5].copy(), weight, out),
+        (images, weight[:, :, :2, :2].copy(), out),
+        (images, weight[:, :, :, :1].copy(), out),
+        (images, weight[:7], out),
+        (images, weight[:, :0], out),
+        (images, weight, out[:, :, :4, :3].copy()),
+        (images, weight, out[:, :, :5].copy()),
+        (images[:, :, :0], weight, out[:, :, :0]),
+        (images, weight, out, out),
+    ]
+    for arrays in wrong:
+        assert selftest.call(opened(), "convolution_1", *arrays) == 1
+    assert (out == 7).all()
+    assert selftest.call(opened(), "convolution_1", images[:0], weight, out[:0]) == 0
 
 
 def test_a_step_with_misshapen_tensors_ends_in_an_error(mode):
@@ -187,7 +229,8 @@ def test_products_are_the_same_bits_for_the_same_number_of_threads(count):
     threads = ctypes.CDLL("libgomp.so.1")
     before = threads.omp_get_max_threads()
     cases = [*selftest.product_cases(np.random.default_rng(0))]
-    assert all(inputs[0].size * outputs[0].shape[1] >= 1 << 15 for _, inputs, outputs in cases)  # else one takes all
+    products = [(inputs, outputs) for name, inputs, outputs in cases if "convolution" not in name]
+    assert all(inputs[0].size * outputs[0].shape[1] >= 1 << 15 for inputs, outputs in products)  # else one takes all
     try:
         threads.omp_set_num_threads(count)
         found = []
@@ -419,7 +462,7 @@ def test_another_exchange_of_heads_is_taken_as_it_is():
     assert np.abs(by_graph - by_operator).max() <= 1e-6 * np.abs(by_operator).max()
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "cait_XXS24_224"])
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "cait_XXS24_224", "S60"])
 def test_exported_graphs_hold_none_of_them(name, tmp_path, graph_mode):
     model = shallow(name, 2, num_classes=7, image_size=32).set_train(False)
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
@@ -442,7 +485,8 @@ def test_exported_graphs_hold_none_of_them(name, tmp_path, graph_mode):
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("patchconvnet_mini_32", {}), ("deit_small_patch16_LS", {"depth": 1, "stem": "hmlp"})]
+    ("name", "more"),
+    [("patchconvnet_mini_32", {}), ("regnety_mini_32", {}), ("deit_small_patch16_LS", {"depth": 1, "stem": "hmlp"})],
 )
 def test_sequences_give_them_up_as_well(name, more):
     """They keep a list of their cells besides the named ones."""

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
-from mindeit.kernels import attention, block, depthwise, gain, gelu, heads, linear, mean, norm, residual, talking_heads
+from mindeit.kernels import (
+    attention,
+    block,
+    convolution,
+    depthwise,
+    gain,
+    gelu,
+    heads,
+    linear,
+    mean,
+    norm,
+    residual,
+    talking_heads,
+)
 from mindeit.kernels.fused import ByParts
 
 # What a device's own form becomes. They compute the same; the plain ones keep the batch a free dimension, and are the
@@ -18,6 +31,7 @@ _PLAIN = {
     talking_heads.FusedTalkingHeads: lambda cell: ByParts(),
     linear.FusedProductAndBias: lambda cell: linear.ProductAndBias(),
     linear.FusedProductGelu: lambda cell: linear.ProductThenGelu(linear.ProductAndBias(), gelu.ErfGelu()),
+    convolution.FusedConvolution: lambda cell: convolution.PlainConvolution(cell.stock),
     depthwise.FusedDepthwiseGelu: lambda cell: cell.plain,
     mean.FusedTokenMean: lambda cell: mean.PlainTokenMean(),
     gelu.FusedGelu: lambda cell: gelu.ErfGelu(),

@@ -9,6 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindeit.errors import UserError
 from mindeit.kernels import depthwise, gain, gelu, linear, mean
 from mindeit.layers.class_attention import ClassBlock
+from mindeit.layers.convolution import Convolution
 from mindeit.layers.counted import Counted
 from mindeit.layers.layer_scale import layer_scale
 from mindeit.layers.linear import Linear, classifier
@@ -48,7 +49,7 @@ class ConvStem(nn.SequentialCell):
 def _halving(channels: int, out: int) -> nn.SequentialCell:
     """The official sequence of one convolution, for its name's sake."""
     weight = uniform((out, channels, 3, 3), (9 * channels) ** -0.5)
-    return nn.SequentialCell(nn.Conv2d(channels, out, 3, 2, "pad", 1, has_bias=False, weight_init=weight))
+    return nn.SequentialCell(Convolution(channels, out, 3, 2, weight_init=weight))
 
 
 class DepthwiseGelu(Counted, nn.Cell):

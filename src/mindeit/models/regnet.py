@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Normal
 
 from mindeit.errors import UserError
+from mindeit.layers.convolution import Convolution
 from mindeit.layers.weight_init import uniform
 from mindeit.models.image_model import ImageModel
 
@@ -31,9 +32,7 @@ class ConvNorm(nn.Cell):
         gamma: str = "ones",
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            channels, out, kernel, stride, "pad", kernel // 2, group=group, weight_init=HeNormal(mode="fan_out")
-        )
+        self.conv = Convolution(channels, out, kernel, stride, group=group, weight_init=HeNormal(mode="fan_out"))
         self.bn = nn.BatchNorm2d(out, eps=1e-5, momentum=0.9, gamma_init=gamma)
         self.relu = relu
 
@@ -51,9 +50,9 @@ class SqueezeExcite(nn.Cell):
         self.fc2 = self._pointwise(reduced, channels)
 
     @staticmethod
-    def _pointwise(channels: int, out: int) -> nn.Conv2d:
+    def _pointwise(channels: int, out: int) -> Convolution:
         bias = uniform((out,), channels**-0.5)
-        return nn.Conv2d(channels, out, 1, has_bias=True, weight_init=HeNormal(mode="fan_out"), bias_init=bias)
+        return Convolution(channels, out, has_bias=True, weight_init=HeNormal(mode="fan_out"), bias_init=bias)
 
     def construct(self, x: Tensor) -> Tensor:
         means = ops.mean(x, (2, 3), True)

@@ -46,7 +46,8 @@ def unavailable() -> str | None:
     operators = ctypes.CDLL(str(path))
     operators.use_bfloat16_gemm(gemm)
     draws = np.random.default_rng(0)
-    following = (cases(draws, prefix="bfloat16_") for cases in (selftest.block_cases, selftest.talking_heads_cases))
+    of_layers = selftest.block_cases, selftest.talking_heads_cases, selftest.convolution_cases
+    following = (cases(draws, prefix="bfloat16_") for cases in of_layers)
     wrong = selftest.first_wrong(operators, selftest.bfloat16_cases(draws)) or selftest.first_wrong(
         operators, chain(*following), selftest.BFLOAT16_TOLERANCE
     )

@@ -223,8 +223,11 @@ struct Factor {
   const float* column(int64_t j) const { return data + j * (transposed ? step : 1); }
 };
 
-// c (m, n), whose rows are a step apart, = a (m, k) b (k, n), plus a bias (n,), or added to what c holds. In bfloat16, by
-// one thread.
+// c (m, n), whose rows are a step apart, = a (m, k) b (k, n), plus a bias (n,), or added to what c holds. By the thread
+// that asks.
+int multiply_here(Precision precision, Factor a, Factor b, const float* bias, bool add, float* c, int64_t step,
+                  int64_t m, int64_t n, int64_t k);
+// The same in bfloat16.
 void amx_multiply(Factor a, Factor b, const float* bias, bool add, float* c, int64_t step, int64_t m, int64_t n,
                   int64_t k);
 bool amx_ready();  // whether this CPU and system have it

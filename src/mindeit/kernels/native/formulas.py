@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -70,6 +70,37 @@ def _merged(heads: np.ndarray) -> np.ndarray:
 
 def _divided(mixed: np.ndarray, qkv: np.ndarray) -> np.ndarray:
     return mixed.reshape(*qkv.shape[:2], *qkv.shape[3:]).swapaxes(1, 2)
+
+
+class Convolution:
+    """Images (batch, channels, height, width) by a weight (out, channels of a group, k, k), padded by k // 2 zeros."""
+
+    def __init__(self, images: np.ndarray, weight: np.ndarray, stride: int = 1) -> None:
+        channels, self.kernel = weight.shape[1:3]
+        groups, margin = images.shape[1] // channels, self.kernel // 2
+        self.stride, self.sizes = stride, [(size - 1) // stride + 1 for size in images.shape[2:]]
+        self.weight = weight.reshape(groups, -1, *weight.shape[1:])
+        framed = np.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+        self.framed = framed.reshape(len(images), groups, channels, *framed.shape[2:])
+        shifted = (np.einsum("bgchw,goc->bgohw", self.framed[place], self.weight[tap]) for tap, place in self._taps())
+        self.y = sum(shifted).reshape(len(images), len(weight), *self.sizes)
+
+    def _taps(self) -> Iterator[tuple[tuple, tuple]]:
+        """Each place of the kernel, and what it sees of the framed images."""
+        for i, j in np.ndindex(self.kernel, self.kernel):
+            seen = (slice(at, at + self.stride * size, self.stride) for at, size in zip((i, j), self.sizes))
+            yield (..., i, j), (..., *seen)
+
+    def gradients(self, dy: np.ndarray) -> Arrays:
+        """Of images and weight."""
+        dframed, dweight = np.zeros_like(self.framed), np.zeros_like(self.weight)
+        dy = dy.reshape(len(dy), len(self.weight), -1, *self.sizes)
+        for tap, place in self._taps():
+            dframed[place] += np.einsum("bgohw,goc->bgchw", dy, self.weight[tap])
+            dweight[tap] = np.einsum("bgohw,bgchw->goc", dy, self.framed[place])
+        margin = self.kernel // 2
+        inside = dframed[..., margin : dframed.shape[3] - margin, margin : dframed.shape[4] - margin]
+        return inside.reshape(len(dy), -1, *inside.shape[3:]), dweight.reshape(-1, *dweight.shape[2:])
 
 
 class TalkingHeads:

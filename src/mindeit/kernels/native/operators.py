@@ -133,6 +133,23 @@ def depthwise_gelu() -> Any:
 
 
 @functools.cache
+def convolution(stride: int, bfloat16: bool) -> Any:
+    """Images (batch, channels, height, width), weight (out, channels of a group, k, k) -> (batch, out, ...), padded by
+    half the kernel. ``stride``: 1 or 2."""
+    name = _in(bfloat16, "convolution")
+    images_grad = _custom(f"{name}_grad", lambda images, *rest: images, lambda images, *rest: images)
+    weight_grad = _custom(f"{name}_weight_grad", lambda images, weight, dy: weight, lambda images, *rest: images)
+
+    def bprop(images: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple:
+        return images_grad(images, weight, dout), weight_grad(images, weight, dout)
+
+    def shape(images: list[int], weight: list[int]) -> list[int]:
+        return [images[0], weight[0], *((size - 1) // stride + 1 for size in images[2:])]
+
+    return _custom(f"{name}_{stride}", shape, lambda images, weight: images, bprop)
+
+
+@functools.cache
 def token_mean() -> Any:
     """(batch, tokens, dim) -> (batch, 1, dim)."""
     grad = _custom("token_mean_grad", lambda x, dy: x, lambda x, dy: x)

@@ -46,9 +46,8 @@ static int multiply_by_onednn(Precision precision, Factor a, Factor b, bool add,
   return bfloat16_gemm(a_form, b_form, m, n, k, 1.f, first, a_width, second, b_width, add, c, step);
 }
 
-// The same, or with a bias (n,).
-static int multiply_part(Precision precision, Factor a, Factor b, const float* bias, bool add, float* c, int64_t step,
-                         int64_t m, int64_t n, int64_t k) {
+int multiply_here(Precision precision, Factor a, Factor b, const float* bias, bool add, float* c, int64_t step,
+                  int64_t m, int64_t n, int64_t k) {
   if (precision == BFLOAT16 && amx_ready()) {
     amx_multiply(a, b, bias, add, c, step, m, n, k);
     return DONE;
@@ -69,10 +68,10 @@ static int multiply(Precision precision, Factor a, Factor b, const float* bias, 
   for (int64_t part = 0; part < parts; part++) {
     const int64_t first = longer * part / parts, size = longer * (part + 1) / parts - first;
     if (by_rows)
-      failed |= multiply_part(precision, {a.row(first), a.step, a.transposed}, b, bias, add, c + first * n, n, size, n,
+      failed |= multiply_here(precision, {a.row(first), a.step, a.transposed}, b, bias, add, c + first * n, n, size, n,
                               k);
     else
-      failed |= multiply_part(precision, a, {b.column(first), b.step, b.transposed}, bias ? bias + first : bias, add,
+      failed |= multiply_here(precision, a, {b.column(first), b.step, b.transposed}, bias ? bias + first : bias, add,
                               c + first, n, m, size, k);
   }
   return failed;

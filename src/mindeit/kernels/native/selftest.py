@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -88,20 +89,23 @@ def _tokens(x: np.ndarray, gain: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
 
 
 def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
-    """On 5 x 5 places. Shifted squares are added up, and their gradients taken from the same slices."""
-    batch, _, dim = x.shape
-    framed = np.pad(x.astype(np.float64).reshape(batch, 5, 5, dim), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    taps = [(i, j, weight[:, 0, i, j].astype(np.float64)) for i in range(3) for j in range(3)]
-    seen = sum(framed[:, i : i + 5, j : j + 5] * w for i, j, w in taps) + bias
+    """On 5 x 5 places, channels last."""
+    convolution = formulas.Convolution(_channels_first(x.astype(np.float64)), weight.astype(np.float64))
+    seen = _channels_last(convolution.y) + bias
     phi, density = formulas.normal(seen)
-    dseen = dy.reshape(seen.shape) * (phi + seen * density)
-    dframed, dweight = np.zeros_like(framed), np.zeros(weight.shape)
-    for i, j, w in taps:
-        dframed[:, i : i + 5, j : j + 5] += dseen * w
-        dweight[:, 0, i, j] = (dseen * framed[:, i : i + 5, j : j + 5]).sum((0, 1, 2))
-    dx = dframed[:, 1:-1, 1:-1].reshape(x.shape)
-    yield "depthwise_gelu", (x, weight, bias), ((seen * phi).reshape(x.shape),)
-    yield "depthwise_gelu_grad", (x, weight, bias, dy), (dx, dweight, dseen.sum((0, 1, 2)))
+    dseen = dy * (phi + seen * density)
+    dx, dweight = convolution.gradients(_channels_first(dseen))
+    yield "depthwise_gelu", (x, weight, bias), (seen * phi,)
+    yield "depthwise_gelu_grad", (x, weight, bias, dy), (_channels_last(dx), dweight, dseen.sum((0, 1)))
+
+
+def _channels_first(x: np.ndarray) -> np.ndarray:
+    side = math.isqrt(x.shape[1])
+    return x.swapaxes(1, 2).reshape(len(x), -1, side, side)
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    return images.reshape(*images.shape[:2], -1).swapaxes(1, 2)
 
 
 def _attention(qkv: np.ndarray, dy: np.ndarray) -> Iterator[Case]:
@@ -122,6 +126,7 @@ def talking_heads_cases(random: np.random.Generator, heads: int = 5, prefix: str
 def product_cases(random: np.random.Generator) -> Iterator[Case]:
     """Tall and wide results, large enough for threads to share them; images that threads have alone, and one left."""
     yield from block_cases(random)
+    yield from convolution_cases(random)
     for count, out in ((83, 40), (40, 83)):
         rows, weight, bias, dy = (
             random.standard_normal(shape).astype(np.float32) for shape in ((count, 27), (out, 27), (out,), (count, out))
@@ -131,6 +136,20 @@ def product_cases(random: np.random.Generator) -> Iterator[Case]:
         yield "product_bias", (rows, weight, bias), (x @ w.T + bias,)
         yield "product_rows_grad", (dy, weight), (g @ w,)
         yield "product_weight_grad", (dy, rows), (g.T @ x,)
+
+
+def convolution_cases(random: np.random.Generator, prefix: str = "") -> Iterator[Case]:
+    """In groups and pointwise, with either stride, on images of odd and even sides."""
+    for channels, weight_shape, stride in ((6, (8, 3, 3, 3), 1), (6, (8, 3, 3, 3), 2), (5, (7, 5, 1, 1), 1)):
+        images, weight = (
+            random.standard_normal(shape).astype(np.float32) for shape in ((3, channels, 9, 6), weight_shape)
+        )
+        convolution = formulas.Convolution(images.astype(np.float64), weight.astype(np.float64), stride)
+        dy = random.standard_normal(convolution.y.shape).astype(np.float32)
+        dimages, dweight = convolution.gradients(dy.astype(np.float64))
+        yield f"{prefix}convolution_{stride}", (images, weight), (convolution.y,)
+        yield f"{prefix}convolution_grad", (images, weight, dy), (dimages,)
+        yield f"{prefix}convolution_weight_grad", (images, weight, dy), (dweight,)
 
 
 def block_cases(
