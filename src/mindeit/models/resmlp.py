@@ -6,6 +6,7 @@ from typing import Any
 
 from mindspore import Tensor, nn, ops
 
+from mindeit.kernels import mixing
 from mindeit.layers.affine import Affine
 from mindeit.layers.block import Block
 from mindeit.layers.linear import Linear, classifier
@@ -18,11 +19,11 @@ class PatchMix(Linear):
     """(batch, patches, dim) -> the same: each patch becomes a mixture of all, channel by channel."""
 
     def __init__(self, patches: int) -> None:
-        super().__init__(patches, patches)
+        super().__init__(patches, patches, mixing.choose())
         self.bias_along_patches = ops.BiasAdd()
 
     def construct(self, x: Tensor) -> Tensor:
-        mixed = ops.matmul(self.weight.astype(x.dtype), x)
+        mixed = self.product(x, self.weight)
         return self.bias_along_patches(mixed, self.bias.astype(mixed.dtype))
 
 
